@@ -1,0 +1,63 @@
+//! What a step is given: the host, its lease, and somewhere to report to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use liftlock_proto::name::{NodeName, PlanId};
+
+use crate::engine::lease::{Lease, LeaseLost, Permit};
+use crate::host::{Host, Lines};
+
+/// Where a step's words and times go. The real one sends them to the coordinator.
+pub trait Reporter: Send + Sync {
+    /// A line that a child printed, or that the step has to say (what a drain waits for).
+    fn line(&self, step: &str, line: &str);
+    /// Time that went by in a child process, a wait for Kubernetes, or the snapshot.
+    fn spent(&self, on: TimeSpent, duration: Duration);
+}
+
+/// Where a lease's time can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeSpent {
+    /// kubeadm, the package manager, systemctl.
+    Child,
+    /// Drain, Ready, API server, containers.
+    Wait,
+    /// The etcd snapshot.
+    Snapshot,
+}
+
+/// What a step is given.
+#[derive(Clone)]
+pub struct Context {
+    /// The machine.
+    pub host: Host,
+    /// This node.
+    pub node: NodeName,
+    /// The plan that the lease belongs to.
+    pub plan: PlanId,
+    /// The step's name, for reports and unit names.
+    pub step: &'static str,
+    /// The lease under which the step runs.
+    pub lease: Arc<Lease>,
+    /// Where words and times go.
+    pub reporter: Arc<dyn Reporter>,
+}
+
+impl Context {
+    /// Proof, made now, that the lease is still this agent's. Ask right before each side effect.
+    pub fn permit(&self) -> Result<Permit, LeaseLost> {
+        self.lease.permit(self.host.clock.as_ref())
+    }
+
+    /// The name of the transient unit of this step's child, the same after a restart of the agent.
+    pub fn unit(&self, what: &str) -> String {
+        format!("liftlock-{}-{}-{what}", self.plan, self.lease.token())
+    }
+}
+
+impl Lines for Context {
+    fn line(&self, line: &str) {
+        self.reporter.line(self.step, line);
+    }
+}

@@ -1,0 +1,400 @@
+//! The only room that touches the machine. Everything else in the agent sees these traits.
+//!
+//! What changes the node asks for a [`Permit`]: proof, just made, that the lease is still this agent's. There is
+//! no other way to make one than [`crate::engine::lease::Lease::permit`], so no step can forget the check.
+//!
+//! The real implementations stand beside this file; `Host::real` puts them together. Tests bring twins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use camino::{Utf8Path, Utf8PathBuf};
+use liftlock_proto::argv::Argv;
+use liftlock_proto::version::KubernetesVersion;
+
+use crate::engine::lease::Permit;
+
+pub mod error;
+
+pub use error::HostError;
+
+/// What an answer from the machine is.
+pub type HostResult<T> = Result<T, HostError>;
+
+/// The machine, as the engine and the steps see it.
+#[derive(Clone)]
+pub struct Host {
+    /// Where things lie.
+    pub layout: Layout,
+    /// Files and folders.
+    pub files: Arc<dyn Files>,
+    /// Short commands and transient systemd units.
+    pub commands: Arc<dyn Commands>,
+    /// kubeadm, kubelet and kubectl as packages.
+    pub packages: Arc<dyn Packages>,
+    /// The cluster's API.
+    pub kube: Arc<dyn Kube>,
+    /// This node's etcd and its peers.
+    pub etcd: Arc<dyn Etcd>,
+    /// The container runtime.
+    pub runtime: Arc<dyn ContainerRuntime>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Where things lie on a node. Every path hangs below `root`, which is `/` except on stand-in nodes.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// `/`, or a stand-in node's folder.
+    pub root: Utf8PathBuf,
+    /// `/var/lib/liftlock`, or where the configuration says. Journals, fence, identity.
+    pub state_dir: Utf8PathBuf,
+}
+
+impl Layout {
+    /// `path` (absolute, as on a real node) below the root.
+    pub fn at(&self, path: &str) -> Utf8PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// `/etc/kubernetes/manifests`
+    pub fn manifests(&self) -> Utf8PathBuf {
+        self.at("/etc/kubernetes/manifests")
+    }
+
+    /// `/etc/kubernetes/tmp`, where kubeadm keeps its own backups too.
+    pub fn backups(&self) -> Utf8PathBuf {
+        self.at("/etc/kubernetes/tmp")
+    }
+
+    /// `/etc/kubernetes/admin.conf`, on control planes.
+    pub fn admin_kubeconfig(&self) -> Utf8PathBuf {
+        self.at("/etc/kubernetes/admin.conf")
+    }
+
+    /// `/etc/kubernetes/kubelet.conf`
+    pub fn kubelet_kubeconfig(&self) -> Utf8PathBuf {
+        self.at("/etc/kubernetes/kubelet.conf")
+    }
+}
+
+/// Files and folders. Blocking calls are made on threads for them.
+#[async_trait]
+pub trait Files: Send + Sync {
+    /// The whole file, or `None` where there is none.
+    async fn read(&self, path: &Utf8Path) -> HostResult<Option<Vec<u8>>>;
+    /// Names in a folder, sorted; empty where there is none.
+    async fn list(&self, path: &Utf8Path) -> HostResult<Vec<String>>;
+    /// Whether something is there (a dangling symbolic link is not).
+    async fn exists(&self, path: &Utf8Path) -> HostResult<bool>;
+    /// Free and total bytes of the file system that holds the path or its nearest existing parent, and its device.
+    async fn space(&self, path: &Utf8Path) -> HostResult<Space>;
+    /// Bytes in the regular files below a path, no mount crossed, no link followed.
+    async fn size_of_tree(&self, path: &Utf8Path) -> HostResult<u64>;
+    /// Replaces a file as a whole: temporary file, fsync, rename, fsync of the folder.
+    async fn write(&self, permit: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()>;
+    /// A folder and its parents, with this mode; fine if it is there.
+    async fn create_dir(&self, permit: &Permit, path: &Utf8Path, mode: u32) -> HostResult<()>;
+    /// Copies a file or a tree into a folder that is ours: owners, modes, times and links kept, no mount crossed,
+    /// everything fsynced. Returns each file's path (relative to `from`), size and SHA-256.
+    async fn copy_tree(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<Vec<CopiedFile>>;
+    /// Puts one file of a backup back: temporary file beside the target, owner and mode kept, fsync, rename.
+    async fn restore_file(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()>;
+    /// Removes a file; fine if there is none.
+    async fn remove_file(&self, permit: &Permit, path: &Utf8Path) -> HostResult<()>;
+    /// Opens a new file for a stream (0600). Nothing is at `path` before [`NewFile::finish`].
+    async fn create(&self, permit: &Permit, path: &Utf8Path) -> HostResult<Box<dyn NewFile>>;
+}
+
+/// A file that is being written and is not there yet.
+#[async_trait]
+pub trait NewFile: Send {
+    /// Appends.
+    async fn write(&mut self, bytes: &[u8]) -> HostResult<()>;
+    /// fsync, rename to its name, fsync of the folder.
+    async fn finish(self: Box<Self>) -> HostResult<()>;
+}
+
+/// Room on a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that root may still write.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// `st_dev`: two paths with the same number can be renamed into each other.
+    pub device: u64,
+}
+
+/// One file of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CopiedFile {
+    /// Relative to the copy's root; empty where a single file was copied.
+    pub path: Utf8PathBuf,
+    /// In bytes.
+    pub size: u64,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// Short commands, and long ones as transient systemd units that outlive the agent.
+#[async_trait]
+pub trait Commands: Send + Sync {
+    /// Runs a command that changes nothing and ends soon; its standard output.
+    async fn read(&self, argv: &Argv, limit: Duration) -> HostResult<String>;
+    /// Runs a command that changes the node as a transient unit of this name and waits for its end. If a unit of
+    /// that name still runs (the agent was restarted), joins it instead of starting a second one. Each line of
+    /// its output goes to `lines` as it is written. A child over a limit is ended and reported as such.
+    async fn run(
+        &self,
+        permit: &Permit,
+        unit: &str,
+        argv: &Argv,
+        limits: Limits,
+        lines: &dyn Lines,
+    ) -> HostResult<()>;
+    /// Like `run`, without a lease: only for commands that disturb nothing (downloads).
+    async fn run_undisturbing(
+        &self,
+        unit: &str,
+        argv: &Argv,
+        limits: Limits,
+        lines: &dyn Lines,
+    ) -> HostResult<()>;
+    /// `ActiveState` of a unit such as `kubelet.service`, and the moment its main process started.
+    async fn unit_state(&self, unit: &str) -> HostResult<UnitState>;
+}
+
+/// How long a child may run, and how long it may say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From its start.
+    pub time: Duration,
+    /// From its last line.
+    pub silence: Duration,
+}
+
+/// Takes a child's output line by line.
+pub trait Lines: Send + Sync {
+    /// One line, without its end.
+    fn line(&self, line: &str);
+}
+
+/// What systemd says of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitState {
+    /// `active`, `inactive`, `failed`, `activating`, …
+    pub active: String,
+    /// 0 where none runs.
+    pub main_pid: u32,
+    /// `ExecMainStartTimestampMonotonic`, microseconds since boot; 0 where it never started.
+    pub started_monotonic_us: u64,
+}
+
+/// kubeadm, kubelet and kubectl as packages.
+#[async_trait]
+pub trait Packages: Send + Sync {
+    /// Installed package versions by package name: `kubeadm` → `1.19.7-00`.
+    async fn installed(&self) -> HostResult<BTreeMap<String, String>>;
+    /// Kubernetes versions that the repositories offer for all three packages, oldest first.
+    async fn offered(&self) -> HostResult<Vec<KubernetesVersion>>;
+    /// Which of the packages are held.
+    async fn held(&self) -> HostResult<Vec<String>>;
+    /// Reads the repositories' lists anew.
+    async fn refresh(&self, lines: &dyn Lines) -> HostResult<()>;
+    /// Downloads all three packages; installs nothing.
+    async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()>;
+    /// Unpacks the downloaded kubeadm into a scratch folder and returns the images that it names for the version.
+    async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>>;
+    /// Finishes what an interrupted dpkg left half installed; nothing if there is none.
+    async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()>;
+    /// Installs the packages at the version and holds again those in `held`.
+    async fn install(
+        &self,
+        permit: &Permit,
+        packages: &[&str],
+        version: KubernetesVersion,
+        held: &[String],
+        lines: &dyn Lines,
+    ) -> HostResult<()>;
+    /// Installs exact package versions, downgrades allowed, and holds again those in `held`.
+    async fn reinstall(
+        &self,
+        permit: &Permit,
+        packages: &[(String, String)],
+        held: &[String],
+        lines: &dyn Lines,
+    ) -> HostResult<()>;
+    /// The version that a binary on this node reports: `kubeadm` or `kubelet`.
+    async fn binary_version(&self, program: &str) -> HostResult<KubernetesVersion>;
+}
+
+/// The cluster's API. The node's own credentials (kubelet.conf) except where it says admin.
+#[async_trait]
+pub trait Kube: Send + Sync {
+    /// This node's Node object.
+    async fn node(&self) -> HostResult<NodeState>;
+    /// Every Node (a kubelet may list them).
+    async fn nodes(&self) -> HostResult<Vec<NodeState>>;
+    /// Waits until this node's Node satisfies the condition, by watching it.
+    async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState>;
+    /// Sets `spec.unschedulable` of this node.
+    async fn set_unschedulable(&self, permit: &Permit, unschedulable: bool) -> HostResult<()>;
+    /// The pods bound to this node.
+    async fn pods(&self) -> HostResult<Vec<PodState>>;
+    /// Asks for a pod's eviction (policy/v1, or v1beta1 for API servers before 1.22).
+    async fn evict(&self, permit: &Permit, pod: &PodState) -> HostResult<Eviction>;
+    /// Waits until one of these pods (by uid) is gone or the limit passes; returns those that are left.
+    async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>>;
+    /// admin: `kubernetesVersion` in the kubeadm-config ConfigMap.
+    async fn kubeadm_config_version(&self) -> HostResult<KubernetesVersion>;
+    /// admin: a ConfigMap of kube-system as YAML, or `None` where there is none.
+    async fn config_map(&self, name: &str) -> HostResult<Option<String>>;
+    /// admin: names of the ConfigMaps of kube-system.
+    async fn config_map_names(&self) -> HostResult<Vec<String>>;
+    /// Waits until this node's own API server answers /readyz with "ok" (asked at its own address, past any load
+    /// balancer) and reports the version.
+    async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()>;
+}
+
+/// What a node is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeCondition {
+    /// What its kubelet must report.
+    pub kubelet_version: KubernetesVersion,
+}
+
+/// One Node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its name.
+    pub name: String,
+    /// As its kubelet reports it: `v1.19.7`.
+    pub kubelet_version: String,
+    /// The Ready condition is True.
+    pub ready: bool,
+    /// `spec.unschedulable`
+    pub unschedulable: bool,
+    /// A NoSchedule or NoExecute taint other than the one that cordoning sets.
+    pub tainted: bool,
+    /// Has the control-plane (or, before 1.20, master) label.
+    pub control_plane: bool,
+}
+
+/// One pod, as far as a drain needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodState {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: a pod of the same name that came later is another one.
+    pub uid: String,
+    /// The kind of the controlling owner: `ReplicaSet`, `DaemonSet`, `Node`, …
+    pub controller: Option<String>,
+    /// A static pod's mirror.
+    pub mirror: bool,
+    /// Has an emptyDir volume.
+    pub empty_dir: bool,
+    /// `Succeeded` or `Failed`.
+    pub finished: bool,
+    /// Has a deletion timestamp.
+    pub terminating: bool,
+}
+
+/// How the API server answered an eviction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Eviction {
+    /// The pod is going, or was gone.
+    Accepted,
+    /// A PodDisruptionBudget does not allow it now (429).
+    Blocked {
+        /// The API server's words, which name the budget.
+        message: String,
+    },
+}
+
+/// etcd, over its own API.
+#[async_trait]
+pub trait Etcd: Send + Sync {
+    /// Every member, each asked for its status itself.
+    async fn members(&self) -> HostResult<Vec<EtcdMember>>;
+    /// Alarms that are raised: `NOSPACE on cp2`.
+    async fn alarms(&self) -> HostResult<Vec<String>>;
+    /// Streams a snapshot of this node's member to `sink`: bbolt's file, then its SHA-256 in the last 32 bytes.
+    async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()>;
+}
+
+/// Takes the chunks of a stream in order.
+#[async_trait]
+pub trait ChunkSink: Send {
+    /// The next chunk.
+    async fn chunk(&mut self, bytes: &[u8]) -> HostResult<()>;
+}
+
+/// One etcd member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdMember {
+    /// Its id.
+    pub id: u64,
+    /// Empty until it has started for the first time.
+    pub name: String,
+    /// Has no vote yet.
+    pub learner: bool,
+    /// This node's own member.
+    pub local: bool,
+    /// Its answer, or why there is none.
+    pub status: Result<EtcdStatus, String>,
+}
+
+/// A member's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdStatus {
+    /// `3.4.13`
+    pub version: String,
+    /// In bytes.
+    pub db_size: u64,
+    /// The leader's id; 0 if it sees none.
+    pub leader: u64,
+    /// Errors that it reports of itself.
+    pub errors: Vec<String>,
+}
+
+/// The container runtime, over CRI.
+#[async_trait]
+pub trait ContainerRuntime: Send + Sync {
+    /// Running containers.
+    async fn running(&self) -> HostResult<Vec<RunningContainer>>;
+    /// Whether an image is on the node.
+    async fn has_image(&self, image: &str) -> HostResult<bool>;
+    /// Pulls an image.
+    async fn pull(&self, image: &str) -> HostResult<()>;
+}
+
+/// A running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningContainer {
+    /// `kube-apiserver`
+    pub name: String,
+    /// `kube-apiserver-cp1`
+    pub pod: String,
+    /// `kube-system`
+    pub namespace: String,
+    /// Every tag of the image that it runs.
+    pub images: Vec<String>,
+    /// Nanoseconds since the Unix epoch.
+    pub created_at_ns: i64,
+}
+
+/// Time.
+#[async_trait]
+pub trait Clock: Send + Sync {
+    /// Since some fixed moment; does not go back, counts while the machine is suspended (`CLOCK_BOOTTIME`).
+    fn monotonic(&self) -> Duration;
+    /// Milliseconds since the Unix epoch, for people and file names.
+    fn unix_ms(&self) -> u64;
+    /// Waits.
+    async fn sleep(&self, duration: Duration);
+}

@@ -1,0 +1,128 @@
+//! The exact commands that steps run: the plan shows them, the agent runs them, and nobody else makes any.
+//!
+//! Every argument is fixed or a validated version; nothing here comes from a shell or from free text, except
+//! the names of preflight checks, which [`preflight_check_name`] admits.
+
+use crate::step::Step;
+use crate::version::KubernetesVersion;
+
+/// A program and its arguments.
+pub type Argv = Vec<String>;
+
+/// How long apt waits for another process to release dpkg's lock, in seconds.
+const DPKG_LOCK_TIMEOUT_SECONDS: u32 = 300;
+
+fn argv(parts: &[&str]) -> Argv {
+    parts.iter().map(|&part| part.to_owned()).collect()
+}
+
+/// `kubeadm upgrade apply v1.20.2 --yes`
+pub fn kubeadm_upgrade_apply(version: KubernetesVersion, ignored: &[String]) -> Argv {
+    let mut argv = argv(&["kubeadm", "upgrade", "apply", &version.to_string(), "--yes"]);
+    argv.extend(ignore_preflight_errors(ignored));
+    argv
+}
+
+/// `kubeadm upgrade apply v1.19.7 --force --yes`: back to the version that ran before, or the same once more.
+pub fn kubeadm_upgrade_apply_force(version: KubernetesVersion, ignored: &[String]) -> Argv {
+    let mut argv = argv(&["kubeadm", "upgrade", "apply", &version.to_string(), "--force", "--yes"]);
+    argv.extend(ignore_preflight_errors(ignored));
+    argv
+}
+
+/// `kubeadm upgrade node`
+pub fn kubeadm_upgrade_node(ignored: &[String]) -> Argv {
+    let mut argv = argv(&["kubeadm", "upgrade", "node"]);
+    argv.extend(ignore_preflight_errors(ignored));
+    argv
+}
+
+/// Whether the text can only be the name of a preflight check: letters, digits and dashes.
+pub fn preflight_check_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+fn ignore_preflight_errors(names: &[String]) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| preflight_check_name(name)).collect();
+    (!names.is_empty()).then(|| format!("--ignore-preflight-errors={}", names.join(",")))
+}
+
+/// `apt-get update`
+pub fn apt_update() -> Argv {
+    argv(&["apt-get", "update", "--quiet", "--error-on=any"])
+}
+
+/// `apt-get install --download-only` of the packages at `1.20.2-*` (apt matches the pattern itself).
+pub fn apt_download(packages: &[&str], version: KubernetesVersion) -> Argv {
+    let mut argv = argv(&["apt-get", "install", "--download-only"]);
+    argv.extend(apt_options());
+    argv.extend(packages.iter().map(|package| format!("{package}={}-*", version.bare())));
+    argv
+}
+
+/// `apt-get install` of the packages at `1.20.2-*`. Whoever runs it holds again what was held.
+pub fn apt_install(packages: &[&str], version: KubernetesVersion) -> Argv {
+    let mut argv = argv(&["apt-get", "install"]);
+    argv.extend(apt_options());
+    argv.extend(packages.iter().map(|package| format!("{package}={}-*", version.bare())));
+    argv
+}
+
+/// `apt-get install --allow-downgrades` of exact package versions such as (`kubeadm`, `1.19.7-00`).
+pub fn apt_install_exact(packages: &[(&str, &str)]) -> Argv {
+    let mut argv = argv(&["apt-get", "install", "--allow-downgrades"]);
+    argv.extend(apt_options());
+    argv.extend(packages.iter().map(|(package, version)| format!("{package}={version}")));
+    argv
+}
+
+/// `apt-mark hold` of packages that were held before.
+pub fn apt_hold(packages: &[&str]) -> Argv {
+    let mut argv = argv(&["apt-mark", "hold"]);
+    argv.extend(packages.iter().map(|&package| package.to_owned()));
+    argv
+}
+
+/// The operator's configuration files stay; a held package may change, because its exact version is named.
+fn apt_options() -> Vec<String> {
+    vec![
+        "--yes".to_owned(),
+        "--quiet".to_owned(),
+        "--no-install-recommends".to_owned(),
+        "--allow-change-held-packages".to_owned(),
+        format!("--option=DPkg::Lock::Timeout={DPKG_LOCK_TIMEOUT_SECONDS}"),
+        "--option=Dpkg::Options::=--force-confdef".to_owned(),
+        "--option=Dpkg::Options::=--force-confold".to_owned(),
+    ]
+}
+
+/// `systemctl daemon-reload`
+pub fn systemctl_daemon_reload() -> Argv {
+    argv(&["systemctl", "daemon-reload"])
+}
+
+/// `systemctl restart kubelet.service`
+pub fn systemctl_restart_kubelet() -> Argv {
+    argv(&["systemctl", "restart", "kubelet.service"])
+}
+
+/// The packages that a node's tools come in.
+pub const KUBERNETES_PACKAGES: [&str; 3] = ["kubeadm", "kubelet", "kubectl"];
+
+/// Every command that a step runs to change the node, in order; none for a step that asks an API.
+pub fn commands(step: &Step) -> Vec<Argv> {
+    match step {
+        Step::RefreshPackages {} => vec![apt_update()],
+        Step::FetchPackages { version } => vec![apt_download(&KUBERNETES_PACKAGES, *version)],
+        Step::InstallKubeadm { version } => vec![apt_install(&["kubeadm"], *version)],
+        Step::KubeadmUpgradeApply { version, ignore_preflight_errors } => {
+            vec![kubeadm_upgrade_apply(*version, ignore_preflight_errors)]
+        }
+        Step::KubeadmUpgradeNode { ignore_preflight_errors, .. } => {
+            vec![kubeadm_upgrade_node(ignore_preflight_errors)]
+        }
+        Step::InstallKubelet { version } => vec![apt_install(&["kubelet", "kubectl"], *version)],
+        Step::RestartKubelet { .. } => vec![systemctl_daemon_reload(), systemctl_restart_kubelet()],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,235 @@
+//! A plan: which nodes, in which order, each with its steps.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{NameError, NodeName, PlanId};
+use crate::step::{Step, StepError};
+use crate::v1;
+use crate::version::{KubernetesVersion, VersionError};
+
+/// What a node is in a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Runs `kubeadm upgrade apply`.
+    FirstControlPlane,
+    /// Runs `kubeadm upgrade node` with static pods and etcd.
+    ControlPlane,
+    /// Runs `kubeadm upgrade node`.
+    Worker,
+}
+
+/// What an operator decides before the roll-out starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// How long a drain may take, in seconds.
+    pub drain_timeout_seconds: u32,
+    /// Delete pods that no controller would start again.
+    pub delete_unmanaged_pods: bool,
+    /// Delete pods whose emptyDir volumes go with them.
+    pub delete_empty_dir_data: bool,
+    /// Names of kubeadm preflight checks whose errors are ignored.
+    pub ignore_preflight_errors: Vec<String>,
+    /// Names of gates that the operator consents to pass.
+    pub accepted: Vec<String>,
+}
+
+/// One node's part of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlannedNode {
+    /// The Kubernetes Node's name.
+    pub name: NodeName,
+    /// What it is.
+    pub role: Role,
+    /// Run on all nodes side by side before any lease; they disturb nothing.
+    pub prepare: Vec<Step>,
+    /// Run in order under the node's lease.
+    pub steps: Vec<Step>,
+}
+
+/// An upgrade of one cluster by one minor or less. Immutable once applied; its hash names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// Follows from the hash.
+    pub id: PlanId,
+    /// SHA-256 over everything else, lower-case hexadecimal.
+    pub hash: String,
+    /// What the control plane runs now.
+    pub from_version: KubernetesVersion,
+    /// What to reach.
+    pub to_version: KubernetesVersion,
+    /// In the order in which they are leased.
+    pub nodes: Vec<PlannedNode>,
+    /// What the operator decided beforehand.
+    pub policy: Policy,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            drain_timeout_seconds: 600,
+            delete_unmanaged_pods: false,
+            delete_empty_dir_data: false,
+            ignore_preflight_errors: Vec::new(),
+            accepted: Vec::new(),
+        }
+    }
+}
+
+impl Policy {
+    /// Whether the operator consented to pass this gate.
+    pub fn accepts(&self, gate: &str) -> bool {
+        self.accepted.iter().any(|accepted| accepted == gate)
+    }
+}
+
+impl Role {
+    /// Whether the node runs static control-plane pods.
+    pub fn is_control_plane(self) -> bool {
+        self != Self::Worker
+    }
+
+    /// Its name on screens: `control-plane`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FirstControlPlane => "first-control-plane",
+            Self::ControlPlane => "control-plane",
+            Self::Worker => "worker",
+        }
+    }
+}
+
+/// A message that is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// An id or a node's name is malformed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A version is malformed.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// A step or a role is unknown.
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+impl From<Role> for v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::FirstControlPlane => Self::FirstControlPlane,
+            Role::ControlPlane => Self::ControlPlane,
+            Role::Worker => Self::Worker,
+        }
+    }
+}
+
+impl TryFrom<v1::Role> for Role {
+    type Error = StepError;
+
+    fn try_from(role: v1::Role) -> Result<Self, StepError> {
+        match role {
+            v1::Role::Unspecified => Err(StepError::Role),
+            v1::Role::FirstControlPlane => Ok(Self::FirstControlPlane),
+            v1::Role::ControlPlane => Ok(Self::ControlPlane),
+            v1::Role::Worker => Ok(Self::Worker),
+        }
+    }
+}
+
+impl From<Policy> for v1::Policy {
+    fn from(policy: Policy) -> Self {
+        let Policy {
+            drain_timeout_seconds,
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors,
+            accepted,
+        } = policy;
+        Self {
+            drain_timeout_seconds,
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors,
+            accepted,
+        }
+    }
+}
+
+impl From<v1::Policy> for Policy {
+    fn from(message: v1::Policy) -> Self {
+        let v1::Policy {
+            drain_timeout_seconds,
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors,
+            accepted,
+        } = message;
+        Self {
+            drain_timeout_seconds,
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors,
+            accepted,
+        }
+    }
+}
+
+impl From<PlannedNode> for v1::PlannedNode {
+    fn from(node: PlannedNode) -> Self {
+        Self {
+            name: node.name.into(),
+            role: v1::Role::from(node.role).into(),
+            prepare: node.prepare.into_iter().map(Into::into).collect(),
+            steps: node.steps.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::PlannedNode> for PlannedNode {
+    type Error = PlanError;
+
+    fn try_from(message: v1::PlannedNode) -> Result<Self, PlanError> {
+        Ok(Self {
+            role: message.role().try_into()?,
+            name: message.name.parse()?,
+            prepare: steps(message.prepare)?,
+            steps: steps(message.steps)?,
+        })
+    }
+}
+
+impl From<Plan> for v1::Plan {
+    fn from(plan: Plan) -> Self {
+        Self {
+            id: plan.id.into(),
+            hash: plan.hash,
+            from_version: plan.from_version.to_string(),
+            to_version: plan.to_version.to_string(),
+            nodes: plan.nodes.into_iter().map(Into::into).collect(),
+            policy: Some(plan.policy.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::Plan> for Plan {
+    type Error = PlanError;
+
+    fn try_from(message: v1::Plan) -> Result<Self, PlanError> {
+        Ok(Self {
+            id: message.id.parse()?,
+            hash: message.hash,
+            from_version: message.from_version.parse()?,
+            to_version: message.to_version.parse()?,
+            nodes: message.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            policy: message.policy.unwrap_or_default().into(),
+        })
+    }
+}
+
+/// The steps in a message, or the first that this version does not know.
+pub fn steps(messages: Vec<v1::Step>) -> Result<Vec<Step>, StepError> {
+    messages.into_iter().map(TryInto::try_into).collect()
+}

@@ -1,0 +1,266 @@
+//! The closed set of steps that a plan is made of.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Role;
+use crate::v1;
+use crate::version::{KubernetesVersion, VersionError};
+
+/// Raised whenever a step's meaning changes; an agent refuses a journal or a lease of another version.
+pub const STEP_LIST_VERSION: u32 = 1;
+
+/// One typed step. There is none that runs an arbitrary command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Step {
+    /// Reads the package repositories' lists anew. Disturbs nothing.
+    RefreshPackages {},
+    /// Downloads kubeadm, kubelet and kubectl without installing them. Disturbs nothing.
+    FetchPackages {
+        /// The target.
+        version: KubernetesVersion,
+    },
+    /// Pulls the images that the target's kubeadm names, as far as the role needs them. Disturbs nothing.
+    PullImages {
+        /// The target.
+        version: KubernetesVersion,
+        /// Workers need fewer images.
+        role: Role,
+    },
+    /// Refuses a node whose disks are too full for backups and packages.
+    MeasureSpace {
+        /// Control planes back up etcd.
+        role: Role,
+    },
+    /// Every etcd member healthy, no alarm, no learner, and this member may be missed.
+    EtcdQuorumGate {
+        /// The operator consented to an outage of the API (one or two members).
+        allow_api_outage: bool,
+    },
+    /// A verified snapshot of etcd in the node's backup folder.
+    EtcdSnapshot {},
+    /// Manifests, pki, kubeconfigs, kubelet files, `ConfigMap`s and package versions in the backup folder.
+    BackUpNode {
+        /// Only control planes have manifests and pki.
+        role: Role,
+    },
+    /// Installs kubeadm at exactly the version, holds respected.
+    InstallKubeadm {
+        /// The target.
+        version: KubernetesVersion,
+    },
+    /// `kubeadm upgrade apply`, on the first control plane only.
+    KubeadmUpgradeApply {
+        /// The target.
+        version: KubernetesVersion,
+        /// Names of preflight checks.
+        ignore_preflight_errors: Vec<String>,
+    },
+    /// `kubeadm upgrade node`, on every other node.
+    KubeadmUpgradeNode {
+        /// What the kubeadm-config `ConfigMap` must say before this may run.
+        version: KubernetesVersion,
+        /// Names of preflight checks.
+        ignore_preflight_errors: Vec<String>,
+        /// Control planes have static pods to compare.
+        role: Role,
+    },
+    /// The control plane of this node runs the version: containers, readyz and kubeadm-config say so.
+    VerifyControlPlane {
+        /// The target.
+        version: KubernetesVersion,
+    },
+    /// Cordons the node and evicts its pods.
+    Drain {
+        /// How long it may take.
+        timeout_seconds: u32,
+        /// Delete pods that no controller would start again.
+        delete_unmanaged_pods: bool,
+        /// Delete pods whose emptyDir volumes go with them.
+        delete_empty_dir_data: bool,
+        /// Drain even where no other node takes pods.
+        allow_only_schedulable_node: bool,
+    },
+    /// Installs kubelet and kubectl at exactly the version, holds respected.
+    InstallKubelet {
+        /// The target.
+        version: KubernetesVersion,
+    },
+    /// Reloads systemd and restarts the kubelet.
+    RestartKubelet {
+        /// What the running kubelet must be.
+        version: KubernetesVersion,
+    },
+    /// The Node is Ready and its kubelet reports the version.
+    VerifyNode {
+        /// The target.
+        version: KubernetesVersion,
+    },
+    /// Uncordons the node unless it was cordoned before its lease.
+    RestoreSchedulability {},
+}
+
+/// What undoing a step means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reversal {
+    /// It changes nothing that would have to be put back.
+    Nothing,
+    /// The agent puts back what it captured before.
+    Automatic,
+    /// `kubeadm upgrade apply --force` to the earlier version, as long as etcd's minor version stays.
+    KubeadmForce,
+}
+
+impl Step {
+    /// Its stable name in journals, messages and on screens: `kubeadm-upgrade-apply`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RefreshPackages {} => "refresh-packages",
+            Self::FetchPackages { .. } => "fetch-packages",
+            Self::PullImages { .. } => "pull-images",
+            Self::MeasureSpace { .. } => "measure-space",
+            Self::EtcdQuorumGate { .. } => "etcd-quorum-gate",
+            Self::EtcdSnapshot {} => "etcd-snapshot",
+            Self::BackUpNode { .. } => "back-up-node",
+            Self::InstallKubeadm { .. } => "install-kubeadm",
+            Self::KubeadmUpgradeApply { .. } => "kubeadm-upgrade-apply",
+            Self::KubeadmUpgradeNode { .. } => "kubeadm-upgrade-node",
+            Self::VerifyControlPlane { .. } => "verify-control-plane",
+            Self::Drain { .. } => "drain",
+            Self::InstallKubelet { .. } => "install-kubelet",
+            Self::RestartKubelet { .. } => "restart-kubelet",
+            Self::VerifyNode { .. } => "verify-node",
+            Self::RestoreSchedulability {} => "restore-schedulability",
+        }
+    }
+
+    /// What it takes to undo it.
+    pub fn reversal(&self) -> Reversal {
+        match self {
+            Self::InstallKubeadm { .. }
+            | Self::Drain { .. }
+            | Self::InstallKubelet { .. }
+            | Self::RestartKubelet { .. }
+            | Self::KubeadmUpgradeNode { role: Role::Worker, .. } => Reversal::Automatic,
+            Self::KubeadmUpgradeApply { .. } | Self::KubeadmUpgradeNode { .. } => Reversal::KubeadmForce,
+            _ => Reversal::Nothing,
+        }
+    }
+}
+
+/// A message that holds no step that this version knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// The `oneof` is empty: the other side is newer.
+    #[error("the message holds a step that this version of Liftlock does not know: bring both sides to one version")]
+    Unknown,
+    /// A role that this version does not know.
+    #[error("the message holds no role that this version of Liftlock knows")]
+    Role,
+    /// A version that does not parse.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+}
+
+impl From<Step> for v1::Step {
+    fn from(step: Step) -> Self {
+        use v1::step::Kind;
+        let role = |role: Role| v1::Role::from(role).into();
+        let text = |version: KubernetesVersion| version.to_string();
+        let kind = match step {
+            Step::RefreshPackages {} => Kind::RefreshPackages(v1::RefreshPackages {}),
+            Step::FetchPackages { version } => {
+                Kind::FetchPackages(v1::FetchPackages { version: text(version) })
+            }
+            Step::PullImages { version, role: r } => {
+                Kind::PullImages(v1::PullImages { version: text(version), role: role(r) })
+            }
+            Step::MeasureSpace { role: r } => Kind::MeasureSpace(v1::MeasureSpace { role: role(r) }),
+            Step::EtcdQuorumGate { allow_api_outage } => {
+                Kind::EtcdQuorumGate(v1::EtcdQuorumGate { allow_api_outage })
+            }
+            Step::EtcdSnapshot {} => Kind::EtcdSnapshot(v1::EtcdSnapshot {}),
+            Step::BackUpNode { role: r } => Kind::BackUpNode(v1::BackUpNode { role: role(r) }),
+            Step::InstallKubeadm { version } => {
+                Kind::InstallKubeadm(v1::InstallKubeadm { version: text(version) })
+            }
+            Step::KubeadmUpgradeApply { version, ignore_preflight_errors } => {
+                Kind::KubeadmUpgradeApply(v1::KubeadmUpgradeApply {
+                    version: text(version),
+                    ignore_preflight_errors,
+                })
+            }
+            Step::KubeadmUpgradeNode { version, ignore_preflight_errors, role: r } => {
+                Kind::KubeadmUpgradeNode(v1::KubeadmUpgradeNode {
+                    version: text(version),
+                    ignore_preflight_errors,
+                    role: role(r),
+                })
+            }
+            Step::VerifyControlPlane { version } => {
+                Kind::VerifyControlPlane(v1::VerifyControlPlane { version: text(version) })
+            }
+            Step::Drain {
+                timeout_seconds,
+                delete_unmanaged_pods,
+                delete_empty_dir_data,
+                allow_only_schedulable_node,
+            } => Kind::Drain(v1::Drain {
+                timeout_seconds,
+                delete_unmanaged_pods,
+                delete_empty_dir_data,
+                allow_only_schedulable_node,
+            }),
+            Step::InstallKubelet { version } => {
+                Kind::InstallKubelet(v1::InstallKubelet { version: text(version) })
+            }
+            Step::RestartKubelet { version } => {
+                Kind::RestartKubelet(v1::RestartKubelet { version: text(version) })
+            }
+            Step::VerifyNode { version } => Kind::VerifyNode(v1::VerifyNode { version: text(version) }),
+            Step::RestoreSchedulability {} => Kind::RestoreSchedulability(v1::RestoreSchedulability {}),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<v1::Step> for Step {
+    type Error = StepError;
+
+    fn try_from(message: v1::Step) -> Result<Self, StepError> {
+        use v1::step::Kind;
+        Ok(match message.kind.ok_or(StepError::Unknown)? {
+            Kind::RefreshPackages(_) => Self::RefreshPackages {},
+            Kind::FetchPackages(m) => Self::FetchPackages { version: m.version.parse()? },
+            Kind::PullImages(m) => {
+                Self::PullImages { role: m.role().try_into()?, version: m.version.parse()? }
+            }
+            Kind::MeasureSpace(m) => Self::MeasureSpace { role: m.role().try_into()? },
+            Kind::EtcdQuorumGate(m) => Self::EtcdQuorumGate { allow_api_outage: m.allow_api_outage },
+            Kind::EtcdSnapshot(_) => Self::EtcdSnapshot {},
+            Kind::BackUpNode(m) => Self::BackUpNode { role: m.role().try_into()? },
+            Kind::InstallKubeadm(m) => Self::InstallKubeadm { version: m.version.parse()? },
+            Kind::KubeadmUpgradeApply(m) => Self::KubeadmUpgradeApply {
+                version: m.version.parse()?,
+                ignore_preflight_errors: m.ignore_preflight_errors,
+            },
+            Kind::KubeadmUpgradeNode(m) => Self::KubeadmUpgradeNode {
+                role: m.role().try_into()?,
+                version: m.version.parse()?,
+                ignore_preflight_errors: m.ignore_preflight_errors,
+            },
+            Kind::VerifyControlPlane(m) => Self::VerifyControlPlane { version: m.version.parse()? },
+            Kind::Drain(m) => Self::Drain {
+                timeout_seconds: m.timeout_seconds,
+                delete_unmanaged_pods: m.delete_unmanaged_pods,
+                delete_empty_dir_data: m.delete_empty_dir_data,
+                allow_only_schedulable_node: m.allow_only_schedulable_node,
+            },
+            Kind::InstallKubelet(m) => Self::InstallKubelet { version: m.version.parse()? },
+            Kind::RestartKubelet(m) => Self::RestartKubelet { version: m.version.parse()? },
+            Kind::VerifyNode(m) => Self::VerifyNode { version: m.version.parse()? },
+            Kind::RestoreSchedulability(_) => Self::RestoreSchedulability {},
+        })
+    }
+}
