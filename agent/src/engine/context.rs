@@ -56,6 +56,34 @@ impl Context {
     }
 }
 
+/// What a preparation is given: no lease, so nothing that asks for a [`Permit`] can be called with it.
+#[derive(Clone)]
+pub struct PrepareContext {
+    /// The machine.
+    pub host: Host,
+    /// This node.
+    pub node: NodeName,
+    /// The plan that is being prepared.
+    pub plan: PlanId,
+    /// The step's name, for reports and unit names.
+    pub step: &'static str,
+    /// Where words and times go.
+    pub reporter: Arc<dyn Reporter>,
+}
+
+impl PrepareContext {
+    /// The name of the transient unit of this preparation's child, the same after a restart of the agent.
+    pub fn unit(&self, what: &str) -> String {
+        format!("liftlock-{}-prepare-{what}", self.plan)
+    }
+}
+
+impl Lines for PrepareContext {
+    fn line(&self, line: &str) {
+        self.reporter.line(self.step, line);
+    }
+}
+
 impl Lines for Context {
     fn line(&self, line: &str) {
         self.reporter.line(self.step, line);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::context::Context;
+use crate::engine::context::{Context, PrepareContext};
 use crate::host::HostError;
 
 /// What a step sees of its own effect on the host. Read-only and cheap: it is asked after every crash.
@@ -74,4 +74,13 @@ pub trait StepRunner: Send + Sync {
     fn policy(&self) -> StepPolicy {
         StepPolicy::default()
     }
+}
+
+/// One step that runs before any lease, on every node side by side: it disturbs nothing, so it needs no
+/// [`Permit`](crate::engine::lease::Permit), no journal and no undo. It may run again at any time and then ends at once
+/// where its work is done.
+#[async_trait]
+pub trait Preparation: Send + Sync {
+    /// Brings the node nearer to its lease, or says what would fail later.
+    async fn run(&self, cx: &PrepareContext) -> Result<(), StepFailure>;
 }
