@@ -1,0 +1,53 @@
+//! What each connected agent should be told now.
+
+use std::collections::BTreeSet;
+
+use liftlock_proto::name::NodeName;
+
+use crate::core::rollout::{Lease, NodeState, Rollout};
+
+/// Something to do. The shell around the core tells a session each thing once; asked again, `decide` says it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Tell the node to fetch what it will need. Disturbs nothing.
+    Prepare {
+        /// Which.
+        node: NodeName,
+    },
+    /// Make a new lease durable, then send it.
+    Grant {
+        /// To which node.
+        node: NodeName,
+    },
+    /// Send the lease that it holds already, with the same token: it reconnected.
+    Resume {
+        /// To which node.
+        node: NodeName,
+        /// The lease it holds.
+        lease: Lease,
+    },
+}
+
+/// What each connected agent should be told now, at most one [`Decision::Grant`] among it.
+pub fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>) -> Vec<Decision> {
+    if rollout.is_final() {
+        return Vec::new();
+    }
+    let mut decisions: Vec<Decision> = rollout
+        .nodes()
+        .filter(|(planned, _)| connected.contains(&planned.name))
+        .filter_map(|(planned, state)| match state {
+            NodeState::Pending => Some(Decision::Prepare { node: planned.name.clone() }),
+            NodeState::Leased { lease, .. } => {
+                Some(Decision::Resume { node: planned.name.clone(), lease: *lease })
+            }
+            _ => None,
+        })
+        .collect();
+    if let Ok(due) = rollout.next_to_lease()
+        && connected.contains(&due.name)
+    {
+        decisions.push(Decision::Grant { node: due.name.clone() });
+    }
+    decisions
+}

@@ -1,0 +1,52 @@
+//! What is kept of everything that happened.
+
+use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use serde::{Deserialize, Serialize};
+
+/// One durable record. Its sequence number is its key in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryRecord {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What kind of thing.
+    pub kind: HistoryKind,
+    /// The plan concerned, if any.
+    pub plan: Option<PlanId>,
+    /// The node concerned, if any.
+    pub node: Option<NodeName>,
+    /// The lease concerned, if any.
+    pub token: Option<FencingToken>,
+    /// The operator that asked for it, if one did.
+    pub operator: Option<String>,
+    /// For people.
+    pub text: String,
+}
+
+/// What kind of thing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum HistoryKind {
+    PlanApplied,
+    NodePrepared,
+    NodeUnprepared,
+    LeaseGranted,
+    LeaseResumed,
+    StepStarted,
+    StepAdopted,
+    StepSucceeded,
+    StepFailed,
+    StepUndone,
+    LeaseEnded,
+    LeaseFailed,
+    Paused,
+    Resumed,
+    Aborted,
+    Retried,
+    RolloutEnded,
+    TokenCreated,
+    TokenUsed,
+    TokenRevoked,
+    NodeEnrolled,
+}

@@ -1,0 +1,12 @@
+//! The pure core: what a plan is made of, what a roll-out's next state is, and what to do next.
+//!
+//! No input or output, no clock, no randomness: the same inputs give the same answers, so that it can be
+//! simulated by the million. The rooms around it record what it says ([`crate::store`]) and carry it out
+//! ([`crate::rpc`]).
+
+pub mod decide;
+pub mod history;
+pub mod planning;
+pub mod rollout;
+pub mod sequence;
+pub mod view;

@@ -1,0 +1,1 @@
+//! A plan from what the agents report, or every reason why there is none.

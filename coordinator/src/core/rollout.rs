@@ -1,0 +1,463 @@
+//! A roll-out: a plan that was applied, and how far it is. One total function moves it on.
+
+use liftlock_proto::name::{FencingToken, NodeName};
+use liftlock_proto::plan::{Plan, PlannedNode};
+use serde::{Deserialize, Serialize};
+
+/// A plan that was applied, and how far it is. Its [`Phase`] follows from this and is stored nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// What was applied.
+    pub plan: Plan,
+    /// What the operator wants of it now.
+    pub intent: Intent,
+    /// How far each node is, in the order of `plan.nodes`.
+    pub nodes: Vec<NodeState>,
+    /// Milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// The operator that applied it.
+    pub started_by: String,
+    /// Milliseconds since the Unix epoch, once it is final.
+    pub ended_at_ms: Option<u64>,
+}
+
+/// What the operator wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Intent {
+    /// Go on to the end.
+    Run,
+    /// Finish the node under lease, then wait.
+    Pause,
+    /// Finish the node under lease, then end.
+    Abort,
+}
+
+/// How far one node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum NodeState {
+    /// Not prepared.
+    Pending,
+    /// Everything that could be fetched before a lease is there.
+    Prepared,
+    /// Preparing failed; nothing was changed.
+    Unprepared {
+        /// What, why, and what to do.
+        failure: String,
+    },
+    /// Its agent holds the lease.
+    Leased {
+        /// The lease.
+        lease: Lease,
+        /// The step it reported last.
+        progress: Progress,
+    },
+    /// It runs the target.
+    Raised {
+        /// The lease that raised it.
+        lease: Lease,
+        /// When its end was recorded, milliseconds since the Unix epoch.
+        ended_at_ms: u64,
+        /// Where its time went.
+        timings: Timings,
+    },
+    /// Its lease ended before it was raised.
+    Failed {
+        /// The lease that failed.
+        lease: Lease,
+        /// When its end was recorded, milliseconds since the Unix epoch.
+        ended_at_ms: u64,
+        /// Where its time went.
+        timings: Timings,
+        /// The step that failed.
+        progress: Progress,
+        /// What, why, and what to do.
+        failure: String,
+    },
+}
+
+/// A lease as the coordinator made it durable before it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// Higher than that of every lease before it.
+    pub token: FencingToken,
+    /// Milliseconds since the Unix epoch.
+    pub granted_at_ms: u64,
+}
+
+/// Which step of its sequence a node reported last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Position in the sequence, counted from 0.
+    pub index: u32,
+    /// Which run of it, counted from 1; 0 before the first step began.
+    pub attempt: u32,
+}
+
+/// Where a lease's time went, in milliseconds, as the agent measured it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// From the grant's arrival to the end of the last step.
+    pub lease_ms: u64,
+    /// In child processes.
+    pub child_ms: u64,
+    /// In waits for Kubernetes.
+    pub wait_ms: u64,
+    /// In the etcd snapshot.
+    pub snapshot_ms: u64,
+}
+
+/// Where a roll-out stands as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nodes prepare; no lease has been granted.
+    Preparing,
+    /// Leases are granted one at a time.
+    Running,
+    /// An operator said pause.
+    Paused,
+    /// A node failed: an operator says retry or abort.
+    Halted {
+        /// The node and what failed.
+        reason: String,
+    },
+    /// An operator said abort and a node is still under lease.
+    Aborting,
+    /// Final: every node runs the target.
+    Raised,
+    /// Final: ended by an operator before every node was raised.
+    Aborted,
+}
+
+/// Something that happened to a roll-out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A node prepared, or could not.
+    PrepareReported {
+        /// Which.
+        node: NodeName,
+        /// What went wrong, if anything.
+        failure: Option<String>,
+    },
+    /// A lease is to be granted. It becomes durable with this event, before it is sent.
+    LeaseGranted {
+        /// To which node.
+        node: NodeName,
+        /// The lease.
+        lease: Lease,
+    },
+    /// A step began, or ended.
+    StepReported {
+        /// Whose.
+        node: NodeName,
+        /// Under which lease.
+        token: FencingToken,
+        /// Which step, and which run of it.
+        progress: Progress,
+    },
+    /// A lease ended.
+    LeaseEnded {
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        token: FencingToken,
+        /// What went wrong, if anything.
+        failure: Option<String>,
+        /// Where its time went.
+        timings: Timings,
+        /// When it was recorded, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
+    /// An operator said pause.
+    Paused,
+    /// An operator said resume.
+    Resumed,
+    /// An operator said abort.
+    Aborted {
+        /// When, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
+    /// An operator said to lease a failed node again.
+    Retried {
+        /// Which.
+        node: NodeName,
+    },
+}
+
+/// Why an event does not fit the roll-out as it is. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransitionError {
+    /// The plan has no such node.
+    #[error("node {node} is not in plan {plan}")]
+    UnknownNode {
+        /// What was named.
+        node: NodeName,
+        /// The plan.
+        plan: String,
+    },
+    /// A token of another lease.
+    #[error("lease {token} of node {node} is not its present lease ({present}): it may start nothing more")]
+    StaleToken {
+        /// Whose.
+        node: NodeName,
+        /// What was named.
+        token: FencingToken,
+        /// `lease 7`, or `it has none`.
+        present: String,
+    },
+    /// A second lease beyond the budget, or a lease for a node that must not have one now.
+    #[error("node {node} cannot be leased now: {why}")]
+    NotLeasable {
+        /// Which.
+        node: NodeName,
+        /// Why.
+        why: String,
+    },
+    /// Only what failed can be retried.
+    #[error("node {node} has not failed (it is {state}): there is nothing to retry")]
+    NotFailed {
+        /// Which.
+        node: NodeName,
+        /// What it is.
+        state: &'static str,
+    },
+    /// Nothing changes a final roll-out.
+    #[error("the roll-out of plan {plan} has ended: start another with `liftlock apply`")]
+    Final {
+        /// The plan.
+        plan: String,
+    },
+    /// Pausing what is being aborted, resuming what is not paused, and the like.
+    #[error("cannot {what} this roll-out: {why}")]
+    NotNow {
+        /// `pause`, `resume`, `abort`
+        what: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl NodeState {
+    /// Its name in messages and tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Prepared => "prepared",
+            Self::Leased { .. } => "leased",
+            Self::Raised { .. } => "raised",
+            Self::Unprepared { .. } | Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// The lease it holds now.
+    pub fn lease(&self) -> Option<Lease> {
+        match self {
+            Self::Leased { lease, .. } => Some(*lease),
+            _ => None,
+        }
+    }
+
+    /// Why it failed, if it did.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Unprepared { failure } | Self::Failed { failure, .. } => Some(failure),
+            _ => None,
+        }
+    }
+}
+
+impl Rollout {
+    /// A roll-out of a plan that begins now.
+    pub fn start(plan: Plan, started_by: String, at_ms: u64) -> Self {
+        let nodes = plan.nodes.iter().map(|_| NodeState::Pending).collect();
+        Self { plan, intent: Intent::Run, nodes, started_at_ms: at_ms, started_by, ended_at_ms: None }
+    }
+
+    /// Each node of the plan with its state, in the order of leases.
+    pub fn nodes(&self) -> impl Iterator<Item = (&PlannedNode, &NodeState)> {
+        self.plan.nodes.iter().zip(&self.nodes)
+    }
+
+    /// The state of one node.
+    pub fn node(&self, name: &NodeName) -> Option<(&PlannedNode, &NodeState)> {
+        self.nodes().find(|(planned, _)| planned.name == *name)
+    }
+
+    /// The node under lease, if there is one. There is never more than one.
+    pub fn leased(&self) -> Option<(&PlannedNode, Lease)> {
+        self.nodes().find_map(|(planned, state)| Some((planned, state.lease()?)))
+    }
+
+    /// Where it stands as a whole.
+    pub fn phase(&self) -> Phase {
+        let failed = || {
+            self.nodes().find_map(|(planned, state)| {
+                state.failure().map(|failure| Phase::Halted { reason: format!("{}: {failure}", planned.name) })
+            })
+        };
+        let all = |wanted: fn(&NodeState) -> bool| self.nodes.iter().all(wanted);
+        if all(|state| matches!(state, NodeState::Raised { .. })) {
+            return Phase::Raised;
+        }
+        match (self.intent, self.leased()) {
+            (Intent::Abort, Some(_)) => Phase::Aborting,
+            (Intent::Abort, None) => Phase::Aborted,
+            (Intent::Pause, _) => failed().unwrap_or(Phase::Paused),
+            (Intent::Run, _) => failed().unwrap_or_else(|| {
+                let untouched = all(|state| matches!(state, NodeState::Pending | NodeState::Prepared));
+                if untouched && self.nodes.contains(&NodeState::Pending) { Phase::Preparing } else { Phase::Running }
+            }),
+        }
+    }
+
+    /// Whether nothing can change it any more.
+    pub fn is_final(&self) -> bool {
+        matches!(self.phase(), Phase::Raised | Phase::Aborted)
+    }
+
+    /// The next node in order, if one may be leased now: none is leased, none has failed, nobody said pause or
+    /// abort, and every node that is not raised is prepared.
+    pub fn next_to_lease(&self) -> Result<&PlannedNode, String> {
+        if let Some((planned, lease)) = self.leased() {
+            return Err(format!("node {} holds lease {}", planned.name, lease.token));
+        }
+        match self.phase() {
+            Phase::Running => {}
+            Phase::Preparing => return Err("not every node is prepared".to_owned()),
+            Phase::Paused => return Err("the roll-out is paused".to_owned()),
+            Phase::Halted { reason } => return Err(format!("the roll-out is halted: {reason}")),
+            Phase::Aborting | Phase::Aborted | Phase::Raised => return Err("the roll-out has ended".to_owned()),
+        }
+        if self.nodes.contains(&NodeState::Pending) {
+            return Err("not every node is prepared".to_owned());
+        }
+        self.nodes()
+            .find_map(|(planned, state)| matches!(state, NodeState::Prepared).then_some(planned))
+            .ok_or_else(|| "no node is left to lease".to_owned())
+    }
+
+    /// The roll-out after the event. Total: every event fits every state or is refused with the reason. An event
+    /// that was recorded before (a report sent again after a lost connection) changes nothing.
+    pub fn after(&self, event: &Event) -> Result<Self, TransitionError> {
+        let mut next = self.clone();
+        match event {
+            Event::PrepareReported { node, failure } => {
+                let state = next.state_mut(node)?;
+                if matches!(state, NodeState::Pending | NodeState::Unprepared { .. }) {
+                    *state = match failure {
+                        None => NodeState::Prepared,
+                        Some(failure) => NodeState::Unprepared { failure: failure.clone() },
+                    };
+                }
+            }
+            Event::LeaseGranted { node, lease } => {
+                let refused = |why| TransitionError::NotLeasable { node: node.clone(), why };
+                let due = self.next_to_lease().map_err(refused)?;
+                if due.name != *node {
+                    return Err(refused(format!("node {} comes first", due.name)));
+                }
+                *next.state_mut(node)? = NodeState::Leased { lease: *lease, progress: Progress::default() };
+            }
+            Event::StepReported { node, token, progress } => {
+                let state = next.state_mut(node)?;
+                match state {
+                    NodeState::Leased { lease, progress: reported } if lease.token == *token => {
+                        *reported = *progress;
+                    }
+                    _ => return Err(stale(node, *token, state)),
+                }
+            }
+            Event::LeaseEnded { node, token, failure, timings, at_ms } => {
+                next.end_lease(node, *token, failure.as_deref(), *timings, *at_ms)?;
+            }
+            Event::Paused => {
+                next.change_intent("pause", Intent::Pause)?;
+            }
+            Event::Resumed => {
+                if self.intent == Intent::Run {
+                    return Err(TransitionError::NotNow { what: "resume", why: "it is not paused" });
+                }
+                next.change_intent("resume", Intent::Run)?;
+            }
+            Event::Aborted { at_ms } => {
+                next.change_intent("abort", Intent::Abort)?;
+                next.note_end(*at_ms);
+            }
+            Event::Retried { node } => {
+                next.refuse_final()?;
+                let state = next.state_mut(node)?;
+                *state = match state {
+                    NodeState::Failed { .. } | NodeState::Unprepared { .. } => NodeState::Pending,
+                    _ => return Err(TransitionError::NotFailed { node: node.clone(), state: state.name() }),
+                };
+            }
+        }
+        Ok(next)
+    }
+
+    fn end_lease(
+        &mut self,
+        node: &NodeName,
+        token: FencingToken,
+        failure: Option<&str>,
+        timings: Timings,
+        at_ms: u64,
+    ) -> Result<(), TransitionError> {
+        let state = self.state_mut(node)?;
+        *state = match state {
+            NodeState::Leased { lease, progress } if lease.token == token => match failure {
+                None => NodeState::Raised { lease: *lease, ended_at_ms: at_ms, timings },
+                Some(failure) => NodeState::Failed {
+                    lease: *lease,
+                    ended_at_ms: at_ms,
+                    timings,
+                    progress: *progress,
+                    failure: failure.to_owned(),
+                },
+            },
+            NodeState::Raised { lease, .. } | NodeState::Failed { lease, .. } if lease.token == token => {
+                return Ok(());
+            }
+            _ => return Err(stale(node, token, state)),
+        };
+        self.note_end(at_ms);
+        Ok(())
+    }
+
+    fn change_intent(&mut self, what: &'static str, intent: Intent) -> Result<(), TransitionError> {
+        self.refuse_final()?;
+        if self.intent == Intent::Abort {
+            return Err(TransitionError::NotNow { what, why: "it is being aborted" });
+        }
+        self.intent = intent;
+        Ok(())
+    }
+
+    fn refuse_final(&self) -> Result<(), TransitionError> {
+        if self.is_final() { Err(TransitionError::Final { plan: self.plan.id.to_string() }) } else { Ok(()) }
+    }
+
+    fn note_end(&mut self, at_ms: u64) {
+        if self.is_final() {
+            self.ended_at_ms = Some(at_ms);
+        }
+    }
+
+    fn state_mut(&mut self, name: &NodeName) -> Result<&mut NodeState, TransitionError> {
+        let position = self.plan.nodes.iter().position(|planned| planned.name == *name);
+        position.and_then(|index| self.nodes.get_mut(index)).ok_or_else(|| TransitionError::UnknownNode {
+            node: name.clone(),
+            plan: self.plan.id.to_string(),
+        })
+    }
+}
+
+fn stale(node: &NodeName, token: FencingToken, state: &NodeState) -> TransitionError {
+    let present = state.lease().map_or_else(|| "it has none".to_owned(), |lease| format!("lease {}", lease.token));
+    TransitionError::StaleToken { node: node.clone(), token, present }
+}

@@ -1,0 +1,55 @@
+//! Which steps a node of each role takes, and in which order.
+
+use liftlock_proto::plan::{Policy, Role};
+use liftlock_proto::step::Step;
+use liftlock_proto::version::KubernetesVersion;
+
+/// The consent that one or two etcd members need: their API goes away while they are raised.
+pub const API_OUTAGE: &str = "api-outage";
+/// The consent that draining the only node that takes pods needs.
+pub const DRAIN_ONLY_NODE: &str = "drain-only-node";
+
+/// What a node does before any lease, side by side with the others. It disturbs nothing.
+pub fn prepare(role: Role, version: KubernetesVersion) -> Vec<Step> {
+    vec![
+        Step::RefreshPackages {},
+        Step::FetchPackages { version },
+        Step::PullImages { version, role },
+        Step::MeasureSpace { role },
+    ]
+}
+
+/// What a node does under its lease, in this order: a verified backup before the first change, the control plane
+/// before its kubelet, and the node empty before its kubelet changes.
+pub fn under_lease(role: Role, version: KubernetesVersion, policy: &Policy) -> Vec<Step> {
+    let ignore_preflight_errors = policy.ignore_preflight_errors.clone();
+    let mut steps = Vec::new();
+    if role.is_control_plane() {
+        steps.push(Step::EtcdQuorumGate { allow_api_outage: policy.accepts(API_OUTAGE) });
+        steps.push(Step::EtcdSnapshot {});
+    }
+    steps.push(Step::BackUpNode { role });
+    steps.push(Step::InstallKubeadm { version });
+    steps.push(match role {
+        Role::FirstControlPlane => Step::KubeadmUpgradeApply { version, ignore_preflight_errors },
+        Role::ControlPlane | Role::Worker => {
+            Step::KubeadmUpgradeNode { version, ignore_preflight_errors, role }
+        }
+    });
+    if role.is_control_plane() {
+        steps.push(Step::VerifyControlPlane { version });
+    }
+    steps.extend([
+        Step::Drain {
+            timeout_seconds: policy.drain_timeout_seconds,
+            delete_unmanaged_pods: policy.delete_unmanaged_pods,
+            delete_empty_dir_data: policy.delete_empty_dir_data,
+            allow_only_schedulable_node: policy.accepts(DRAIN_ONLY_NODE),
+        },
+        Step::InstallKubelet { version },
+        Step::RestartKubelet { version },
+        Step::VerifyNode { version },
+        Step::RestoreSchedulability {},
+    ]);
+    steps
+}
