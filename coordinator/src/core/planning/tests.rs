@@ -1,0 +1,225 @@
+use super::*;
+
+const FROM: KubernetesVersion = KubernetesVersion::new(1, 19, 7);
+const TO: KubernetesVersion = KubernetesVersion::new(1, 20, 2);
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn view(control_planes: u32, workers: u32) -> ClusterView {
+    let node = |control_plane: bool| NodeView {
+        agent: Some(AgentView {
+            connected: true,
+            control_plane,
+            control_plane_version: control_plane.then_some(FROM),
+            offered: vec![FROM, TO, KubernetesVersion::new(1, 21, 1)],
+            errors: Vec::new(),
+        }),
+        object: Some(NodeObject {
+            kubelet_version: Some(FROM),
+            control_plane,
+            ready: true,
+            unschedulable: false,
+            tainted: control_plane,
+        }),
+    };
+    let mut nodes = BTreeMap::new();
+    nodes.extend((1..=control_planes).map(|n| (name(&format!("cp{n}")), node(true))));
+    nodes.extend((1..=workers).map(|n| (name(&format!("w{n}")), node(false))));
+    ClusterView {
+        cluster: Some(ControlPlaneReport {
+            kubeadm_config_version: FROM,
+            etcd_members: control_planes,
+            etcd_healthy_members: control_planes,
+        }),
+        nodes,
+    }
+}
+
+fn node<'a>(view: &'a mut ClusterView, node: &str) -> &'a mut NodeView {
+    view.nodes.get_mut(&name(node)).unwrap()
+}
+
+fn rules(view: &ClusterView, target: KubernetesVersion) -> Vec<&'static str> {
+    match make_plan(view, target, &Policy::default()) {
+        Ok(_) => Vec::new(),
+        Err(refusals) => refusals.iter().map(|refusal| refusal.rule).collect(),
+    }
+}
+
+#[test]
+fn control_planes_come_first_and_only_the_first_applies() {
+    let plan = make_plan(&view(3, 2), TO, &Policy::default()).unwrap();
+    let order: Vec<(&str, Role)> = plan
+        .nodes
+        .iter()
+        .map(|node| (node.name.as_str(), node.role))
+        .collect();
+    assert_eq!(
+        order,
+        [
+            ("cp1", Role::FirstControlPlane),
+            ("cp2", Role::ControlPlane),
+            ("cp3", Role::ControlPlane),
+            ("w1", Role::Worker),
+            ("w2", Role::Worker),
+        ]
+    );
+    let applies = plan
+        .nodes
+        .iter()
+        .flat_map(|node| &node.steps)
+        .filter(|step| step.name() == "kubeadm-upgrade-apply");
+    assert_eq!(applies.count(), 1);
+}
+
+#[test]
+fn a_verified_backup_stands_before_the_first_change_in_every_sequence() {
+    let plan = make_plan(&view(3, 2), TO, &Policy::default()).unwrap();
+    for node in &plan.nodes {
+        let steps: Vec<&str> = node.steps.iter().map(liftlock_proto::step::Step::name).collect();
+        let at = |wanted: &str| steps.iter().position(|step| *step == wanted).unwrap();
+        assert!(at("back-up-node") < at("install-kubeadm"), "{}", node.name);
+        if node.role.is_control_plane() {
+            assert!(at("etcd-quorum-gate") < at("etcd-snapshot"), "{}", node.name);
+            assert!(at("etcd-snapshot") < at("install-kubeadm"), "{}", node.name);
+        }
+    }
+}
+
+#[test]
+fn the_same_view_gives_the_same_hash_and_another_policy_another() {
+    let plan = make_plan(&view(3, 2), TO, &Policy::default()).unwrap();
+    assert_eq!(plan, make_plan(&view(3, 2), TO, &Policy::default()).unwrap());
+    let other = Policy {
+        delete_unmanaged_pods: true,
+        ..Policy::default()
+    };
+    assert_ne!(plan.hash, make_plan(&view(3, 2), TO, &other).unwrap().hash);
+    assert!(is_sealed(&plan));
+}
+
+#[test]
+fn a_plan_that_was_changed_on_the_way_is_not_sealed() {
+    let mut plan = make_plan(&view(3, 2), TO, &Policy::default()).unwrap();
+    plan.nodes.swap(0, 4);
+    assert!(!is_sealed(&plan));
+}
+
+#[test]
+fn versions_that_cannot_be_reached_in_one_raise_are_refused() {
+    assert_eq!(
+        rules(&view(3, 2), KubernetesVersion::new(1, 21, 1)),
+        ["skipped-minor"]
+    );
+    let older = rules(&view(3, 2), KubernetesVersion::new(1, 19, 6));
+    assert!(older.contains(&"downgrade"), "{older:?}");
+    assert!(rules(&view(3, 2), KubernetesVersion::new(1, 20, 9)).contains(&"version-not-offered"));
+}
+
+#[test]
+fn a_cluster_without_a_reporting_control_plane_is_refused() {
+    let mut view = view(3, 2);
+    view.cluster = None;
+    assert_eq!(rules(&view, TO), ["no-control-plane"]);
+}
+
+#[test]
+fn every_node_needs_a_connected_agent_that_the_cluster_knows() {
+    let mut without = view(3, 2);
+    node(&mut without, "w2").agent = None;
+    assert_eq!(rules(&without, TO), ["node-without-agent"]);
+
+    let mut silent = view(3, 2);
+    node(&mut silent, "w2").agent.as_mut().unwrap().connected = false;
+    assert_eq!(rules(&silent, TO), ["agent-not-connected"]);
+
+    let mut stranger = view(3, 2);
+    node(&mut stranger, "w2").object = None;
+    assert_eq!(rules(&stranger, TO), ["agent-without-node"]);
+}
+
+#[test]
+fn a_kubelet_outside_the_skew_or_a_node_that_is_not_ready_is_refused() {
+    let mut newer = view(3, 2);
+    node(&mut newer, "w1").object.as_mut().unwrap().kubelet_version = Some(KubernetesVersion::new(1, 20, 3));
+    assert_eq!(rules(&newer, TO), ["kubelet-skew"]);
+
+    let mut old = view(3, 2);
+    node(&mut old, "w1").object.as_mut().unwrap().kubelet_version = Some(KubernetesVersion::new(1, 17, 0));
+    assert_eq!(rules(&old, TO), ["kubelet-skew"]);
+
+    let mut down = view(3, 2);
+    node(&mut down, "w1").object.as_mut().unwrap().ready = false;
+    assert_eq!(rules(&down, TO), ["node-not-ready"]);
+}
+
+#[test]
+fn etcd_without_every_member_healthy_is_refused() {
+    let mut view = view(3, 2);
+    view.cluster.as_mut().unwrap().etcd_healthy_members = 2;
+    assert_eq!(rules(&view, TO), ["quorum"]);
+}
+
+#[test]
+fn an_outage_and_an_only_node_need_consent_by_name() {
+    assert_eq!(rules(&view(1, 1), TO), [API_OUTAGE, DRAIN_ONLY_NODE]);
+    assert_eq!(rules(&view(2, 2), TO), [API_OUTAGE]);
+    let policy = Policy {
+        accepted: vec![API_OUTAGE.to_owned(), DRAIN_ONLY_NODE.to_owned()],
+        ..Policy::default()
+    };
+    assert!(make_plan(&view(1, 1), TO, &policy).is_ok());
+}
+
+#[test]
+fn consent_to_what_cannot_be_accepted_is_refused() {
+    let policy = Policy {
+        accepted: vec!["downgrade".to_owned()],
+        ..Policy::default()
+    };
+    let refusals = make_plan(&view(3, 2), TO, &policy).unwrap_err();
+    assert_eq!(refusals[0].rule, "unknown-consent");
+}
+
+#[test]
+fn a_preflight_name_that_could_be_an_option_is_refused() {
+    let policy = Policy {
+        ignore_preflight_errors: vec!["all,--force".to_owned()],
+        ..Policy::default()
+    };
+    assert_eq!(
+        make_plan(&view(3, 2), TO, &policy).unwrap_err()[0].rule,
+        "preflight-name"
+    );
+}
+
+#[test]
+fn what_runs_the_target_already_is_left_out() {
+    let mut view = view(3, 2);
+    view.cluster.as_mut().unwrap().kubeadm_config_version = TO;
+    let cp1 = node(&mut view, "cp1");
+    cp1.object.as_mut().unwrap().kubelet_version = Some(TO);
+    cp1.agent.as_mut().unwrap().control_plane_version = Some(TO);
+    let plan = make_plan(&view, TO, &Policy::default()).unwrap();
+    assert_eq!(plan.from_version, FROM);
+    let order: Vec<(&str, Role)> = plan
+        .nodes
+        .iter()
+        .map(|node| (node.name.as_str(), node.role))
+        .collect();
+    assert_eq!(order[0], ("cp2", Role::ControlPlane));
+    assert_eq!(order.len(), 4);
+}
+
+#[test]
+fn a_cluster_that_runs_the_target_has_nothing_to_raise() {
+    let mut view = view(3, 2);
+    view.cluster.as_mut().unwrap().kubeadm_config_version = TO;
+    for node in view.nodes.values_mut() {
+        node.object.as_mut().unwrap().kubelet_version = Some(TO);
+        node.agent.as_mut().unwrap().control_plane_version = Some(TO);
+    }
+    assert_eq!(rules(&view, TO), ["nothing-to-do"]);
+}

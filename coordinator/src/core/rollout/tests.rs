@@ -1,0 +1,270 @@
+use std::collections::BTreeSet;
+
+use liftlock_proto::plan::{Policy, Role};
+use liftlock_proto::version::KubernetesVersion;
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::decide::{Decision, decide};
+
+fn name(index: usize) -> NodeName {
+    format!("n{index}").parse().unwrap()
+}
+
+fn rollout(nodes: usize) -> Rollout {
+    let plan = Plan {
+        id: "p-0123456789ab".parse().unwrap(),
+        hash: "0123456789ab".to_owned(),
+        from_version: KubernetesVersion::new(1, 19, 7),
+        to_version: KubernetesVersion::new(1, 20, 2),
+        nodes: (0..nodes)
+            .map(|index| PlannedNode {
+                name: name(index),
+                role: Role::Worker,
+                prepare: vec![],
+                steps: vec![],
+            })
+            .collect(),
+        policy: Policy::default(),
+    };
+    Rollout::start(plan, "alice".to_owned(), 0)
+}
+
+fn lease(token: u64) -> Lease {
+    Lease {
+        token: FencingToken(token),
+        granted_at_ms: 0,
+    }
+}
+
+fn prepared(index: usize) -> Event {
+    Event::PrepareReported {
+        node: name(index),
+        failure: None,
+    }
+}
+
+fn granted(index: usize, token: u64) -> Event {
+    Event::LeaseGranted {
+        node: name(index),
+        lease: lease(token),
+    }
+}
+
+fn ended(index: usize, token: u64, failure: Option<&str>) -> Event {
+    Event::LeaseEnded {
+        node: name(index),
+        token: FencingToken(token),
+        failure: failure.map(str::to_owned),
+        timings: Timings::default(),
+        at_ms: 9,
+    }
+}
+
+fn after(rollout: Rollout, events: &[Event]) -> Rollout {
+    events
+        .iter()
+        .fold(rollout, |rollout, event| rollout.after(event).unwrap())
+}
+
+fn all_connected(rollout: &Rollout) -> BTreeSet<NodeName> {
+    rollout.plan.nodes.iter().map(|node| node.name.clone()).collect()
+}
+
+#[test]
+fn no_lease_is_granted_before_every_node_is_prepared() {
+    let one = after(rollout(2), &[prepared(0)]);
+    assert_eq!(one.phase(), Phase::Preparing);
+    assert!(one.after(&granted(0, 1)).is_err());
+    let both = after(one, &[prepared(1)]);
+    assert_eq!(both.phase(), Phase::Running);
+    assert!(both.after(&granted(0, 1)).is_ok());
+}
+
+#[test]
+fn nodes_are_leased_in_the_order_of_the_plan_and_one_at_a_time() {
+    let ready = after(rollout(2), &[prepared(0), prepared(1)]);
+    assert!(ready.after(&granted(1, 1)).is_err());
+    let first = after(ready, &[granted(0, 1)]);
+    assert!(first.after(&granted(1, 2)).is_err());
+    let second = after(first, &[ended(0, 1, None), granted(1, 2), ended(1, 2, None)]);
+    assert_eq!(second.phase(), Phase::Raised);
+    assert_eq!(second.ended_at_ms, Some(9));
+}
+
+#[test]
+fn a_silent_holder_keeps_its_lease() {
+    let held = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1)]);
+    let others: BTreeSet<NodeName> = [name(1)].into();
+    assert_eq!(decide(&held, &others), []);
+    assert_eq!(
+        decide(&held, &all_connected(&held)),
+        [Decision::Resume {
+            node: name(0),
+            lease: lease(1)
+        }]
+    );
+}
+
+#[test]
+fn a_report_under_an_earlier_lease_changes_nothing() {
+    let failed = after(
+        rollout(1),
+        &[prepared(0), granted(0, 1), ended(0, 1, Some("no disk"))],
+    );
+    assert_eq!(
+        failed.phase(),
+        Phase::Halted {
+            reason: "n0: no disk".to_owned()
+        }
+    );
+    let again = after(
+        failed,
+        &[Event::Retried { node: name(0) }, prepared(0), granted(0, 2)],
+    );
+    assert!(matches!(
+        again.after(&ended(0, 1, None)),
+        Err(TransitionError::StaleToken { .. })
+    ));
+    let step = Event::StepReported {
+        node: name(0),
+        token: FencingToken(1),
+        progress: Progress { index: 1, attempt: 1 },
+    };
+    assert!(matches!(
+        again.after(&step),
+        Err(TransitionError::StaleToken { .. })
+    ));
+}
+
+#[test]
+fn a_lease_end_that_is_sent_again_changes_nothing() {
+    let raised = after(
+        rollout(2),
+        &[prepared(0), prepared(1), granted(0, 1), ended(0, 1, None)],
+    );
+    assert_eq!(raised.after(&ended(0, 1, None)), Ok(raised.clone()));
+    assert_eq!(raised.after(&ended(0, 1, Some("late"))), Ok(raised));
+}
+
+#[test]
+fn a_paused_roll_out_finishes_its_node_and_starts_no_other() {
+    let paused = after(
+        rollout(2),
+        &[
+            prepared(0),
+            prepared(1),
+            granted(0, 1),
+            Event::Paused,
+            ended(0, 1, None),
+        ],
+    );
+    assert_eq!(paused.phase(), Phase::Paused);
+    assert!(decide(&paused, &all_connected(&paused)).is_empty());
+    let resumed = after(paused, &[Event::Resumed]);
+    assert_eq!(
+        decide(&resumed, &all_connected(&resumed)),
+        [Decision::Grant { node: name(1) }]
+    );
+}
+
+#[test]
+fn an_aborted_roll_out_ends_once_its_node_has() {
+    let aborting = after(
+        rollout(2),
+        &[
+            prepared(0),
+            prepared(1),
+            granted(0, 1),
+            Event::Aborted { at_ms: 5 },
+        ],
+    );
+    assert_eq!(aborting.phase(), Phase::Aborting);
+    assert_eq!(aborting.ended_at_ms, None);
+    let aborted = after(aborting, &[ended(0, 1, None)]);
+    assert_eq!(aborted.phase(), Phase::Aborted);
+    assert_eq!(aborted.ended_at_ms, Some(9));
+    assert!(matches!(
+        aborted.after(&Event::Resumed),
+        Err(TransitionError::Final { .. })
+    ));
+}
+
+#[test]
+fn a_node_that_could_not_prepare_halts_before_anything_was_touched() {
+    let failure = Some("no space".to_owned());
+    let halted = after(
+        rollout(2),
+        &[
+            prepared(0),
+            Event::PrepareReported {
+                node: name(1),
+                failure,
+            },
+        ],
+    );
+    assert_eq!(
+        halted.phase(),
+        Phase::Halted {
+            reason: "n1: no space".to_owned()
+        }
+    );
+    let retried = after(halted, &[Event::Retried { node: name(1) }]);
+    assert_eq!(
+        decide(&retried, &all_connected(&retried)),
+        [Decision::Prepare { node: name(1) }]
+    );
+}
+
+#[test]
+fn only_what_failed_is_retried() {
+    let running = after(rollout(1), &[prepared(0), granted(0, 1)]);
+    assert!(matches!(
+        running.after(&Event::Retried { node: name(0) }),
+        Err(TransitionError::NotFailed { .. })
+    ));
+    let unknown = Event::Retried { node: name(7) };
+    assert!(matches!(
+        running.after(&unknown),
+        Err(TransitionError::UnknownNode { .. })
+    ));
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let node = 0..4usize;
+    let failure = prop_oneof![Just(None), Just(Some("it broke"))];
+    prop_oneof![
+        4 => (node.clone(), failure.clone()).prop_map(|(node, failure)| Event::PrepareReported {
+            node: name(node),
+            failure: failure.map(str::to_owned)
+        }),
+        4 => (node.clone(), 0..9u64).prop_map(|(node, token)| granted(node, token)),
+        4 => (node.clone(), 0..9u64, failure).prop_map(|(node, token, failure)| ended(node, token, failure)),
+        1 => Just(Event::Paused),
+        2 => Just(Event::Resumed),
+        1 => Just(Event::Aborted { at_ms: 1 }),
+        2 => node.prop_map(|node| Event::Retried { node: name(node) }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_order_of_events_leases_two_nodes_or_changes_a_final_roll_out(
+        events in proptest::collection::vec(any_event(), 0..60),
+    ) {
+        let mut rollout = rollout(3);
+        for event in events {
+            let was_final = rollout.is_final();
+            let before = rollout.phase();
+            if let Ok(next) = rollout.after(&event) {
+                rollout = next;
+            }
+            let leased = rollout.nodes.iter().filter(|state| state.lease().is_some()).count();
+            prop_assert!(leased <= 1);
+            prop_assert!(!was_final || rollout.phase() == before);
+            let connected = all_connected(&rollout);
+            let grants = decide(&rollout, &connected).into_iter().filter(|d| matches!(d, Decision::Grant { .. })).count();
+            prop_assert!(grants + leased <= 1);
+        }
+    }
+}
