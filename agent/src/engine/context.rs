@@ -54,6 +54,15 @@ impl Context {
     pub fn unit(&self, what: &str) -> String {
         format!("liftlock-{}-{}-{what}", self.plan, self.lease.token())
     }
+
+    /// Runs something and reports where its time went.
+    pub async fn timed<T>(&self, on: TimeSpent, work: impl Future<Output = T>) -> T {
+        let started = self.host.clock.monotonic();
+        let result = work.await;
+        self.reporter
+            .spent(on, self.host.clock.monotonic().saturating_sub(started));
+        result
+    }
 }
 
 /// What a preparation is given: no lease, so nothing that asks for a [`Permit`] can be called with it.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::Argv;
+use liftlock_proto::name::PlanId;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::engine::lease::Permit;
@@ -85,6 +86,8 @@ impl Layout {
 pub trait Files: Send + Sync {
     /// The whole file, or `None` where there is none.
     async fn read(&self, path: &Utf8Path) -> HostResult<Option<Vec<u8>>>;
+    /// Feeds a file to `sink` chunk by chunk; false where there is none. For files too large to hold.
+    async fn stream(&self, path: &Utf8Path, sink: &mut dyn ChunkSink) -> HostResult<bool>;
     /// Names in a folder, sorted; empty where there is none.
     async fn list(&self, path: &Utf8Path) -> HostResult<Vec<String>>;
     /// Whether something is there (a dangling symbolic link is not).
@@ -97,8 +100,10 @@ pub trait Files: Send + Sync {
     async fn write(&self, permit: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()>;
     /// A folder and its parents, with this mode; fine if it is there.
     async fn create_dir(&self, permit: &Permit, path: &Utf8Path, mode: u32) -> HostResult<()>;
-    /// Copies a file or a tree into a folder that is ours: owners, modes, times and links kept, no mount crossed,
-    /// everything fsynced. Returns each file's path (relative to `from`), size and SHA-256.
+    /// Copies a file or a tree: `from/x` becomes `to/x`, and where `from` is a file, `to` is the copy's own name. `to`
+    /// lies in a folder that is ours; its parents are made (0700) and what an interrupted copy left there is
+    /// replaced. Owners, modes, times and links kept, no mount crossed, everything fsynced. Returns each regular
+    /// file's path (relative to `from`), size and SHA-256; nothing where `from` is not there.
     async fn copy_tree(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<Vec<CopiedFile>>;
     /// Puts one file of a backup back: temporary file beside the target, owner and mode kept, fsync, rename.
     async fn restore_file(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()>;
@@ -196,7 +201,8 @@ pub struct UnitState {
 /// kubeadm, kubelet and kubectl as packages.
 #[async_trait]
 pub trait Packages: Send + Sync {
-    /// Installed package versions by package name: `kubeadm` → `1.19.7-00`.
+    /// Installed package versions by package name: `kubeadm` → `1.19.7-00`. A package that an interrupted dpkg
+    /// left half installed or unconfigured is not among them.
     async fn installed(&self) -> HostResult<BTreeMap<String, String>>;
     /// Kubernetes versions that the repositories offer for all three packages, oldest first.
     async fn offered(&self) -> HostResult<Vec<KubernetesVersion>>;
@@ -240,15 +246,18 @@ pub trait Kube: Send + Sync {
     async fn nodes(&self) -> HostResult<Vec<NodeState>>;
     /// Waits until this node's Node satisfies the condition, by watching it.
     async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState>;
-    /// Sets `spec.unschedulable` of this node.
-    async fn set_unschedulable(&self, permit: &Permit, unschedulable: bool) -> HostResult<()>;
+    /// Cordons this node and says in the same patch whose cordon it is ([`CORDONED_BY`]), so that no crash can leave
+    /// a cordon that looks like an operator's.
+    async fn cordon(&self, permit: &Permit, plan: &PlanId) -> HostResult<()>;
+    /// Takes the cordon and its annotation away in one patch; fine where there is none.
+    async fn uncordon(&self, permit: &Permit) -> HostResult<()>;
     /// The pods bound to this node.
     async fn pods(&self) -> HostResult<Vec<PodState>>;
     /// Asks for a pod's eviction (policy/v1, or v1beta1 for API servers before 1.22).
     async fn evict(&self, permit: &Permit, pod: &PodState) -> HostResult<Eviction>;
     /// Waits until one of these pods (by uid) is gone or the limit passes; returns those that are left.
     async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>>;
-    /// admin: `kubernetesVersion` in the kubeadm-config ConfigMap.
+    /// `kubernetesVersion` in the kubeadm-config ConfigMap, which kubeadm lets nodes read too.
     async fn kubeadm_config_version(&self) -> HostResult<KubernetesVersion>;
     /// admin: a ConfigMap of kube-system as YAML, or `None` where there is none.
     async fn config_map(&self, name: &str) -> HostResult<Option<String>>;
@@ -258,6 +267,9 @@ pub trait Kube: Send + Sync {
     /// balancer) and reports the version.
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()>;
 }
+
+/// The annotation of a Node that Liftlock cordoned; its value is the plan. A node may annotate itself.
+pub const CORDONED_BY: &str = "liftlock.dev/cordoned-by";
 
 /// What a node is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,6 +289,9 @@ pub struct NodeState {
     pub ready: bool,
     /// `spec.unschedulable`
     pub unschedulable: bool,
+    /// The value of its annotation [`CORDONED_BY`]: the plan under which Liftlock cordoned it. `None` where it is
+    /// not cordoned, or was by somebody else.
+    pub cordoned_by: Option<String>,
     /// A NoSchedule or NoExecute taint other than the one that cordoning sets.
     pub tainted: bool,
     /// Has the control-plane (or, before 1.20, master) label.
