@@ -1,11 +1,13 @@
 //! What a step is given: the host, its lease, and somewhere to report to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use liftlock_proto::name::{NodeName, PlanId};
 
 use crate::engine::lease::{Lease, LeaseLost, Permit};
+use crate::engine::step::PreState;
 use crate::host::{Host, Lines};
 
 /// Where a step's words and times go. The real one sends them to the coordinator.
@@ -27,6 +29,11 @@ pub enum TimeSpent {
     Snapshot,
 }
 
+/// What steps captured before they ran, by step name. It outlives a lease: when a failed node is leased again for the
+/// same plan, what the first attempt captured is still here, so that nobody takes a half changed node for the one
+/// that was.
+pub type Captured = BTreeMap<String, PreState>;
+
 /// What a step is given.
 #[derive(Clone)]
 pub struct Context {
@@ -40,6 +47,8 @@ pub struct Context {
     pub step: &'static str,
     /// The lease under which the step runs.
     pub lease: Arc<Lease>,
+    /// What the steps of this plan have captured on this node so far.
+    pub captured: Arc<Captured>,
     /// Where words and times go.
     pub reporter: Arc<dyn Reporter>,
 }
@@ -48,6 +57,11 @@ impl Context {
     /// Proof, made now, that the lease is still this agent's. Ask right before each side effect.
     pub fn permit(&self) -> Result<Permit, LeaseLost> {
         self.lease.permit(self.host.clock.as_ref())
+    }
+
+    /// What a step captured before it ran for the first time; `None` if its effect was there before it ever ran.
+    pub fn captured(&self, step: &str) -> Option<&PreState> {
+        self.captured.get(step)
     }
 
     /// The name of the transient unit of this step's child, the same after a restart of the agent.
