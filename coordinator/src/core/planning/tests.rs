@@ -127,30 +127,30 @@ fn a_cluster_without_a_reporting_control_plane_is_refused() {
 
 #[test]
 fn every_node_needs_a_connected_agent_that_the_cluster_knows() {
-    let mut without = view(3, 2);
+    let mut without = view(3, 3);
     node(&mut without, "w2").agent = None;
     assert_eq!(rules(&without, TO), ["node-without-agent"]);
 
-    let mut silent = view(3, 2);
+    let mut silent = view(3, 3);
     node(&mut silent, "w2").agent.as_mut().unwrap().connected = false;
     assert_eq!(rules(&silent, TO), ["agent-not-connected"]);
 
-    let mut stranger = view(3, 2);
+    let mut stranger = view(3, 3);
     node(&mut stranger, "w2").object = None;
     assert_eq!(rules(&stranger, TO), ["agent-without-node"]);
 }
 
 #[test]
 fn a_kubelet_outside_the_skew_or_a_node_that_is_not_ready_is_refused() {
-    let mut newer = view(3, 2);
+    let mut newer = view(3, 3);
     node(&mut newer, "w1").object.as_mut().unwrap().kubelet_version = Some(KubernetesVersion::new(1, 20, 3));
     assert_eq!(rules(&newer, TO), ["kubelet-skew"]);
 
-    let mut old = view(3, 2);
+    let mut old = view(3, 3);
     node(&mut old, "w1").object.as_mut().unwrap().kubelet_version = Some(KubernetesVersion::new(1, 17, 0));
     assert_eq!(rules(&old, TO), ["kubelet-skew"]);
 
-    let mut down = view(3, 2);
+    let mut down = view(3, 3);
     node(&mut down, "w1").object.as_mut().unwrap().ready = false;
     assert_eq!(rules(&down, TO), ["node-not-ready"]);
 }
