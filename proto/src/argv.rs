@@ -25,7 +25,14 @@ pub fn kubeadm_upgrade_apply(version: KubernetesVersion, ignored: &[String]) -> 
 
 /// `kubeadm upgrade apply v1.19.7 --force --yes`: back to the version that ran before, or the same once more.
 pub fn kubeadm_upgrade_apply_force(version: KubernetesVersion, ignored: &[String]) -> Argv {
-    let mut argv = argv(&["kubeadm", "upgrade", "apply", &version.to_string(), "--force", "--yes"]);
+    let mut argv = argv(&[
+        "kubeadm",
+        "upgrade",
+        "apply",
+        &version.to_string(),
+        "--force",
+        "--yes",
+    ]);
     argv.extend(ignore_preflight_errors(ignored));
     argv
 }
@@ -43,7 +50,11 @@ pub fn preflight_check_name(text: &str) -> bool {
 }
 
 fn ignore_preflight_errors(names: &[String]) -> Option<String> {
-    let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| preflight_check_name(name)).collect();
+    let names: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| preflight_check_name(name))
+        .collect();
     (!names.is_empty()).then(|| format!("--ignore-preflight-errors={}", names.join(",")))
 }
 
@@ -56,7 +67,11 @@ pub fn apt_update() -> Argv {
 pub fn apt_download(packages: &[&str], version: KubernetesVersion) -> Argv {
     let mut argv = argv(&["apt-get", "install", "--download-only"]);
     argv.extend(apt_options());
-    argv.extend(packages.iter().map(|package| format!("{package}={}-*", version.bare())));
+    argv.extend(
+        packages
+            .iter()
+            .map(|package| format!("{package}={}-*", version.bare())),
+    );
     argv
 }
 
@@ -64,7 +79,11 @@ pub fn apt_download(packages: &[&str], version: KubernetesVersion) -> Argv {
 pub fn apt_install(packages: &[&str], version: KubernetesVersion) -> Argv {
     let mut argv = argv(&["apt-get", "install"]);
     argv.extend(apt_options());
-    argv.extend(packages.iter().map(|package| format!("{package}={}-*", version.bare())));
+    argv.extend(
+        packages
+            .iter()
+            .map(|package| format!("{package}={}-*", version.bare())),
+    );
     argv
 }
 
@@ -72,7 +91,11 @@ pub fn apt_install(packages: &[&str], version: KubernetesVersion) -> Argv {
 pub fn apt_install_exact(packages: &[(&str, &str)]) -> Argv {
     let mut argv = argv(&["apt-get", "install", "--allow-downgrades"]);
     argv.extend(apt_options());
-    argv.extend(packages.iter().map(|(package, version)| format!("{package}={version}")));
+    argv.extend(
+        packages
+            .iter()
+            .map(|(package, version)| format!("{package}={version}")),
+    );
     argv
 }
 
@@ -115,10 +138,16 @@ pub fn commands(step: &Step) -> Vec<Argv> {
         Step::RefreshPackages {} => vec![apt_update()],
         Step::FetchPackages { version } => vec![apt_download(&KUBERNETES_PACKAGES, *version)],
         Step::InstallKubeadm { version } => vec![apt_install(&["kubeadm"], *version)],
-        Step::KubeadmUpgradeApply { version, ignore_preflight_errors } => {
+        Step::KubeadmUpgradeApply {
+            version,
+            ignore_preflight_errors,
+        } => {
             vec![kubeadm_upgrade_apply(*version, ignore_preflight_errors)]
         }
-        Step::KubeadmUpgradeNode { ignore_preflight_errors, .. } => {
+        Step::KubeadmUpgradeNode {
+            ignore_preflight_errors,
+            ..
+        } => {
             vec![kubeadm_upgrade_node(ignore_preflight_errors)]
         }
         Step::InstallKubelet { version } => vec![apt_install(&["kubelet", "kubectl"], *version)],

@@ -1,11 +1,15 @@
 //! `liftlock.v1`, the messages between coordinator, agents and operators, and the few types that both
-//! sides share: versions, names, fencing tokens, steps and the exact commands that a step runs.
+//! sides share: versions, names, fencing tokens, steps, the exact commands that a step runs, and enrollment.
 //!
 //! Also the parts of etcd's API and of the container runtime interface (CRI) that agents speak.
 
+pub mod address;
 pub mod argv;
+pub mod causes;
+pub mod enrollment;
 pub mod join_token;
 pub mod name;
+pub mod pinned;
 pub mod plan;
 pub mod step;
 pub mod version;

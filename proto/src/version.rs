@@ -52,12 +52,18 @@ impl FromStr for KubernetesVersion {
     type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
-        let error = || VersionError { text: text.to_owned() };
+        let error = || VersionError {
+            text: text.to_owned(),
+        };
         let bare = text.strip_prefix('v').unwrap_or(text);
         let mut numbers = bare.split('.').map(|part| {
             let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
             let canonical = part == "0" || !part.starts_with('0');
-            if plain && canonical { part.parse::<u16>().ok() } else { None }
+            if plain && canonical {
+                part.parse::<u16>().ok()
+            } else {
+                None
+            }
         });
         let mut next = || numbers.next().flatten().ok_or_else(error);
         let version = Self::new(next()?, next()?, next()?);
@@ -97,7 +103,21 @@ mod tests {
 
     #[test]
     fn what_is_no_released_version_is_refused() {
-        for text in ["", "v", "v1", "v1.20", "v1.20.2.1", "v1.20.x", "v1.20.2-rc.1", "v1.020.2", "v2.0.0", "v1.-1.2", "v1.70000.0", "latest", " v1.20.2"] {
+        for text in [
+            "",
+            "v",
+            "v1",
+            "v1.20",
+            "v1.20.2.1",
+            "v1.20.x",
+            "v1.20.2-rc.1",
+            "v1.020.2",
+            "v2.0.0",
+            "v1.-1.2",
+            "v1.70000.0",
+            "latest",
+            " v1.20.2",
+        ] {
             assert!(text.parse::<KubernetesVersion>().is_err(), "{text:?} parsed");
         }
     }
