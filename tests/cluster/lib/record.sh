@@ -22,7 +22,7 @@ record() {
   shift 3
   mkdir -p "$to"
   printf '%s\n' "$@" > "$to/argv"
-  docker exec -i "$node" "$@" > "$to/stdout.raw" 2> "$to/stderr.raw" < /dev/null || status=$?
+  docker exec -i "$PREFIX$node" "$@" > "$to/stdout.raw" 2> "$to/stderr.raw" < /dev/null || status=$?
   blank < "$to/stdout.raw" > "$to/stdout"
   blank < "$to/stderr.raw" > "$to/stderr"
   rm "$to/stdout.raw" "$to/stderr.raw"

@@ -1,0 +1,87 @@
+# shellcheck shell=bash
+# The machines: one container a node, each with systemd, containerd, the packages at FROM and every image.
+
+# Where a name lives on the network: control planes from .11, workers from .21. The last number names the node's pod subnet, too.
+node_number() {
+  case $1 in
+    cp*) echo $((10 + ${1#cp})) ;;
+    w*) echo $((20 + ${1#w})) ;;
+    coordinator) echo 2 ;;
+    client) echo 3 ;;
+    *) die "no node is called $1" ;;
+  esac
+}
+node_address() { echo "$SUBNET.$(node_number "$1")"; }
+node_pods() { echo "10.244.$(node_number "$1").0/24"; }
+
+control_planes() { seq -f 'cp%g' "$CONTROL_PLANES"; }
+workers() { ((WORKERS == 0)) || seq -f 'w%g' "$WORKERS"; }
+nodes() { control_planes; workers; }
+
+# on NODE COMMAND...: there, with our stdin
+on() {
+  local node=$1
+  shift
+  docker exec -i "$PREFIX$node" "$@"
+}
+
+# kubectl_ ARGUMENT...: as the administrator, on the first control plane
+kubectl_() { on cp1 kubectl --kubeconfig /etc/kubernetes/admin.conf "$@"; }
+
+network_start() {
+  docker network inspect "$NETWORK" >/dev/null 2>&1 ||
+    docker network create --label "$LABEL" --subnet "$SUBNET.0/24" "$NETWORK" > /dev/null ||
+    die "no network $SUBNET.0/24: set LIFTLOCK_CLUSTER_SUBNET to three numbers that are free here"
+}
+
+# container NAME [DOCKER ARGUMENT...]: a container of this cluster, from the node image
+container() {
+  local name=$1
+  shift
+  docker run --detach --label "$LABEL" --name "$PREFIX$name" --hostname "$PREFIX$name" --network "$NETWORK" \
+    --ip "$(node_address "$name")" "$@"
+}
+
+# node_start NODE. All capabilities but CAP_SYS_RESOURCE, which the root of a machine inside a machine often has not got itself (then
+# `--privileged` fails). /var is a volume, since containerd's overlays do not stack on the container's own.
+node_start() {
+  local node=$1 other routes=""
+  for other in $(nodes); do
+    [ "$other" = "$node" ] || routes+=" $(node_pods "$other")=$(node_address "$other")"
+  done
+  container "$node" --cap-add ALL --cap-drop SYS_RESOURCE \
+    --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined \
+    --device-cgroup-rule 'a *:* rwm' --cgroupns private --stop-signal SIGRTMIN+3 \
+    --tmpfs /run:exec --tmpfs /tmp:exec --volume /var \
+    --volume "$(repository "$FROM" "$TO"):/srv/packages:ro" \
+    --volume "$(image_archive "$FROM"):/srv/images/$FROM.tar:ro" --volume "$(image_archive "$TO"):/srv/images/$TO.tar:ro" \
+    --env "NODE_PODS=$(node_pods "$node")" --env "NODE_ROUTES=$routes" "$NODE_IMAGE"
+  within 60 "systemd on $node" on "$node" systemctl is-active --quiet dbus.socket
+  within 60 "containerd on $node" on "$node" ctr version
+}
+
+node_install() { # NODE VERSION
+  local release=${2#v}-00
+  on "$1" apt-get -qq update
+  on "$1" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "kubeadm=$release" "kubelet=$release" "kubectl=$release"
+  on "$1" apt-mark hold kubeadm kubelet kubectl
+  on "$1" systemctl enable --quiet kubelet
+}
+
+node_images() { on "$1" ctr --namespace k8s.io images import "/srv/images/$2.tar"; } # NODE VERSION
+
+# node_prepare NODE: from nothing to where kubeadm can begin
+node_prepare() {
+  node_start "$1"
+  node_install "$1" "$FROM"
+  node_images "$1" "$FROM"
+}
+
+# The containers of this cluster and their volumes, then its network.
+nodes_remove() {
+  local ids
+  ids=$(docker ps --all --quiet --filter "label=$LABEL")
+  # shellcheck disable=SC2086 # one word an id
+  [ -z "$ids" ] || docker rm --force --volumes $ids > /dev/null
+  ! docker network inspect "$NETWORK" >/dev/null 2>&1 || docker network rm "$NETWORK" > /dev/null
+}
