@@ -22,7 +22,9 @@ impl Permit {
 
 /// The lease ended, was refused, or could not be renewed: nothing more may be started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("lease {token} is not this agent's any more ({why}): nothing more was started; what ran before is in the journal")]
+#[error(
+    "lease {token} is not this agent's any more ({why}): nothing more was started; what ran before is in the journal"
+)]
 pub struct LeaseLost {
     /// Which.
     pub token: FencingToken,
@@ -46,7 +48,10 @@ enum State {
 impl Lease {
     /// A lease that ends at `deadline` on the monotonic clock unless it is renewed.
     pub fn new(token: FencingToken, deadline: Duration) -> Self {
-        Self { token, state: Mutex::new(State::Held { deadline }) }
+        Self {
+            token,
+            state: Mutex::new(State::Held { deadline }),
+        }
     }
 
     /// Its number.
@@ -76,10 +81,15 @@ impl Lease {
             State::Held { .. } => "it could not be renewed in time".to_owned(),
             State::Lost { why } => why.clone(),
         };
-        Err(LeaseLost { token: self.token, why })
+        Err(LeaseLost {
+            token: self.token,
+            why,
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

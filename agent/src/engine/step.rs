@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::context::{Context, PrepareContext};
+use crate::engine::lease::LeaseLost;
 use crate::host::HostError;
 
 /// What a step sees of its own effect on the host. Read-only and cheap: it is asked after every crash.
@@ -34,7 +35,10 @@ pub struct StepPolicy {
 
 impl Default for StepPolicy {
     fn default() -> Self {
-        Self { attempts: 1, pause: Duration::from_secs(2) }
+        Self {
+            attempts: 1,
+            pause: Duration::from_secs(2),
+        }
     }
 }
 
@@ -53,6 +57,12 @@ pub enum StepFailure {
     /// A captured state does not read.
     #[error("the state that this step captured before it ran does not read: {0}")]
     PreState(#[from] serde_json::Error),
+}
+
+impl From<LeaseLost> for StepFailure {
+    fn from(lost: LeaseLost) -> Self {
+        Self::Host(lost.into())
+    }
 }
 
 /// One step of a node's sequence.
