@@ -1,0 +1,1 @@
+//! Liftlock itself, as processes.

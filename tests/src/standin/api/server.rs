@@ -1,0 +1,348 @@
+//! The requests themselves.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::{Extension, Router};
+use futures::StreamExt as _;
+use http::{Method, Response, Uri};
+use serde_json::{Value, json};
+
+use crate::standin::api::answer::{Answer, Failure, object};
+use crate::standin::api::authorizer::{Attributes, authorize};
+use crate::standin::api::eviction::evict;
+use crate::standin::objects::{Change, Key, Objects, merge, text};
+use crate::standin::pki::Subject;
+use crate::standin::release::Release;
+
+/// One node's API server while it runs.
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    /// The version that it runs.
+    pub release: Release,
+    /// What etcd holds.
+    pub objects: Objects,
+    /// Whether this node's etcd answers and sees a leader.
+    pub etcd: Arc<AtomicBool>,
+}
+
+impl ApiServer {
+    /// Everything that it serves.
+    pub fn router(self) -> Router {
+        Router::new().fallback(answer).with_state(self)
+    }
+}
+
+async fn answer(
+    State(server): State<ApiServer>,
+    Extension(subject): Extension<Option<Subject>>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Answer {
+    server.answer(subject.as_ref(), &method, &uri, &body).unwrap_or_else(Answer::from)
+}
+
+/// A path of the API, taken apart.
+#[derive(Debug, Default)]
+struct Target<'a> {
+    group: &'a str,
+    namespace: &'a str,
+    resource: &'a str,
+    name: &'a str,
+    subresource: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn parse(path: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let (group, rest) = match parts.as_slice() {
+            ["api", "v1", rest @ ..] => ("", rest),
+            ["apis", group, _, rest @ ..] => (*group, rest),
+            _ => return None,
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            _ => ("", rest),
+        };
+        let part = |index: usize| rest.get(index).copied().unwrap_or_default();
+        (rest.len() <= 3 && !rest.is_empty()).then(|| Self {
+            group,
+            namespace,
+            resource: part(0),
+            name: part(1),
+            subresource: part(2),
+        })
+    }
+
+    fn key(&self) -> Key {
+        Key::new(self.resource, self.namespace, self.name)
+    }
+}
+
+/// What a list or a watch asks for.
+#[derive(Debug, Clone, Default)]
+struct Selection {
+    watch: bool,
+    after: Option<u64>,
+    limit: Option<Duration>,
+    fields: Vec<(String, String)>,
+    labels: Vec<(String, String)>,
+}
+
+impl Selection {
+    fn parse(uri: &Uri) -> Self {
+        let mut selection = Self::default();
+        let pairs = |text: &str| -> Vec<(String, String)> {
+            text.split(',')
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.trim_start_matches('=').to_owned()))
+                .collect()
+        };
+        for pair in uri.query().unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = percent_decoded(value);
+            match name {
+                "watch" => selection.watch = matches!(value.as_str(), "true" | "1"),
+                "resourceVersion" => selection.after = value.parse().ok(),
+                "timeoutSeconds" => selection.limit = value.parse().ok().map(Duration::from_secs),
+                "fieldSelector" => selection.fields = pairs(&value),
+                "labelSelector" => selection.labels = pairs(&value),
+                _ => {}
+            }
+        }
+        selection
+    }
+
+    fn admits(&self, object: &Value) -> bool {
+        self.fields.iter().all(|(field, value)| {
+            text(object, &format!("/{}", field.replace('.', "/"))).unwrap_or_default() == value
+        }) && self.labels.iter().all(|(label, value)| {
+            object.pointer("/metadata/labels").and_then(|labels| labels.get(label)).and_then(Value::as_str)
+                == Some(value)
+        })
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            (b'+', _) => {
+                bytes.push(b' ');
+                rest = tail;
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl ApiServer {
+    fn answer(
+        &self,
+        subject: Option<&Subject>,
+        method: &Method,
+        uri: &Uri,
+        body: &[u8],
+    ) -> Result<Answer, Failure> {
+        let etcd = self.etcd.load(Ordering::Acquire);
+        match uri.path() {
+            "/version" => return Ok(object(200, &version(self.release))),
+            "/livez" | "/healthz" | "/readyz" => {
+                let mut answer = Response::new(Body::from(if etcd { "ok" } else { "[-]etcd failed: reason withheld" }));
+                if !etcd {
+                    *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+                }
+                return Ok(answer);
+            }
+            _ => {}
+        }
+        let target = Target::parse(uri.path())
+            .ok_or_else(|| Failure { code: 404, ..Failure::not_found("path", uri.path()) })?;
+        let selection = Selection::parse(uri);
+        let verb = match (method.as_str(), target.name) {
+            ("GET", "") if selection.watch => "watch",
+            ("GET", "") => "list",
+            ("GET", _) => "get",
+            ("POST", _) => "create",
+            ("PUT", _) => "update",
+            ("PATCH", _) => "patch",
+            _ => "delete",
+        };
+        let resource = match target.subresource {
+            "" | "status" => target.resource.to_owned(),
+            subresource => format!("{}/{subresource}", target.resource),
+        };
+        let selected = if target.resource == "nodes" { "metadata.name" } else { "spec.nodeName" };
+        let attributes = Attributes {
+            verb,
+            group: target.group,
+            resource: &resource,
+            namespace: target.namespace,
+            name: target.name,
+            selected: selection.field(selected),
+        };
+        authorize(subject, attributes, self.release)?;
+        if !etcd {
+            return Err(Failure::unavailable("etcdserver: no leader"));
+        }
+        let body: Value = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(body).map_err(|error| Failure::bad_request(error.to_string()))?
+        };
+        if resource == "pods/eviction" && verb == "create" {
+            let done = evict(&self.objects, self.release, subject, target.namespace, target.name, &body)?;
+            return Ok(object(201, &done));
+        }
+        match verb {
+            "watch" => Ok(self.watch(&target, selection)),
+            "list" => Ok(object(200, &self.list(&target, &selection))),
+            _ => self.one(verb, &target, body),
+        }
+    }
+
+    fn one(&self, verb: &str, target: &Target<'_>, body: Value) -> Result<Answer, Failure> {
+        let missing = || Failure::not_found(target.resource, target.name);
+        let key = target.key();
+        match verb {
+            "get" => self.objects.get(&key).map(|found| object(200, &found)).ok_or_else(missing),
+            "create" => {
+                let name = text(&body, "/metadata/name").unwrap_or_default();
+                let key = Key { name: name.to_owned(), ..key };
+                if self.objects.get(&key).is_some() {
+                    let message = format!("{} \"{name}\" already exists", target.resource);
+                    return Err(Failure::conflict("AlreadyExists", message));
+                }
+                Ok(object(201, &self.objects.put(&key, body)))
+            }
+            "update" => {
+                self.objects.get(&key).ok_or_else(missing)?;
+                Ok(object(200, &self.objects.put(&key, body)))
+            }
+            "patch" => self
+                .objects
+                .update(&key, |known| {
+                    merge(known, &body);
+                    if target.resource == "nodes" {
+                        taint_if_unschedulable(known);
+                    }
+                })
+                .map(|patched| object(200, &patched))
+                .ok_or_else(missing),
+            _ => {
+                let found = self.objects.get(&key).ok_or_else(missing)?;
+                self.objects.remove(&key);
+                Ok(object(200, &found))
+            }
+        }
+    }
+
+    fn list(&self, target: &Target<'_>, selection: &Selection) -> Value {
+        let namespace = (!target.namespace.is_empty()).then_some(target.namespace);
+        let revision = self.objects.revision();
+        let items: Vec<Value> = self
+            .objects
+            .list(target.resource, namespace)
+            .into_iter()
+            .filter(|object| selection.admits(object))
+            .collect();
+        let (kind, version) = match target.resource {
+            "nodes" => ("NodeList", "v1"),
+            "pods" => ("PodList", "v1"),
+            "configmaps" => ("ConfigMapList", "v1"),
+            "poddisruptionbudgets" => ("PodDisruptionBudgetList", "policy/v1"),
+            _ => ("List", "v1"),
+        };
+        json!({
+            "kind": kind, "apiVersion": version,
+            "metadata": {"resourceVersion": revision.to_string()}, "items": items,
+        })
+    }
+
+    fn watch(&self, target: &Target<'_>, selection: Selection) -> Answer {
+        let objects = self.objects.clone();
+        let (resource, namespace) = (target.resource.to_owned(), target.namespace.to_owned());
+        let after = selection.after.unwrap_or_else(|| objects.revision());
+        let limit = selection.limit.unwrap_or(Duration::from_mins(30));
+        let changed = objects.subscribe();
+        let events = futures::stream::unfold((after, changed), move |(mut seen, mut changed)| {
+            let (objects, selection) = (objects.clone(), selection.clone());
+            let (resource, namespace) = (resource.clone(), namespace.clone());
+            async move {
+                loop {
+                    changed.borrow_and_update();
+                    let changes = objects.changes_after(seen);
+                    seen = changes.last().map_or(seen, |change| change.revision);
+                    let lines: String = changes
+                        .iter()
+                        .filter(|change| change.key.resource == resource)
+                        .filter(|change| namespace.is_empty() || change.key.namespace == namespace)
+                        .filter(|change| selection.admits(&change.object))
+                        .map(event)
+                        .collect();
+                    if !lines.is_empty() {
+                        return Some((Ok::<_, Infallible>(Bytes::from(lines)), (seen, changed)));
+                    }
+                    changed.changed().await.ok()?;
+                }
+            }
+        });
+        let end = tokio::time::sleep(limit);
+        let mut answer = Response::new(Body::from_stream(events.take_until(end)));
+        answer
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        answer
+    }
+}
+
+fn event(change: &Change) -> String {
+    format!("{}\n", json!({"type": change.kind, "object": change.object}))
+}
+
+/// What the node lifecycle controller does when a Node is cordoned or uncordoned.
+pub(crate) fn taint_if_unschedulable(node: &mut Value) {
+    const TAINT: &str = "node.kubernetes.io/unschedulable";
+    let cordoned = node.pointer("/spec/unschedulable") == Some(&json!(true));
+    let mut taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    taints.retain(|taint| taint["key"] != TAINT);
+    if cordoned {
+        taints.push(json!({"key": TAINT, "effect": "NoSchedule"}));
+    }
+    if taints.is_empty() {
+        if let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("taints");
+        }
+    } else {
+        node["spec"]["taints"] = Value::Array(taints);
+    }
+}
+
+/// What `/version` and `kubeadm version -o json` say of a release.
+pub fn version(release: Release) -> Value {
+    json!({
+        "major": release.0.major.to_string(), "minor": release.0.minor.to_string(),
+        "gitVersion": release.0.to_string(), "gitCommit": "faecb196815e248d3ecfb03c680a4507229c2a56",
+        "gitTreeState": "clean", "buildDate": "2021-01-13T13:20:00Z", "goVersion": "go1.19.8",
+        "compiler": "gc", "platform": "linux/amd64",
+    })
+}

@@ -1,0 +1,251 @@
+//! A stand-in etcd: the members of a cluster, and their gRPC services.
+
+use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use futures::Stream;
+use liftlock_proto::etcd::cluster_server::{Cluster, ClusterServer};
+use liftlock_proto::etcd::kv_server::{Kv, KvServer};
+use liftlock_proto::etcd::maintenance_server::{Maintenance, MaintenanceServer};
+use liftlock_proto::etcd::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, Member as MemberMessage, MemberListRequest,
+    MemberListResponse, RangeRequest, RangeResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
+};
+use sha2::{Digest as _, Sha256};
+use tonic::{Request, Response, Status};
+
+use crate::standin::objects::Objects;
+
+/// The size of a page of bbolt's file, in bytes.
+const PAGE: usize = 4096;
+/// How much of a snapshot goes into one message, in bytes; etcd's own is 32 KiB.
+const CHUNK: usize = 32 * 1024;
+
+/// One member.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its id.
+    pub id: u64,
+    /// Its node's name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Has no vote yet.
+    pub learner: bool,
+    /// The version that runs; `None` while it does not.
+    pub running: Option<String>,
+}
+
+/// All members and what they hold. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Ensemble {
+    objects: Objects,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    members: Vec<Member>,
+    alarms: Vec<AlarmMember>,
+    corrupt_snapshots: bool,
+}
+
+impl Ensemble {
+    /// The members on these nodes, none of which runs yet.
+    pub fn new(objects: Objects, nodes: impl Iterator<Item = (String, Ipv4Addr)>) -> Self {
+        let member = |(name, address): (String, Ipv4Addr)| {
+            let digest = Sha256::digest(&name);
+            let id = digest.iter().take(8).fold(0_u64, |id, byte| (id << 8) | u64::from(*byte));
+            Member { id, name, address, learner: false, running: None }
+        };
+        let state = State { members: nodes.map(member).collect(), ..State::default() };
+        Self { objects, state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every member.
+    pub fn members(&self) -> Vec<Member> {
+        self.lock().members.clone()
+    }
+
+    /// Says which version a node's member runs, or that it does not.
+    pub fn set_running(&self, node: &str, version: Option<String>) {
+        for member in self.lock().members.iter_mut().filter(|member| member.name == node) {
+            member.running.clone_from(&version);
+        }
+    }
+
+    /// Makes a node's member a learner, or a voter again.
+    pub fn set_learner(&self, node: &str, learner: bool) {
+        for member in self.lock().members.iter_mut().filter(|member| member.name == node) {
+            member.learner = learner;
+        }
+    }
+
+    /// Raises the alarm that a node's member has no space left.
+    pub fn raise_nospace(&self, node: &str) {
+        let mut state = self.lock();
+        if let Some(id) = state.members.iter().find(|member| member.name == node).map(|member| member.id) {
+            state.alarms.push(AlarmMember { member_id: id, alarm: AlarmType::Nospace.into() });
+        }
+    }
+
+    /// Makes every later snapshot differ from its own checksum in one byte.
+    pub fn corrupt_snapshots(&self, corrupt: bool) {
+        self.lock().corrupt_snapshots = corrupt;
+    }
+
+    /// Whether a majority of the voters runs.
+    pub fn has_quorum(&self) -> bool {
+        self.leader() != 0
+    }
+
+    fn leader(&self) -> u64 {
+        let state = self.lock();
+        let voters = state.members.iter().filter(|member| !member.learner);
+        let running: Vec<u64> =
+            voters.clone().filter(|member| member.running.is_some()).map(|member| member.id).collect();
+        if running.len() > voters.count() / 2 { running.first().copied().unwrap_or_default() } else { 0 }
+    }
+
+    /// What a member's database holds: the objects, in whole pages, as bbolt's file is.
+    fn database(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for resource in ["configmaps", "nodes", "poddisruptionbudgets", "pods"] {
+            for object in self.objects.list(resource, None) {
+                bytes.extend_from_slice(object.to_string().as_bytes());
+                bytes.push(b'\n');
+            }
+        }
+        bytes.resize(bytes.len().next_multiple_of(PAGE).max(64 * PAGE), 0);
+        bytes
+    }
+
+    /// The database and, in the last 32 bytes, its SHA-256.
+    fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = self.database();
+        let digest = Sha256::digest(&bytes);
+        if self.lock().corrupt_snapshots
+            && let Some(byte) = bytes.first_mut()
+        {
+            *byte ^= 1;
+        }
+        bytes.extend_from_slice(&digest);
+        bytes
+    }
+
+    fn header(&self, member_id: u64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: 1,
+            member_id,
+            revision: i64::try_from(self.objects.revision()).unwrap_or(i64::MAX),
+            raft_term: 2,
+        }
+    }
+
+    /// The services of one member.
+    pub fn router(&self, node: &str) -> Router {
+        let id = self.members().iter().find(|member| member.name == node).map_or(0, |member| member.id);
+        let service = Service { ensemble: self.clone(), id };
+        tonic::service::Routes::new(MaintenanceServer::new(service.clone()))
+            .add_service(ClusterServer::new(service.clone()))
+            .add_service(KvServer::new(service))
+            .into_axum_router()
+    }
+}
+
+/// One member's services.
+#[derive(Debug, Clone)]
+struct Service {
+    ensemble: Ensemble,
+    id: u64,
+}
+
+#[tonic::async_trait]
+impl Maintenance for Service {
+    async fn alarm(&self, _: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        let alarms = self.ensemble.lock().alarms.clone();
+        Ok(Response::new(AlarmResponse { header: Some(self.ensemble.header(self.id)), alarms }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let own = self.ensemble.members().into_iter().find(|member| member.id == self.id);
+        let member = own.ok_or_else(|| Status::not_found("etcdserver: member not found"))?;
+        let leader = self.ensemble.leader();
+        let size = i64::try_from(self.ensemble.database().len()).unwrap_or(i64::MAX);
+        let revision = self.ensemble.objects.revision();
+        Ok(Response::new(StatusResponse {
+            header: Some(self.ensemble.header(self.id)),
+            version: member.running.unwrap_or_default(),
+            db_size: size,
+            leader,
+            raft_index: revision,
+            raft_term: 2,
+            raft_applied_index: revision,
+            errors: if leader == 0 { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() },
+            db_size_in_use: size,
+            is_learner: member.learner,
+        }))
+    }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        let bytes = self.ensemble.snapshot();
+        let total = bytes.len();
+        let chunks: Vec<_> = bytes
+            .chunks(CHUNK)
+            .enumerate()
+            .map(|(index, chunk)| {
+                let sent = index * CHUNK + chunk.len();
+                Ok(SnapshotResponse {
+                    header: None,
+                    remaining_bytes: (total - sent) as u64,
+                    blob: chunk.to_vec(),
+                })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn member_list(
+        &self,
+        request: Request<MemberListRequest>,
+    ) -> Result<Response<MemberListResponse>, Status> {
+        if request.into_inner().linearizable && !self.ensemble.has_quorum() {
+            return Err(Status::unavailable("etcdserver: no leader"));
+        }
+        let message = |member: Member| MemberMessage {
+            id: member.id,
+            name: member.name,
+            peer_urls: vec![format!("https://{}:2380", member.address)],
+            client_urls: vec![format!("https://{}:2379", member.address)],
+            is_learner: member.learner,
+        };
+        let members = self.ensemble.members().into_iter().map(message).collect();
+        Ok(Response::new(MemberListResponse { header: Some(self.ensemble.header(self.id)), members }))
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn range(&self, _: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let count = ["configmaps", "nodes", "poddisruptionbudgets", "pods"]
+            .iter()
+            .map(|resource| self.ensemble.objects.list(resource, None).len())
+            .sum::<usize>();
+        Ok(Response::new(RangeResponse {
+            header: Some(self.ensemble.header(self.id)),
+            count: i64::try_from(count).unwrap_or(i64::MAX),
+        }))
+    }
+}
