@@ -49,4 +49,35 @@ pub enum HistoryKind {
     TokenUsed,
     TokenRevoked,
     NodeEnrolled,
+    FenceRaised,
+}
+
+impl HistoryKind {
+    /// Its name in messages and tables: `lease-granted`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PlanApplied => "plan-applied",
+            Self::NodePrepared => "node-prepared",
+            Self::NodeUnprepared => "node-unprepared",
+            Self::LeaseGranted => "lease-granted",
+            Self::LeaseResumed => "lease-resumed",
+            Self::StepStarted => "step-started",
+            Self::StepAdopted => "step-adopted",
+            Self::StepSucceeded => "step-succeeded",
+            Self::StepFailed => "step-failed",
+            Self::StepUndone => "step-undone",
+            Self::LeaseEnded => "lease-ended",
+            Self::LeaseFailed => "lease-failed",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::Aborted => "aborted",
+            Self::Retried => "retried",
+            Self::RolloutEnded => "rollout-ended",
+            Self::TokenCreated => "token-created",
+            Self::TokenUsed => "token-used",
+            Self::TokenRevoked => "token-revoked",
+            Self::NodeEnrolled => "node-enrolled",
+            Self::FenceRaised => "fence-raised",
+        }
+    }
 }

@@ -1,0 +1,53 @@
+//! Keys and certificates on disk: never half written, never readable by others.
+
+#![expect(clippy::disallowed_methods, reason = "with the store, the coordinator's only room that touches files")]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file or folder that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be {what}: {source}; the coordinator needs it as its own, readable and writable", path.display())]
+pub struct FileError {
+    /// Which.
+    pub path: PathBuf,
+    /// `read`, `written`, `made`
+    pub what: &'static str,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+/// A folder of our own, 0700, with its parents.
+pub fn make_folder(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError {
+        path: path.to_owned(),
+        what: "made",
+        source,
+    })
+}
+
+/// The whole file as text, or `None` where there is none.
+pub fn read(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError { path: path.to_owned(), what: "read", source }),
+    }
+}
+
+/// Replaces a file as a whole, 0600: temporary file, fsync, rename, fsync of the folder.
+pub fn write(path: &Path, content: &str) -> Result<(), FileError> {
+    let failed = |source| FileError { path: path.to_owned(), what: "written", source };
+    let temporary = path.with_extension("new");
+    let replace = || {
+        let _ = fs::remove_file(&temporary);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    };
+    replace().map_err(failed)
+}

@@ -1,0 +1,135 @@
+//! What the agents report of their nodes, put together for the core.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use liftlock_proto::name::NodeName;
+use liftlock_proto::v1;
+use liftlock_proto::v1::coordinator_message::Message as Told;
+use liftlock_proto::version::KubernetesVersion;
+
+use super::{Keeper, State};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, NodeObject};
+
+/// What an agent reported last.
+pub(super) struct Reported {
+    pub(super) facts: v1::NodeFacts,
+    pub(super) at_ms: u64,
+    /// How often it has reported since the coordinator started.
+    count: u64,
+}
+
+impl Keeper {
+    /// Asks every connected agent what its node is like now and waits for the answers, at most `limit`. Returns who
+    /// did not answer. While a roll-out goes on, package lists are left alone: the package manager has one lock.
+    pub async fn refresh_facts(&self, refresh_packages: bool, limit: Duration) -> Vec<NodeName> {
+        let mut changes = self.changes();
+        let asked = self.lock().ask_for_facts(refresh_packages);
+        let answers = async {
+            while !self.lock().unanswered(&asked).is_empty() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, answers).await;
+        self.lock().unanswered(&asked)
+    }
+}
+
+impl State {
+    pub(super) fn report_facts(&mut self, node: &NodeName, facts: v1::NodeFacts, at_ms: u64) {
+        let count = self.facts.get(node).map_or(0, |earlier| earlier.count) + 1;
+        self.facts.insert(node.clone(), Reported { facts, at_ms, count });
+    }
+
+    fn ask_for_facts(&mut self, refresh_packages: bool) -> BTreeMap<NodeName, u64> {
+        let idle = self.saved.newest().is_none_or(|(_, rollout)| rollout.is_final());
+        let refresh_packages = refresh_packages && idle;
+        let asked = self.connected();
+        for node in &asked {
+            self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages }));
+        }
+        asked
+            .into_iter()
+            .map(|node| (node.clone(), self.answers(&node)))
+            .collect()
+    }
+
+    fn answers(&self, node: &NodeName) -> u64 {
+        self.facts.get(node).map_or(0, |reported| reported.count)
+    }
+
+    /// Those that are still connected and have not reported again.
+    fn unanswered(&self, asked: &BTreeMap<NodeName, u64>) -> Vec<NodeName> {
+        let silent = |(node, before): &(&NodeName, &u64)| {
+            self.sessions.contains_key(*node) && self.answers(node) <= **before
+        };
+        asked
+            .iter()
+            .filter(silent)
+            .map(|(node, _)| node.clone())
+            .collect()
+    }
+
+    /// The control plane's word that arrived last.
+    pub(super) fn cluster(&self) -> Option<&v1::ClusterFacts> {
+        let reports = self
+            .facts
+            .values()
+            .filter_map(|reported| Some((reported.at_ms, reported.facts.cluster.as_ref()?)));
+        reports
+            .max_by_key(|(at_ms, _)| *at_ms)
+            .map(|(_, cluster)| cluster)
+    }
+
+    /// The cluster as the core sees it.
+    pub(super) fn view(&self) -> ClusterView {
+        let connected: BTreeSet<NodeName> = self.connected();
+        let mut view = ClusterView::default();
+        if let Some(cluster) = self.cluster() {
+            view.cluster = cluster
+                .kubeadm_config_version
+                .parse()
+                .ok()
+                .map(|kubeadm_config_version| ControlPlaneReport {
+                    kubeadm_config_version,
+                    etcd_members: cluster.etcd_members,
+                    etcd_healthy_members: cluster.etcd_healthy_members,
+                });
+            for node in &cluster.nodes {
+                let Ok(name) = node.name.parse::<NodeName>() else {
+                    continue;
+                };
+                view.nodes.entry(name).or_default().object = Some(NodeObject {
+                    kubelet_version: node.kubelet_version.parse().ok(),
+                    control_plane: node.control_plane,
+                    ready: node.ready,
+                    unschedulable: node.unschedulable,
+                    tainted: node.tainted,
+                });
+            }
+        }
+        for (name, reported) in &self.facts {
+            let facts = &reported.facts;
+            let entry = view.nodes.entry(name.clone()).or_default();
+            // An agent that has gone from a machine that has gone is nothing to plan with.
+            if entry.object.is_none() && !connected.contains(name) {
+                view.nodes.remove(name);
+                continue;
+            }
+            entry.agent = Some(AgentView {
+                connected: connected.contains(name),
+                control_plane: facts.control_plane,
+                control_plane_version: facts.control_plane_version.parse().ok(),
+                offered: facts
+                    .offered_versions
+                    .iter()
+                    .filter_map(|text| text.parse::<KubernetesVersion>().ok())
+                    .collect(),
+                errors: facts.errors.clone(),
+            });
+        }
+        view
+    }
+}

@@ -1,0 +1,276 @@
+//! The keeper of the lock: the shell around the pure core.
+//!
+//! It owns the present state. Every event goes the same way: the core says what follows ([`Rollout::after`]), that
+//! is made durable, then remembered, then told to whoever watches; then the core says what each connected agent
+//! should be told ([`decide`]), and each session is told each thing once.
+//!
+//! Invariants: one event at a time, the lock held across its commit. Nothing is sent that is not durable: a lease
+//! is sent only as it was read back from the state that the commit left. After a commit that failed, the state is
+//! as before and nothing more is recorded or granted.
+//!
+//! All methods that change something wait for the disk: call them from threads that may block.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use liftlock_proto::name::{FencingToken, NodeName};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::core::decide::{Decision, decide};
+use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::rollout::{Event, Lease, Rollout, TransitionError};
+use crate::identity::authority::{Authority, IdentityError};
+use crate::identity::token::TokenRefused;
+use crate::store::records::{Change, Saved};
+use crate::store::{Store, StoreError};
+
+mod facts;
+mod orders;
+mod queries;
+mod sessions;
+mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+pub use orders::Order;
+pub use sessions::{LEASE_TTL_MS, Outbox, SessionId};
+pub use tokens::Certified;
+
+/// The shell around the core.
+pub struct Keeper {
+    store: Box<dyn Store>,
+    authority: Authority,
+    clock: Box<dyn Clock>,
+    state: Mutex<State>,
+    revision: watch::Sender<u64>,
+}
+
+/// What is saved, and what is only known while the coordinator runs.
+#[derive(Default)]
+struct State {
+    saved: Saved,
+    sessions: BTreeMap<NodeName, sessions::Session>,
+    last_session: u64,
+    facts: BTreeMap<NodeName, facts::Reported>,
+    last_seen_ms: BTreeMap<NodeName, u64>,
+    last_output: BTreeMap<NodeName, String>,
+    /// The first commit that failed.
+    failure: Option<String>,
+    stopping: bool,
+}
+
+/// Why something was not done. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It cannot be done as things stand.
+    #[error("{0}")]
+    NotNow(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// It is not for whoever asked.
+    #[error("{0}")]
+    Denied(String),
+    /// The core refuses the event.
+    #[error(transparent)]
+    Transition(#[from] TransitionError),
+    /// The token buys nothing.
+    #[error(transparent)]
+    Token(#[from] TokenRefused),
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Keeper {
+    /// Takes up what the store holds.
+    pub fn open(
+        store: Box<dyn Store>,
+        authority: Authority,
+        clock: Box<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let saved = Saved::load(store.as_ref())?;
+        let state = Mutex::new(State {
+            saved,
+            ..State::default()
+        });
+        Ok(Self {
+            store,
+            authority,
+            clock,
+            state,
+            revision: watch::Sender::new(0),
+        })
+    }
+
+    /// Changes whenever something that an operator can see may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Why nothing can be recorded any more, if that is so.
+    pub fn failure(&self) -> Option<String> {
+        self.lock().failure.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a change durable, then part of the state. The one way in which anything saved changes.
+    fn commit(&self, state: &mut State, change: Change) -> Result<(), StoreError> {
+        let result = state.saved.commit(self.store.as_ref(), change);
+        if let Err(error) = &result
+            && !matches!(error, StoreError::TooLarge { .. })
+            && state.failure.is_none()
+        {
+            tracing::error!(%error, "nothing more is recorded or granted");
+            state.failure = Some(error.to_string());
+        }
+        self.announce();
+        result
+    }
+
+    fn announce(&self) {
+        self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// Carries an event of the present roll-out through the core and records it. An event that changes nothing and
+    /// has nothing to tell was recorded before.
+    fn happen(
+        &self,
+        state: &mut State,
+        event: &Event,
+        history: Vec<HistoryRecord>,
+    ) -> Result<(), KeeperError> {
+        let (number, before) = state.present()?;
+        let after = before.after(event)?;
+        let mut change = Change {
+            history,
+            ..Change::default()
+        };
+        if let Event::LeaseGranted { lease, .. } = event {
+            change.fence = Some(lease.token);
+        }
+        if after.is_final() && !before.is_final() {
+            let text = format!("the roll-out has ended: {}", phase_word(&after));
+            change.history.push(HistoryRecord {
+                plan: Some(after.plan.id.clone()),
+                ..self.record(HistoryKind::RolloutEnded, text)
+            });
+        }
+        if after != *before {
+            change.rollout = Some((number, after));
+        }
+        Ok(self.commit(state, change)?)
+    }
+
+    /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word.
+    fn advance(&self, state: &mut State) {
+        while let Some(node) = self.tell(state) {
+            if let Err(error) = self.grant(state, &node) {
+                tracing::error!(%node, %error, "no lease was granted");
+                return;
+            }
+        }
+    }
+
+    /// Sends what is due from the recorded state, and returns the node that is to be granted a lease.
+    fn tell(&self, state: &mut State) -> Option<NodeName> {
+        let (number, rollout) = state.saved.newest()?;
+        let (rollout, connected) = (rollout.clone(), state.connected());
+        let stranger = state.holder_of_unknown_lease();
+        let mut due = None;
+        for decision in decide(&rollout, &connected) {
+            match decision {
+                Decision::Prepare { node } => self.send_prepare(state, number, &rollout, &node),
+                Decision::Resume { node, lease } => self.send_lease(state, &rollout, &node, lease),
+                // A store that was put back from an old copy does not know the newest lease. Until its holder has
+                // reported, nobody else may act.
+                Decision::Grant { node } if stranger.as_ref().is_none_or(|holder| *holder == node) => {
+                    due = Some(node)
+                }
+                Decision::Grant { .. } => {}
+            }
+        }
+        due.filter(|_| state.failure.is_none())
+    }
+
+    fn grant(&self, state: &mut State, node: &NodeName) -> Result<(), KeeperError> {
+        let token = FencingToken(state.saved.fence.0.saturating_add(1));
+        if token == state.saved.fence {
+            return Err(KeeperError::NotNow("the fencing tokens are used up".to_owned()));
+        }
+        let lease = Lease {
+            token,
+            granted_at_ms: self.clock.unix_ms(),
+        };
+        let plan = state.saved.newest().map(|(_, rollout)| rollout.plan.id.clone());
+        let record = HistoryRecord {
+            plan,
+            node: Some(node.clone()),
+            token: Some(token),
+            ..self.record(
+                HistoryKind::LeaseGranted,
+                format!("lease {token} was granted to {node}"),
+            )
+        };
+        self.happen(
+            state,
+            &Event::LeaseGranted {
+                node: node.clone(),
+                lease,
+            },
+            vec![record],
+        )
+    }
+
+    fn record(&self, kind: HistoryKind, text: String) -> HistoryRecord {
+        HistoryRecord {
+            at_ms: self.clock.unix_ms(),
+            kind,
+            plan: None,
+            node: None,
+            token: None,
+            operator: None,
+            text,
+        }
+    }
+}
+
+impl State {
+    /// The newest roll-out and its number, or that there is none.
+    fn present(&self) -> Result<(u64, &Rollout), KeeperError> {
+        self.saved.newest().ok_or_else(|| {
+            KeeperError::NotFound(
+                "there is no roll-out yet: start one with `liftlock apply VERSION`".to_owned(),
+            )
+        })
+    }
+
+    fn connected(&self) -> BTreeSet<NodeName> {
+        self.sessions.keys().cloned().collect()
+    }
+}
+
+/// `raised`, `aborted`, … as people and logs read it.
+fn phase_word(rollout: &Rollout) -> &'static str {
+    use crate::core::rollout::Phase;
+    match rollout.phase() {
+        Phase::Preparing => "preparing",
+        Phase::Running => "running",
+        Phase::Paused => "paused",
+        Phase::Halted { .. } => "halted",
+        Phase::Aborting => "aborting",
+        Phase::Raised => "raised",
+        Phase::Aborted => "aborted",
+    }
+}

@@ -1,0 +1,136 @@
+//! What operators order.
+
+use liftlock_proto::name::NodeName;
+use liftlock_proto::plan::{Plan, Policy};
+use liftlock_proto::version::KubernetesVersion;
+
+use super::{Keeper, KeeperError};
+use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::planning::{Refusal, is_sealed, make_plan};
+use crate::core::rollout::{Event, Rollout};
+use crate::store::records::Change;
+
+/// An order about the present roll-out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Finish the node under lease, then wait.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Finish the node under lease, then end.
+    Abort,
+    /// Lease a failed node again.
+    Retry(NodeName),
+}
+
+impl Keeper {
+    /// The plan that follows from what is known now, or everything that speaks against it. Changes nothing.
+    pub fn plan(&self, target: KubernetesVersion, policy: &Policy) -> Result<Plan, Vec<Refusal>> {
+        make_plan(&self.lock().view(), target, policy)
+    }
+
+    /// Starts a roll-out of a plan, if the same plan follows from what is known now.
+    pub fn apply(&self, plan: &Plan, operator: &str) -> Result<(), KeeperError> {
+        if !is_sealed(plan) {
+            return Err(KeeperError::Invalid(format!(
+                "plan {} is not what its hash says: it was changed after it was made; make it again with `liftlock plan`",
+                plan.id
+            )));
+        }
+        let mut state = self.lock();
+        let last = state.saved.newest();
+        if let Some((_, present)) = last
+            && !present.is_final()
+        {
+            return Err(KeeperError::NotNow(format!(
+                "the roll-out of plan {} has not ended: see `liftlock status`; only one goes on at a time",
+                present.plan.id
+            )));
+        }
+        let number = last.map_or(1, |(number, _)| number + 1);
+        let now = make_plan(&state.view(), plan.to_version, &plan.policy).map_err(|refusals| {
+            let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
+            KeeperError::NotNow(format!(
+                "plan {} cannot be started now: {}",
+                plan.id,
+                why.join("; ")
+            ))
+        })?;
+        if now.hash != plan.hash {
+            return Err(KeeperError::NotNow(format!(
+                "the cluster has changed since plan {} was made, it would be {} now: look at it with `liftlock plan {}` \
+                 and apply that",
+                plan.id, now.id, plan.to_version
+            )));
+        }
+        let record = HistoryRecord {
+            plan: Some(plan.id.clone()),
+            operator: Some(operator.to_owned()),
+            ..self.record(
+                HistoryKind::PlanApplied,
+                format!(
+                    "{} to {} on {} nodes",
+                    plan.from_version,
+                    plan.to_version,
+                    plan.nodes.len()
+                ),
+            )
+        };
+        let rollout = Rollout::start(now, operator.to_owned(), self.clock.unix_ms());
+        state.last_output.clear();
+        let change = Change {
+            rollout: Some((number, rollout)),
+            history: vec![record],
+            ..Change::default()
+        };
+        self.commit(&mut state, change)?;
+        self.advance(&mut state);
+        Ok(())
+    }
+
+    /// Carries out an order about the present roll-out.
+    pub fn order(&self, order: &Order, operator: &str) -> Result<(), KeeperError> {
+        let mut state = self.lock();
+        let at_ms = self.clock.unix_ms();
+        let (event, kind, text) = match order {
+            Order::Pause => (
+                Event::Paused,
+                HistoryKind::Paused,
+                "the roll-out is paused".to_owned(),
+            ),
+            Order::Resume => (
+                Event::Resumed,
+                HistoryKind::Resumed,
+                "the roll-out goes on".to_owned(),
+            ),
+            Order::Abort => (
+                Event::Aborted { at_ms },
+                HistoryKind::Aborted,
+                "the roll-out is aborted".to_owned(),
+            ),
+            Order::Retry(node) => (
+                Event::Retried { node: node.clone() },
+                HistoryKind::Retried,
+                format!("{node} is tried again"),
+            ),
+        };
+        let (_, rollout) = state.present()?;
+        let node = if let Order::Retry(node) = order {
+            Some(node.clone())
+        } else {
+            None
+        };
+        let record = HistoryRecord {
+            plan: Some(rollout.plan.id.clone()),
+            node: node.clone(),
+            operator: Some(operator.to_owned()),
+            ..self.record(kind, text)
+        };
+        self.happen(&mut state, &event, vec![record])?;
+        if let Some(node) = node {
+            state.forget_prepared(&node);
+        }
+        self.advance(&mut state);
+        Ok(())
+    }
+}

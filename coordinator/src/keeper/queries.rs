@@ -1,0 +1,97 @@
+//! What operators ask.
+
+use std::collections::BTreeSet;
+
+use liftlock_proto::name::{NodeName, PlanId};
+use liftlock_proto::v1;
+
+use super::{Keeper, KeeperError, State};
+use crate::core::history::HistoryRecord;
+use crate::core::rollout::Rollout;
+use crate::rpc::convert::{self, Live};
+
+impl Keeper {
+    /// The newest roll-out, or the newest of a plan.
+    pub fn rollout(&self, plan: Option<&PlanId>) -> Result<v1::Rollout, KeeperError> {
+        let state = self.lock();
+        let (number, rollout) = match plan {
+            None => state.present()?,
+            Some(id) => state.newest_of(id).ok_or_else(|| {
+                KeeperError::NotFound(format!(
+                    "there is no roll-out of plan {id}: see `liftlock history`"
+                ))
+            })?,
+        };
+        let newest = state.saved.newest().is_some_and(|(newest, _)| newest == number);
+        Ok(convert::rollout(
+            rollout,
+            &|node| state.live(node, newest),
+            state.obstacle(newest).as_deref(),
+        ))
+    }
+
+    /// Every node that has an agent, or that the cluster has.
+    pub fn nodes(&self) -> Vec<v1::NodeEntry> {
+        let state = self.lock();
+        let objects = state
+            .cluster()
+            .map(|cluster| cluster.nodes.as_slice())
+            .unwrap_or_default();
+        let mut names: BTreeSet<NodeName> = state.saved.enrolled.keys().cloned().collect();
+        names.extend(state.sessions.keys().cloned());
+        names.extend(objects.iter().filter_map(|node| node.name.parse().ok()));
+        let entry = |name: NodeName| v1::NodeEntry {
+            enrolled: state.saved.enrolled.contains_key(&name),
+            connected: state.sessions.contains_key(&name),
+            last_seen_ms: state.last_seen_ms.get(&name).copied().unwrap_or(0),
+            facts: state.facts.get(&name).map(|reported| reported.facts.clone()),
+            cluster_node: objects.iter().find(|node| node.name == name.as_str()).cloned(),
+            name: name.into(),
+        };
+        names.into_iter().map(entry).collect()
+    }
+
+    /// What happened, oldest first, with sequence numbers.
+    pub fn history(&self, plan: Option<&PlanId>) -> Vec<(u64, HistoryRecord)> {
+        let state = self.lock();
+        let wanted = |record: &HistoryRecord| plan.is_none() || record.plan.as_ref() == plan;
+        let all = state.saved.history.iter().filter(|(_, record)| wanted(record));
+        all.map(|(sequence, record)| (*sequence, record.clone()))
+            .collect()
+    }
+}
+
+impl State {
+    fn newest_of(&self, id: &PlanId) -> Option<(u64, &Rollout)> {
+        let mut newest_first = self.saved.rollouts.iter().rev();
+        newest_first
+            .find(|(_, rollout)| rollout.plan.id == *id)
+            .map(|(number, rollout)| (*number, rollout))
+    }
+
+    fn live(&self, node: &NodeName, newest: bool) -> Live {
+        Live {
+            connected: self.sessions.contains_key(node),
+            last_output: if newest {
+                self.last_output.get(node).cloned().unwrap_or_default()
+            } else {
+                String::new()
+            },
+        }
+    }
+
+    /// What stands in the way of the present roll-out and is no part of it.
+    fn obstacle(&self, newest: bool) -> Option<String> {
+        if !newest {
+            return None;
+        }
+        self.failure.clone().or_else(|| {
+            self.holder_of_unknown_lease().map(|node| {
+                format!(
+                    "{node} holds a lease that this coordinator never granted, so its store is an older copy: nobody else \
+                     is leased until that node has reported its end, or its agent is stopped"
+                )
+            })
+        })
+    }
+}

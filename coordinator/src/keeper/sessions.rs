@@ -1,0 +1,526 @@
+//! Agents' streams: what they say becomes events, what is decided is sent to them.
+
+use std::collections::BTreeSet;
+
+use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use liftlock_proto::step::{STEP_LIST_VERSION, Step};
+use liftlock_proto::v1;
+use liftlock_proto::v1::agent_message::Message as Said;
+use liftlock_proto::v1::coordinator_message::Message as Told;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::{Keeper, KeeperError, State};
+use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings, TransitionError};
+use crate::store::records::Change;
+
+/// How long a lease lasts without renewal, in milliseconds.
+pub const LEASE_TTL_MS: u32 = 30_000;
+
+/// A token this far above all that are known is no token but a fault of whoever reports it.
+const LARGEST_LEAP: u64 = 1 << 32;
+
+/// Bytes of an agent's text that are kept.
+const TEXT_LIMIT: usize = 2000;
+
+/// Names one stream of one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionId(u64);
+
+/// Where an agent's messages go, and at last why its stream ends. An agent that lets it run full is not listening,
+/// and is cut off.
+pub type Outbox = mpsc::Sender<Result<Told, Status>>;
+
+/// One agent's open stream.
+pub(super) struct Session {
+    id: SessionId,
+    outbox: Outbox,
+    told: BTreeSet<Notice>,
+    /// A lease that the agent holds and that this coordinator never granted: its store is an older copy.
+    unknown_lease: Option<FencingToken>,
+}
+
+/// What a session is told only once.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Notice {
+    Prepare { rollout: u64 },
+    Lease { token: FencingToken },
+}
+
+impl Session {
+    /// One that is not listening cannot be told why.
+    fn end(self, why: Status) {
+        let _ = self.outbox.try_send(Err(why));
+    }
+}
+
+impl Keeper {
+    /// Takes up an agent's stream after its Hello. An earlier stream of the same node ends.
+    pub fn open_session(
+        &self,
+        node: &NodeName,
+        hello: v1::Hello,
+        outbox: Outbox,
+    ) -> Result<SessionId, KeeperError> {
+        if hello.step_list_version != STEP_LIST_VERSION {
+            return Err(KeeperError::NotNow(format!(
+                "the agent on {node} ({}) knows step list {}, this coordinator ({}) knows {STEP_LIST_VERSION}: install \
+                 the same version of Liftlock on both",
+                clipped(&hello.agent_version),
+                hello.step_list_version,
+                env!("CARGO_PKG_VERSION"),
+            )));
+        }
+        let mut state = self.lock();
+        if state.stopping {
+            return Err(KeeperError::NotNow(
+                "the coordinator stops: dial again".to_owned(),
+            ));
+        }
+        let held = hello.held.as_ref().map_or(0, |held| held.fencing_token);
+        let unknown_lease = (held > state.saved.fence.0).then_some(FencingToken(held));
+        self.raise_fence(&mut state, node, FencingToken(hello.highest_token.max(held)))?;
+
+        state.last_session += 1;
+        let id = SessionId(state.last_session);
+        let session = Session {
+            id,
+            outbox,
+            told: BTreeSet::new(),
+            unknown_lease,
+        };
+        if let Some(earlier) = state.sessions.insert(node.clone(), session) {
+            earlier.end(Status::aborted(format!("another session of {node} was opened")));
+        }
+        tracing::info!(%node, agent = %clipped(&hello.agent_version), held, "an agent connected");
+        state.seen(node, self.clock.unix_ms());
+        state.send(
+            node,
+            Told::Welcome(v1::Welcome {
+                coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
+        );
+        state.send(
+            node,
+            Told::FactsRequest(v1::FactsRequest {
+                refresh_packages: false,
+            }),
+        );
+        if let Some(held) = hello.held {
+            self.take_up_held(&mut state, node, held)?;
+        }
+        self.advance(&mut state);
+        self.announce();
+        Ok(id)
+    }
+
+    /// Takes what an agent says. Answers go to its outbox. Returns false when the session is no longer this node's.
+    pub fn hear(&self, node: &NodeName, session: SessionId, said: Said) -> Result<bool, KeeperError> {
+        let mut state = self.lock();
+        if state
+            .sessions
+            .get(node)
+            .is_none_or(|present| present.id != session)
+        {
+            return Ok(false);
+        }
+        state.seen(node, self.clock.unix_ms());
+        match said {
+            Said::Hello(_) => {
+                return Err(KeeperError::Invalid(format!(
+                    "the agent on {node} said Hello twice in one session"
+                )));
+            }
+            Said::Facts(facts) => {
+                state.report_facts(node, facts, self.clock.unix_ms());
+                self.announce();
+            }
+            Said::PrepareReport(report) => self.prepare_reported(&mut state, node, &report)?,
+            Said::RenewLease(renewal) => state.renew(node, &renewal),
+            Said::StepReport(report) => self.step_reported(&mut state, node, &report)?,
+            Said::OutputLine(line) => {
+                state.last_output.insert(node.clone(), clipped(&line.line));
+                self.announce();
+            }
+            Said::LeaseEnd(end) => self.lease_ended(&mut state, node, &end)?,
+            Said::RenewCertificateCsrDer(request) => {
+                let certificate = self.renew_certificate(&state, node, &request)?;
+                state.send(node, Told::CertificatePem(certificate));
+            }
+        }
+        self.advance(&mut state);
+        Ok(true)
+    }
+
+    /// The stream has ended. A holder that is silent keeps its lease.
+    pub fn close_session(&self, node: &NodeName, session: SessionId) {
+        let mut state = self.lock();
+        if state
+            .sessions
+            .get(node)
+            .is_some_and(|present| present.id == session)
+        {
+            state.sessions.remove(node);
+            tracing::info!(%node, "an agent disconnected");
+            self.advance(&mut state);
+            self.announce();
+        }
+    }
+
+    /// Ends every stream and opens no other: the coordinator stops.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
+        for (_, session) in std::mem::take(&mut state.sessions) {
+            session.end(Status::unavailable("the coordinator stops"));
+        }
+        self.announce();
+    }
+
+    /// Whether [`Keeper::stop`] was called.
+    pub fn stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    pub(super) fn send_prepare(&self, state: &mut State, number: u64, rollout: &Rollout, node: &NodeName) {
+        let Some((planned, _)) = rollout.node(node) else {
+            return;
+        };
+        if state.first_time(node, Notice::Prepare { rollout: number }) {
+            let (plan_id, steps) = (rollout.plan.id.to_string(), messages(&planned.prepare));
+            state.send(node, Told::Prepare(v1::Prepare { plan_id, steps }));
+        }
+    }
+
+    pub(super) fn send_lease(&self, state: &mut State, rollout: &Rollout, node: &NodeName, lease: Lease) {
+        let Some((planned, _)) = rollout.node(node) else {
+            return;
+        };
+        if !state.first_time(node, Notice::Lease { token: lease.token }) {
+            return;
+        }
+        let grant = v1::Grant {
+            plan_id: rollout.plan.id.to_string(),
+            plan_hash: rollout.plan.hash.clone(),
+            fencing_token: lease.token.0,
+            ttl_ms: LEASE_TTL_MS,
+            role: v1::Role::from(planned.role).into(),
+            steps: messages(&planned.steps),
+        };
+        state.send(node, Told::Grant(grant));
+    }
+
+    /// No token that any agent has ever seen is granted again, even by a coordinator whose store was put back from
+    /// an old copy.
+    fn raise_fence(
+        &self,
+        state: &mut State,
+        node: &NodeName,
+        reported: FencingToken,
+    ) -> Result<(), KeeperError> {
+        let known = state.saved.fence;
+        if reported <= known {
+            return Ok(());
+        }
+        if reported.0 - known.0 > LARGEST_LEAP {
+            return Err(KeeperError::Invalid(format!(
+                "the agent on {node} reports fencing token {reported}, and {known} is the highest that was ever granted: \
+                 its state directory is damaged; enrol it anew with an empty one"
+            )));
+        }
+        let text = format!(
+            "{node} has seen lease {reported} and the store knows none above {known}: the store is an older copy; no \
+             number up to {reported} will be used again"
+        );
+        tracing::warn!("{text}");
+        let record = HistoryRecord {
+            node: Some(node.clone()),
+            token: Some(reported),
+            ..self.record(HistoryKind::FenceRaised, text)
+        };
+        let change = Change {
+            fence: Some(reported),
+            history: vec![record],
+            ..Change::default()
+        };
+        Ok(self.commit(state, change)?)
+    }
+
+    /// The agent has an open journal. If its lease is the present one, [`Keeper::advance`] sends it again.
+    fn take_up_held(
+        &self,
+        state: &mut State,
+        node: &NodeName,
+        held: v1::HeldLease,
+    ) -> Result<(), KeeperError> {
+        let token = FencingToken(held.fencing_token);
+        if let Some(end) = held.ended {
+            return self.lease_ended(state, node, &end);
+        }
+        match state.lease_of(node) {
+            Some(lease) if lease.token == token => {
+                let text = format!("{node} is back and holds lease {token}");
+                let record = state.about(node, token, self.record(HistoryKind::LeaseResumed, text));
+                Ok(self.commit(
+                    state,
+                    Change {
+                        history: vec![record],
+                        ..Change::default()
+                    },
+                )?)
+            }
+            present => {
+                state.refuse(node, token, present);
+                Ok(())
+            }
+        }
+    }
+
+    fn prepare_reported(
+        &self,
+        state: &mut State,
+        node: &NodeName,
+        report: &v1::PrepareReport,
+    ) -> Result<(), KeeperError> {
+        if !state.present_plan_is(&report.plan_id) {
+            tracing::info!(%node, plan = %clipped(&report.plan_id), "a report about another plan was ignored");
+            return Ok(());
+        }
+        let failure = (!report.failure.is_empty()).then(|| clipped(&report.failure));
+        let event = Event::PrepareReported {
+            node: node.clone(),
+            failure: failure.clone(),
+        };
+        let (_, rollout) = state.present()?;
+        if rollout.after(&event)? == *rollout {
+            return Ok(());
+        }
+        let record = match failure {
+            None => self.record(
+                HistoryKind::NodePrepared,
+                format!("{node} has fetched what it needs"),
+            ),
+            Some(failure) => self.record(
+                HistoryKind::NodeUnprepared,
+                format!("{node} could not be prepared: {failure}"),
+            ),
+        };
+        let record = HistoryRecord {
+            plan: Some(rollout.plan.id.clone()),
+            node: Some(node.clone()),
+            ..record
+        };
+        self.happen(state, &event, vec![record])
+    }
+
+    fn step_reported(
+        &self,
+        state: &mut State,
+        node: &NodeName,
+        report: &v1::StepReport,
+    ) -> Result<(), KeeperError> {
+        let token = FencingToken(report.fencing_token);
+        let (step, failure) = (clipped(&report.step), clipped(&report.failure));
+        let (kind, text) = match report.state() {
+            v1::StepState::Started => (HistoryKind::StepStarted, format!("{node} began {step}")),
+            v1::StepState::Adopted => (HistoryKind::StepAdopted, format!("{node} found {step} done")),
+            v1::StepState::Succeeded => (HistoryKind::StepSucceeded, format!("{node} did {step}")),
+            v1::StepState::Failed => (
+                HistoryKind::StepFailed,
+                format!("{node} failed at {step}: {failure}"),
+            ),
+            v1::StepState::Undone => (HistoryKind::StepUndone, format!("{node} undid {step}")),
+            v1::StepState::Unspecified => {
+                return Err(KeeperError::Invalid(format!(
+                    "{node} reports no state of {step} that this version knows"
+                )));
+            }
+        };
+        let progress = Progress {
+            index: report.index,
+            attempt: report.attempt,
+        };
+        let event = Event::StepReported {
+            node: node.clone(),
+            token,
+            progress,
+        };
+        let record = state.about(node, token, self.record(kind, text));
+        match self.happen(state, &event, vec![record]) {
+            Err(KeeperError::Transition(TransitionError::StaleToken { .. })) => {
+                let present = state.lease_of(node);
+                state.refuse(node, token, present);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn lease_ended(&self, state: &mut State, node: &NodeName, end: &v1::LeaseEnd) -> Result<(), KeeperError> {
+        let token = FencingToken(end.fencing_token);
+        let failure = (!end.failure.is_empty()).then(|| clipped(&end.failure));
+        if state.lease_of(node).is_some_and(|lease| lease.token == token) {
+            let event = Event::LeaseEnded {
+                node: node.clone(),
+                token,
+                failure: failure.clone(),
+                timings: timings(end.timings.as_ref()),
+                at_ms: self.clock.unix_ms(),
+            };
+            let record = match failure {
+                None => self.record(HistoryKind::LeaseEnded, format!("{node} is raised")),
+                Some(failure) => self.record(HistoryKind::LeaseFailed, format!("{node} failed: {failure}")),
+            };
+            let record = state.about(node, token, record);
+            self.happen(state, &event, vec![record])?;
+        }
+        // An end that was recorded before, or one of a lease that nobody counts on any more: either way the agent may
+        // close its journal.
+        if let Some(session) = state.sessions.get_mut(node) {
+            session.unknown_lease = session.unknown_lease.filter(|unknown| *unknown != token);
+        }
+        state.send(
+            node,
+            Told::LeaseEndRecorded(v1::LeaseEndRecorded {
+                fencing_token: token.0,
+            }),
+        );
+        Ok(())
+    }
+}
+
+impl State {
+    /// A connected node with an open journal of a lease that is newer than all that the store knows.
+    pub(super) fn holder_of_unknown_lease(&self) -> Option<NodeName> {
+        self.sessions
+            .iter()
+            .find_map(|(node, session)| session.unknown_lease.map(|_| node.clone()))
+    }
+
+    /// Ends a node's session.
+    pub(super) fn cut_off(&mut self, node: &NodeName, why: &str) {
+        if let Some(session) = self.sessions.remove(node) {
+            session.end(Status::permission_denied(why));
+        }
+    }
+
+    /// A node that failed is prepared again.
+    pub(super) fn forget_prepared(&mut self, node: &NodeName) {
+        if let Some(session) = self.sessions.get_mut(node) {
+            session
+                .told
+                .retain(|notice| !matches!(notice, Notice::Prepare { .. }));
+        }
+    }
+
+    /// Sends to a node's session, if it has one; one that does not listen is cut off.
+    pub(super) fn send(&mut self, node: &NodeName, told: Told) {
+        let Some(session) = self.sessions.get(node) else {
+            return;
+        };
+        if session.outbox.try_send(Ok(told)).is_err() {
+            tracing::warn!(%node, "the agent does not take its messages: its session ends");
+            self.sessions.remove(node);
+        }
+    }
+
+    fn first_time(&mut self, node: &NodeName, notice: Notice) -> bool {
+        self.sessions
+            .get_mut(node)
+            .is_some_and(|session| session.told.insert(notice))
+    }
+
+    fn seen(&mut self, node: &NodeName, at_ms: u64) {
+        self.last_seen_ms.insert(node.clone(), at_ms);
+    }
+
+    fn lease_of(&self, node: &NodeName) -> Option<Lease> {
+        let (_, rollout) = self.saved.newest()?;
+        rollout
+            .node(node)
+            .and_then(|(_, state): (_, &NodeState)| state.lease())
+    }
+
+    fn present_plan_is(&self, id: &str) -> bool {
+        id.parse::<PlanId>().is_ok_and(|id| {
+            self.saved
+                .newest()
+                .is_some_and(|(_, present)| present.plan.id == id)
+        })
+    }
+
+    fn renew(&mut self, node: &NodeName, renewal: &v1::RenewLease) {
+        let token = FencingToken(renewal.fencing_token);
+        match self.lease_of(node) {
+            Some(lease) if lease.token == token => {
+                self.send(
+                    node,
+                    Told::LeaseRenewed(v1::LeaseRenewed {
+                        fencing_token: token.0,
+                        ttl_ms: LEASE_TTL_MS,
+                    }),
+                );
+            }
+            present => self.refuse(node, token, present),
+        }
+    }
+
+    fn refuse(&mut self, node: &NodeName, token: FencingToken, present: Option<Lease>) {
+        let present = present.map_or_else(
+            || "it holds none".to_owned(),
+            |lease| format!("it holds {}", lease.token),
+        );
+        let reason = format!("lease {token} is not the present lease of {node} ({present})");
+        tracing::warn!("{reason}");
+        self.send(
+            node,
+            Told::LeaseRefused(v1::LeaseRefused {
+                fencing_token: token.0,
+                reason,
+            }),
+        );
+    }
+
+    fn about(&self, node: &NodeName, token: FencingToken, record: HistoryRecord) -> HistoryRecord {
+        let plan = self.saved.newest().map(|(_, rollout)| rollout.plan.id.clone());
+        HistoryRecord {
+            plan,
+            node: Some(node.clone()),
+            token: Some(token),
+            ..record
+        }
+    }
+}
+
+/// An agent's words, short enough to keep, without control characters other than ends of lines.
+pub(super) fn clipped(text: &str) -> String {
+    let mut kept: String = text
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
+        .take(TEXT_LIMIT)
+        .collect();
+    while kept.len() > TEXT_LIMIT {
+        kept.pop();
+    }
+    kept
+}
+
+fn messages(steps: &[Step]) -> Vec<v1::Step> {
+    steps.iter().cloned().map(Into::into).collect()
+}
+
+fn timings(message: Option<&v1::Timings>) -> Timings {
+    let v1::Timings {
+        lease_ms,
+        child_ms,
+        wait_ms,
+        snapshot_ms,
+    } = message.copied().unwrap_or_default();
+    Timings {
+        lease_ms,
+        child_ms,
+        wait_ms,
+        snapshot_ms,
+    }
+}

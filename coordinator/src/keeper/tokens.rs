@@ -1,0 +1,202 @@
+//! Join tokens, and the certificates that they buy.
+
+use liftlock_proto::join_token::JoinToken;
+use liftlock_proto::name::NodeName;
+
+use super::{Keeper, KeeperError, State};
+use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::identity::authority::{CheckedRequest, IdentityError, now_s};
+use crate::identity::revocation::Revocation;
+use crate::identity::subject::{Peer, Role, Subject};
+use crate::identity::token::{MAX_TTL_SECONDS, TokenRecord, TokenRefused};
+use crate::store::records::{Change, Enrolled};
+
+/// What a token buys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// The subject's certificate, PEM.
+    pub certificate_pem: String,
+    /// The coordinator's CA, PEM.
+    pub ca_pem: String,
+}
+
+impl Keeper {
+    /// Makes a one-time token for a subject. Returns it with the moment at which it expires (milliseconds since the
+    /// Unix epoch).
+    pub fn create_token(
+        &self,
+        subject: Subject,
+        ttl_seconds: u32,
+        operator: &str,
+    ) -> Result<(JoinToken, u64), KeeperError> {
+        if ttl_seconds == 0 || ttl_seconds > MAX_TTL_SECONDS {
+            return Err(KeeperError::Invalid(format!(
+                "a join token lives from 1 s to 7 days, not {ttl_seconds} s: give another --ttl"
+            )));
+        }
+        let mut random = [0; 36];
+        getrandom::fill(&mut random).map_err(|error| IdentityError::Signing(error.to_string()))?;
+        let expires_at_ms = self.clock.unix_ms().saturating_add(u64::from(ttl_seconds) * 1000);
+        let ca_sha256 = self.authority.fingerprint().to_owned();
+        let text = format!("a join token for {subject}");
+        let (token, kept) = TokenRecord::new(random, ca_sha256, subject, expires_at_ms);
+        let mut state = self.lock();
+        let record = about(&kept, self.record(HistoryKind::TokenCreated, text));
+        let change = Change {
+            history: vec![HistoryRecord {
+                operator: Some(operator.to_owned()),
+                ..record
+            }],
+            token: Some((token.id.clone(), kept)),
+            ..Change::default()
+        };
+        self.commit(&mut state, change)?;
+        Ok((token, expires_at_ms))
+    }
+
+    /// Every token that was made, by id, with whether it is of no more use.
+    pub fn tokens(&self) -> Vec<(String, TokenRecord)> {
+        self.lock().saved.tokens.clone().into_iter().collect()
+    }
+
+    /// Takes a token back. If it was used already, every certificate that its subject has up to now is void, and its
+    /// session ends.
+    pub fn revoke_token(&self, id: &str, operator: &str) -> Result<(), KeeperError> {
+        let mut state = self.lock();
+        let token = state.saved.tokens.get(id).cloned().ok_or_else(|| {
+            KeeperError::NotFound(format!("there is no join token {id}: see `liftlock token list`"))
+        })?;
+        let subject = token.subject.clone();
+        let used = token.used_for.is_some();
+        let text = if used {
+            format!(
+                "the join token of {subject} was taken back, and with it every certificate that {subject} had"
+            )
+        } else {
+            format!("the join token of {subject} was taken back")
+        };
+        let record = about(&token, self.record(HistoryKind::TokenRevoked, text));
+        let change = Change {
+            history: vec![HistoryRecord {
+                operator: Some(operator.to_owned()),
+                ..record
+            }],
+            token: Some((
+                id.to_owned(),
+                TokenRecord {
+                    revoked: true,
+                    ..token
+                },
+            )),
+            revocation: used.then(|| Revocation {
+                subject: subject.clone(),
+                up_to_s: now_s(self.clock.as_ref()),
+            }),
+            ..Change::default()
+        };
+        self.commit(&mut state, change)?;
+        if used && let Some(node) = node_of(&subject) {
+            state.cut_off(&node, "its certificate was revoked");
+        }
+        Ok(())
+    }
+
+    /// Trades a token for a certificate. That the token is used is durable before the certificate is returned.
+    pub fn enroll(
+        &self,
+        id: &str,
+        secret: &str,
+        given: &str,
+        csr_der: &[u8],
+    ) -> Result<Certified, KeeperError> {
+        let mut state = self.lock();
+        let token = state.saved.tokens.get(id).cloned().ok_or(TokenRefused::Unknown)?;
+        let request = CheckedRequest::parse(csr_der)?;
+        let now_ms = self.clock.unix_ms();
+        token.check(id, secret, given, &request.key_sha256, now_ms)?;
+        let subject = token.subject.clone();
+        if token.used_for.is_none() {
+            let node = node_of(&subject);
+            let kind = if node.is_some() {
+                HistoryKind::NodeEnrolled
+            } else {
+                HistoryKind::TokenUsed
+            };
+            let change = Change {
+                history: vec![about(
+                    &token,
+                    self.record(kind, format!("{subject} has enrolled")),
+                )],
+                token: Some((
+                    id.to_owned(),
+                    TokenRecord {
+                        used_for: Some(request.key_sha256.clone()),
+                        ..token
+                    },
+                )),
+                enrolled: node.map(|node| (node, Enrolled { at_ms: now_ms })),
+                ..Change::default()
+            };
+            self.commit(&mut state, change)?;
+        }
+        let certificate_pem = self.certify(&state, &request, &subject)?;
+        Ok(Certified {
+            certificate_pem,
+            ca_pem: self.authority.certificate_pem().to_owned(),
+        })
+    }
+
+    /// A new certificate for an agent whose session proves the old one.
+    pub(super) fn renew_certificate(
+        &self,
+        state: &State,
+        node: &NodeName,
+        csr_der: &[u8],
+    ) -> Result<String, KeeperError> {
+        let request = CheckedRequest::parse(csr_der)?;
+        self.certify(state, &request, &Subject::agent(node))
+    }
+
+    /// Refuses a certificate that was revoked.
+    pub fn check_peer(&self, peer: &Peer) -> Result<(), KeeperError> {
+        let state = self.lock();
+        match state.saved.revocations.get(&peer.subject) {
+            Some(revocation) if revocation.covers(peer) => Err(KeeperError::Denied(format!(
+                "this certificate of {} was revoked: enrol again with a new join token",
+                peer.subject
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Valid from now, or from right after the subject's earlier certificates were revoked.
+    fn certify(
+        &self,
+        state: &State,
+        request: &CheckedRequest,
+        subject: &Subject,
+    ) -> Result<String, KeeperError> {
+        let after_revocation = state
+            .saved
+            .revocations
+            .get(subject)
+            .map_or(0, |revocation| revocation.up_to_s + 1);
+        let from_s = now_s(self.clock.as_ref()).max(after_revocation);
+        Ok(self.authority.sign(request, subject, from_s)?)
+    }
+}
+
+fn about(token: &TokenRecord, record: HistoryRecord) -> HistoryRecord {
+    HistoryRecord {
+        node: node_of(&token.subject),
+        ..record
+    }
+}
+
+fn node_of(subject: &Subject) -> Option<NodeName> {
+    if subject.kind == Role::Agent {
+        subject.name.parse().ok()
+    } else {
+        None
+    }
+}

@@ -1,0 +1,140 @@
+//! The core's types as messages.
+
+use liftlock_proto::name::{FencingToken, NodeName};
+use liftlock_proto::plan::PlannedNode;
+use liftlock_proto::v1;
+
+use crate::core::history::HistoryRecord;
+use crate::core::planning::Refusal;
+use crate::core::rollout::{Lease, NodeState, Phase, Progress, Rollout, Timings};
+use crate::identity::token::TokenRecord;
+
+/// What is known of a node only while the coordinator runs.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    /// Its agent's stream is open.
+    pub connected: bool,
+    /// The last line that a child process printed there.
+    pub last_output: String,
+}
+
+/// A roll-out as operators see it. `obstacle` is what holds it up and is no part of it.
+pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Option<&str>) -> v1::Rollout {
+    let (phase, reason) = match rollout.phase() {
+        Phase::Preparing => (v1::RolloutPhase::Preparing, None),
+        Phase::Running => (v1::RolloutPhase::Running, None),
+        Phase::Paused => (v1::RolloutPhase::Paused, None),
+        Phase::Halted { reason } => (v1::RolloutPhase::Halted, Some(reason)),
+        Phase::Aborting => (v1::RolloutPhase::Aborting, None),
+        Phase::Raised => (v1::RolloutPhase::Raised, None),
+        Phase::Aborted => (v1::RolloutPhase::Aborted, None),
+    };
+    let reasons: Vec<String> = obstacle.map(str::to_owned).into_iter().chain(reason).collect();
+    v1::Rollout {
+        plan: Some(rollout.plan.clone().into()),
+        phase: phase.into(),
+        reason: reasons.join("; "),
+        nodes: rollout.nodes().map(|(planned, state)| node(planned, state, live(&planned.name))).collect(),
+        started_at_ms: rollout.started_at_ms,
+        ended_at_ms: rollout.ended_at_ms.unwrap_or(0),
+        started_by: rollout.started_by.clone(),
+    }
+}
+
+fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode {
+    let phase = match state {
+        NodeState::Pending => v1::NodePhase::Pending,
+        NodeState::Prepared => v1::NodePhase::Prepared,
+        NodeState::Leased { .. } => v1::NodePhase::Leased,
+        NodeState::Raised { .. } => v1::NodePhase::Raised,
+        NodeState::Unprepared { .. } | NodeState::Failed { .. } => v1::NodePhase::Failed,
+    };
+    let last = Last::of(planned, state);
+    let step = last.step.and_then(|index| planned.steps.get(usize::try_from(index).ok()?));
+    v1::RolloutNode {
+        name: planned.name.to_string(),
+        role: v1::Role::from(planned.role).into(),
+        phase: phase.into(),
+        fencing_token: last.lease.map_or(0, |lease| lease.token.0),
+        step: step.map(|step| step.name().to_owned()).unwrap_or_default(),
+        step_number: last.step.filter(|_| step.is_some()).map_or(0, |index| index + 1),
+        steps_total: u32::try_from(planned.steps.len()).unwrap_or(u32::MAX),
+        failure: state.failure().unwrap_or_default().to_owned(),
+        leased_at_ms: last.lease.map_or(0, |lease| lease.granted_at_ms),
+        lease_ended_at_ms: last.ended_at_ms,
+        timings: last.timings.map(|Timings { lease_ms, child_ms, wait_ms, snapshot_ms }| v1::Timings {
+            lease_ms,
+            child_ms,
+            wait_ms,
+            snapshot_ms,
+        }),
+        connected: live.connected,
+        last_output: live.last_output,
+    }
+}
+
+/// A node's last lease and how far it came.
+#[derive(Default)]
+struct Last {
+    lease: Option<Lease>,
+    /// Counted from 0; `None` before the first step began.
+    step: Option<u32>,
+    ended_at_ms: u64,
+    timings: Option<Timings>,
+}
+
+impl Last {
+    fn of(planned: &PlannedNode, state: &NodeState) -> Self {
+        let begun = |progress: &Progress| (progress.attempt > 0).then_some(progress.index);
+        match state {
+            NodeState::Pending | NodeState::Prepared | NodeState::Unprepared { .. } => Self::default(),
+            NodeState::Leased { lease, progress } => {
+                Self { lease: Some(*lease), step: begun(progress), ..Self::default() }
+            }
+            NodeState::Raised { lease, ended_at_ms, timings } => Self {
+                lease: Some(*lease),
+                step: u32::try_from(planned.steps.len()).ok().and_then(|steps| steps.checked_sub(1)),
+                ended_at_ms: *ended_at_ms,
+                timings: Some(*timings),
+            },
+            NodeState::Failed { lease, ended_at_ms, timings, progress, .. } => Self {
+                lease: Some(*lease),
+                step: begun(progress),
+                ended_at_ms: *ended_at_ms,
+                timings: Some(*timings),
+            },
+        }
+    }
+}
+
+/// Why a plan cannot be made.
+pub fn refusal(refusal: Refusal) -> v1::Refusal {
+    let Refusal { rule, message, acceptable } = refusal;
+    v1::Refusal { rule: rule.to_owned(), message, acceptable }
+}
+
+/// One record of what happened.
+pub fn history_event(sequence: u64, record: HistoryRecord) -> v1::HistoryEvent {
+    let HistoryRecord { at_ms, kind, plan, node, token, operator, text } = record;
+    v1::HistoryEvent {
+        sequence,
+        at_ms,
+        kind: kind.name().to_owned(),
+        plan_id: plan.map(String::from).unwrap_or_default(),
+        node: node.map(String::from).unwrap_or_default(),
+        fencing_token: token.map_or(0, |FencingToken(number)| number),
+        operator: operator.unwrap_or_default(),
+        text,
+    }
+}
+
+/// A join token as lists show it. One that was taken back is of no more use, like one that was used.
+pub fn token_entry(id: String, token: TokenRecord) -> v1::TokenEntry {
+    v1::TokenEntry {
+        id,
+        subject: token.subject.to_message().into(),
+        used: token.used_for.is_some() || token.revoked,
+        expires_at_ms: token.expires_at_ms,
+        name: token.subject.name,
+    }
+}

@@ -1,0 +1,247 @@
+//! The operators' service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use liftlock_proto::name::{NameError, NodeName, PlanId};
+use liftlock_proto::plan::{Plan, PlanError, Policy};
+use liftlock_proto::v1;
+use liftlock_proto::v1::operator_service_server::OperatorService;
+use liftlock_proto::version::{KubernetesVersion, VersionError};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::access::caller;
+use super::{convert, with_keeper};
+use crate::identity::subject::{Role, Subject};
+use crate::keeper::{Keeper, Order};
+
+/// How long agents may take to say what their nodes are like, package lists read anew included.
+const FACTS_LIMIT: Duration = Duration::from_secs(60);
+
+/// A watcher is told of changes at most this often: a child may print a thousand lines a second.
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
+
+const READERS: &[Role] = &[Role::Operator, Role::Viewer];
+const WRITERS: &[Role] = &[Role::Operator];
+
+/// The operators' service.
+pub struct Operators {
+    keeper: Arc<Keeper>,
+}
+
+impl Operators {
+    /// The service on top of the keeper.
+    pub fn new(keeper: Arc<Keeper>) -> Self {
+        Self { keeper }
+    }
+
+    async fn order<T>(&self, request: Request<T>, order: Order) -> Result<Response<v1::Rollout>, Status> {
+        let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
+        let rollout = with_keeper(&self.keeper, move |keeper| {
+            keeper.order(&order, &operator)?;
+            keeper.rollout(None)
+        });
+        Ok(Response::new(rollout.await?))
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Operators {
+    async fn make_plan(
+        &self,
+        request: Request<v1::MakePlanRequest>,
+    ) -> Result<Response<v1::MakePlanResponse>, Status> {
+        caller(&self.keeper, &request, READERS)?;
+        let v1::MakePlanRequest { to_version, policy } = request.into_inner();
+        let target: KubernetesVersion = to_version.parse().map_err(|e: VersionError| invalid(&e))?;
+        let policy = Policy::from(policy.unwrap_or_default());
+        let mut refusals = fresh_facts(&self.keeper, true).await;
+        let planned = with_keeper(&self.keeper, move |keeper| Ok(keeper.plan(target, &policy))).await?;
+        let plan = match planned {
+            Ok(plan) if refusals.is_empty() => Some(plan.into()),
+            Ok(_) => None,
+            Err(more) => {
+                refusals.extend(more.into_iter().map(convert::refusal));
+                None
+            }
+        };
+        Ok(Response::new(v1::MakePlanResponse { plan, refusals }))
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
+        let plan = request.into_inner().plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
+        let plan = Plan::try_from(plan).map_err(|e: PlanError| invalid(&e))?;
+        let refusals = fresh_facts(&self.keeper, false).await;
+        if !refusals.is_empty() {
+            let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
+            return Err(Status::failed_precondition(why.join("; ")));
+        }
+        let rollout = with_keeper(&self.keeper, move |keeper| {
+            keeper.apply(&plan, &operator)?;
+            keeper.rollout(None)
+        });
+        Ok(Response::new(rollout.await?))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Rollout>, Status> {
+        caller(&self.keeper, &request, READERS)?;
+        let id = plan_id(&request.into_inner().plan_id)?;
+        Ok(Response::new(with_keeper(&self.keeper, move |keeper| keeper.rollout(id.as_ref())).await?))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Rollout, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::GetRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        caller(&self.keeper, &request, READERS)?;
+        let id = plan_id(&request.into_inner().plan_id)?;
+        let mut changes = self.keeper.changes();
+        changes.mark_changed();
+        let keeper = Arc::clone(&self.keeper);
+        let (sender, rollouts) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let watch = async {
+                let mut watched = Watched { id, last: None };
+                while changes.changed().await.is_ok() {
+                    if watched.tell(&keeper, &sender).await.is_none() {
+                        return;
+                    }
+                    tokio::time::sleep(WATCH_PAUSE).await;
+                }
+            };
+            tokio::select! {
+                () = watch => {}
+                () = sender.closed() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(rollouts))))
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Result<Response<v1::Rollout>, Status> {
+        self.order(request, Order::Pause).await
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Result<Response<v1::Rollout>, Status> {
+        self.order(request, Order::Resume).await
+    }
+
+    async fn abort(&self, request: Request<v1::AbortRequest>) -> Result<Response<v1::Rollout>, Status> {
+        self.order(request, Order::Abort).await
+    }
+
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let node: NodeName = request.get_ref().node.parse().map_err(|e: NameError| invalid(&e))?;
+        self.order(request, Order::Retry(node)).await
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        caller(&self.keeper, &request, READERS)?;
+        let nodes = with_keeper(&self.keeper, |keeper| Ok(keeper.nodes())).await?;
+        Ok(Response::new(v1::ListNodesResponse { nodes }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
+        let request = request.into_inner();
+        let subject = Subject::requested(request.subject(), &request.name).map_err(Status::invalid_argument)?;
+        let ttl = request.ttl_seconds;
+        let (token, expires_at_ms) =
+            with_keeper(&self.keeper, move |keeper| keeper.create_token(subject, ttl, &operator)).await?;
+        Ok(Response::new(v1::CreateTokenResponse { token: token.to_string(), id: token.id, expires_at_ms }))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        caller(&self.keeper, &request, WRITERS)?;
+        let tokens = with_keeper(&self.keeper, |keeper| Ok(keeper.tokens())).await?;
+        let tokens = tokens.into_iter().map(|(id, token)| convert::token_entry(id, token)).collect();
+        Ok(Response::new(v1::ListTokensResponse { tokens }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
+        let id = request.into_inner().id;
+        with_keeper(&self.keeper, move |keeper| keeper.revoke_token(&id, &operator)).await?;
+        Ok(Response::new(v1::RevokeTokenResponse {}))
+    }
+
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {
+        caller(&self.keeper, &request, READERS)?;
+        let id = plan_id(&request.into_inner().plan_id)?;
+        let history = with_keeper(&self.keeper, move |keeper| Ok(keeper.history(id.as_ref()))).await?;
+        let events = history.into_iter().map(|(sequence, record)| convert::history_event(sequence, record)).collect();
+        Ok(Response::new(v1::HistoryResponse { events }))
+    }
+}
+
+/// One watcher, and what it saw last.
+struct Watched {
+    /// `None` until the newest roll-out is known: from then on it is that one.
+    id: Option<PlanId>,
+    last: Option<v1::Rollout>,
+}
+
+impl Watched {
+    /// Sends the roll-out if it is another than before. `None` when there is nothing more to see.
+    async fn tell(&mut self, keeper: &Arc<Keeper>, to: &mpsc::Sender<Result<v1::Rollout, Status>>) -> Option<()> {
+        if keeper.stopping() {
+            let _ = to.send(Err(Status::unavailable("the coordinator stops"))).await;
+            return None;
+        }
+        let id = self.id.clone();
+        let rollout = match with_keeper(keeper, move |keeper| keeper.rollout(id.as_ref())).await {
+            Ok(rollout) => rollout,
+            Err(status) => {
+                let _ = to.send(Err(status)).await;
+                return None;
+            }
+        };
+        if self.last.as_ref() == Some(&rollout) {
+            return Some(());
+        }
+        self.id = rollout.plan.as_ref().and_then(|plan| plan.id.parse().ok());
+        self.last = Some(rollout.clone());
+        let ended = rollout.ended_at_ms != 0;
+        to.send(Ok(rollout)).await.ok()?;
+        (!ended).then_some(())
+    }
+}
+
+/// Asks every connected agent anew; a refusal for each that does not answer.
+async fn fresh_facts(keeper: &Arc<Keeper>, refresh_packages: bool) -> Vec<v1::Refusal> {
+    let silent = keeper.refresh_facts(refresh_packages, FACTS_LIMIT).await;
+    let refusal = |node: NodeName| v1::Refusal {
+        rule: "agent-silent".to_owned(),
+        message: format!(
+            "{node}'s agent is connected and did not say within {} s what its node is like: look at \
+             `journalctl -u liftlock-agent` there",
+            FACTS_LIMIT.as_secs()
+        ),
+        acceptable: false,
+    };
+    silent.into_iter().map(refusal).collect()
+}
+
+/// Empty names the newest.
+fn plan_id(text: &str) -> Result<Option<PlanId>, Status> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|e: NameError| invalid(&e)) }
+}
+
+fn invalid(error: &dyn std::error::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}
