@@ -60,7 +60,8 @@ fn ignore_preflight_errors(names: &[String]) -> Option<String> {
 
 /// `apt-get update`
 pub fn apt_update() -> Argv {
-    argv(&["apt-get", "update", "--quiet", "--error-on=any"])
+    // apt before 2.1 has no --error-on=any; an option that it does not know is not an error.
+    argv(&["apt-get", "update", "--quiet", "--option=APT::Update::Error-Mode=any"])
 }
 
 /// `apt-get install --download-only` of the packages at `1.20.2-*` (apt matches the pattern itself).
@@ -114,9 +115,70 @@ fn apt_options() -> Vec<String> {
         "--no-install-recommends".to_owned(),
         "--allow-change-held-packages".to_owned(),
         format!("--option=DPkg::Lock::Timeout={DPKG_LOCK_TIMEOUT_SECONDS}"),
+        "--option=Dpkg::Use-Pty=0".to_owned(),
         "--option=Dpkg::Options::=--force-confdef".to_owned(),
         "--option=Dpkg::Options::=--force-confold".to_owned(),
     ]
+}
+
+/// `dpkg --configure -a`: finishes what an interrupted dpkg left half installed.
+pub fn dpkg_configure() -> Argv {
+    argv(&["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold"])
+}
+
+/// `dpkg --audit`: says nothing where no package is half installed.
+pub fn dpkg_audit() -> Argv {
+    argv(&["dpkg", "--audit"])
+}
+
+/// `dpkg-query --show`: package, version and state of what is installed under a pattern such as `kube*`. Unlike a
+/// list of names, a pattern is no error where one of them is not installed.
+pub fn dpkg_query(pattern: &str) -> Argv {
+    argv(&[
+        "dpkg-query",
+        "--show",
+        r"--showformat=${Package}\t${Version}\t${db:Status-Abbrev}\n",
+        pattern,
+    ])
+}
+
+/// `dpkg-deb --extract` of a package into a folder.
+pub fn dpkg_deb_extract(package: &str, folder: &str) -> Argv {
+    argv(&["dpkg-deb", "--extract", package, folder])
+}
+
+/// `apt-cache madison`: every version that the repositories offer.
+pub fn apt_madison(packages: &[&str]) -> Argv {
+    let mut argv = argv(&["apt-cache", "madison"]);
+    argv.extend(packages.iter().map(|&package| package.to_owned()));
+    argv
+}
+
+/// `apt-mark showhold`
+pub fn apt_showhold(packages: &[&str]) -> Argv {
+    let mut argv = argv(&["apt-mark", "showhold"]);
+    argv.extend(packages.iter().map(|&package| package.to_owned()));
+    argv
+}
+
+/// `apt-get download --print-uris`: where a package comes from, its file's name and its checksum; loads nothing.
+pub fn apt_print_uris(package: &str, version: KubernetesVersion) -> Argv {
+    argv(&["apt-get", "download", "--print-uris", &format!("{package}={}-*", version.bare())])
+}
+
+/// `kubeadm config images list` by a kubeadm that is not installed, for a cluster's configuration.
+pub fn kubeadm_images(kubeadm: &str, configuration: &str) -> Argv {
+    argv(&[kubeadm, "config", "images", "list", &format!("--config={configuration}")])
+}
+
+/// `kubeadm version --output=short`
+pub fn kubeadm_version() -> Argv {
+    argv(&["kubeadm", "version", "--output=short"])
+}
+
+/// `kubelet --version`
+pub fn kubelet_version() -> Argv {
+    argv(&["kubelet", "--version"])
 }
 
 /// `systemctl daemon-reload`
@@ -132,7 +194,8 @@ pub fn systemctl_restart_kubelet() -> Argv {
 /// The packages that a node's tools come in.
 pub const KUBERNETES_PACKAGES: [&str; 3] = ["kubeadm", "kubelet", "kubectl"];
 
-/// Every command that a step runs to change the node, in order; none for a step that asks an API.
+/// Every command that a step runs to change the node, in order; none for a step that asks an API. Where needed,
+/// the agent adds [`dpkg_configure`] before an installation and, for packages that were held, [`apt_hold`] after.
 pub fn commands(step: &Step) -> Vec<Argv> {
     match step {
         Step::RefreshPackages {} => vec![apt_update()],

@@ -3,7 +3,7 @@
 //! What changes the node asks for a [`Permit`]: proof, just made, that the lease is still this agent's. There is
 //! no other way to make one than [`crate::engine::lease::Lease::permit`], so no step can forget the check.
 //!
-//! The real implementations stand beside this file; `Host::real` puts them together. Tests bring twins.
+//! The real implementations stand beside this file; [`real::host`] puts them together. Tests bring twins.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use liftlock_proto::version::KubernetesVersion;
 use crate::engine::lease::Permit;
 
 pub mod error;
+pub mod real;
 
 pub use error::HostError;
 
@@ -125,7 +126,7 @@ pub trait NewFile: Send {
 /// Room on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes that root may still write.
+    /// Bytes that may still be written, the file system's reserve for root left alone.
     pub free: u64,
     /// Bytes in all.
     pub total: u64,
@@ -257,11 +258,11 @@ pub trait Kube: Send + Sync {
     async fn evict(&self, permit: &Permit, pod: &PodState) -> HostResult<Eviction>;
     /// Waits until one of these pods (by uid) is gone or the limit passes; returns those that are left.
     async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>>;
-    /// `kubernetesVersion` in the kubeadm-config ConfigMap, which kubeadm lets nodes read too.
+    /// `kubernetesVersion` in the kubeadm-config `ConfigMap`, which kubeadm lets nodes read too.
     async fn kubeadm_config_version(&self) -> HostResult<KubernetesVersion>;
-    /// admin: a ConfigMap of kube-system as YAML, or `None` where there is none.
+    /// admin: a `ConfigMap` of kube-system as YAML, or `None` where there is none.
     async fn config_map(&self, name: &str) -> HostResult<Option<String>>;
-    /// admin: names of the ConfigMaps of kube-system.
+    /// admin: names of the `ConfigMaps` of kube-system.
     async fn config_map_names(&self) -> HostResult<Vec<String>>;
     /// Waits until this node's own API server answers /readyz with "ok" (asked at its own address, past any load
     /// balancer) and reports the version.
@@ -292,7 +293,7 @@ pub struct NodeState {
     /// The value of its annotation [`CORDONED_BY`]: the plan under which Liftlock cordoned it. `None` where it is
     /// not cordoned, or was by somebody else.
     pub cordoned_by: Option<String>,
-    /// A NoSchedule or NoExecute taint other than the one that cordoning sets.
+    /// A `NoSchedule` or `NoExecute` taint other than the one that cordoning sets.
     pub tainted: bool,
     /// Has the control-plane (or, before 1.20, master) label.
     pub control_plane: bool,
@@ -324,7 +325,7 @@ pub struct PodState {
 pub enum Eviction {
     /// The pod is going, or was gone.
     Accepted,
-    /// A PodDisruptionBudget does not allow it now (429).
+    /// A `PodDisruptionBudget` does not allow it now (429).
     Blocked {
         /// The API server's words, which name the budget.
         message: String,

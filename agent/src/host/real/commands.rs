@@ -1,0 +1,59 @@
+//! Commands: short ones as children of the agent, those that change the node as transient units.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use liftlock_proto::argv::Argv;
+
+use super::programs::Programs;
+use super::units::Units;
+use crate::engine::lease::Permit;
+use crate::host::{Commands, HostResult, Layout, Limits, Lines, UnitState};
+
+/// Runs what the steps ask for.
+#[derive(Debug, Clone)]
+pub struct RealCommands {
+    programs: Programs,
+    units: Units,
+}
+
+impl RealCommands {
+    /// Programs are looked up in the folders of `path`, in their order.
+    pub fn new(layout: &Layout, path: Vec<camino::Utf8PathBuf>) -> Self {
+        let programs = Programs::new(layout, path);
+        let units = Units::new(programs.clone(), layout.state_dir.join("run"));
+        Self { programs, units }
+    }
+}
+
+#[async_trait]
+impl Commands for RealCommands {
+    async fn read(&self, argv: &Argv, limit: Duration) -> HostResult<String> {
+        self.programs.output(argv, limit).await
+    }
+
+    async fn run(
+        &self,
+        _: &Permit,
+        unit: &str,
+        argv: &Argv,
+        limits: Limits,
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        self.units.run(unit, argv, limits, lines).await
+    }
+
+    async fn run_undisturbing(
+        &self,
+        unit: &str,
+        argv: &Argv,
+        limits: Limits,
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        self.units.run(unit, argv, limits, lines).await
+    }
+
+    async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {
+        self.units.state(unit).await
+    }
+}

@@ -1,0 +1,82 @@
+//! The machine itself.
+
+use std::sync::Arc;
+
+use camino::{Utf8Component, Utf8PathBuf};
+use liftlock_proto::name::NodeName;
+
+use crate::etcd::RealEtcd;
+use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout};
+use crate::kube::RealKube;
+use crate::packages::Apt;
+use crate::runtime::RealRuntime;
+
+mod clock;
+mod commands;
+pub(crate) mod files;
+#[cfg(test)]
+mod files_tests;
+mod programs;
+mod readiness;
+mod tree;
+mod unit_log;
+mod units;
+
+pub use clock::RealClock;
+pub use commands::RealCommands;
+pub use files::RealFiles;
+
+/// Where programs are looked up unless the configuration says otherwise.
+pub const PATH: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// What the agent's configuration says of the machine.
+#[derive(Debug, Clone)]
+pub struct RealConfig {
+    /// This node's name in the cluster.
+    pub node: NodeName,
+    /// Where things lie.
+    pub layout: Layout,
+    /// Folders in which programs are looked up; [`PATH`] on a real node.
+    pub path: Vec<Utf8PathBuf>,
+    /// The container runtime's socket, a path or `unix://` and a path; the kubelet's own if there is none.
+    pub runtime_endpoint: Option<String>,
+    /// This node's etcd; `https://127.0.0.1:2379` if there is none.
+    pub etcd_endpoint: Option<String>,
+}
+
+/// The host of a real node, or of a stand-in for one. Nothing is read before the first question. Refuses a root or
+/// a state folder that is not absolute: what lies below them is compared with them.
+pub fn host(config: &RealConfig) -> HostResult<Host> {
+    let layout = config.layout.clone();
+    for folder in [&layout.root, &layout.state_dir] {
+        if !folder.is_absolute() || folder.components().any(|part| part == Utf8Component::ParentDir) {
+            return Err(HostError::Malformed {
+                what: format!("the folder {folder} in the agent's configuration"),
+                why: "it must be an absolute path without `..`".to_owned(),
+            });
+        }
+    }
+    let files: Arc<dyn Files> = Arc::new(RealFiles::new(layout.clone()));
+    let commands: Arc<dyn Commands> = Arc::new(RealCommands::new(&layout, config.path.clone()));
+    let kube: Arc<dyn Kube> = Arc::new(RealKube::new(config.node.clone(), layout.clone(), files.clone()));
+    let runtime = RealRuntime::new(layout.clone(), files.clone(), config.runtime_endpoint.clone());
+    let etcd = RealEtcd::new(layout.clone(), files.clone(), config.etcd_endpoint.clone());
+    let packages = Apt::new(layout.clone(), files.clone(), commands.clone(), kube.clone());
+    Ok(Host {
+        layout,
+        files,
+        commands,
+        packages: Arc::new(packages),
+        kube,
+        etcd: Arc::new(etcd),
+        runtime: Arc::new(runtime),
+        clock: Arc::new(RealClock),
+    })
+}

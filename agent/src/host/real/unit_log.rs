@@ -1,0 +1,225 @@
+//! The log file that a transient unit writes, followed line by line as it grows.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
+
+use super::files::failed;
+use super::programs::LAST_LINES;
+use super::readiness::Readable;
+use crate::host::{HostResult, Lines};
+
+/// A longer line is cut: it is for people to read.
+const LONGEST_LINE: usize = 4096;
+
+/// Reads what is appended to a log, waking up through inotify.
+pub(super) struct UnitLog {
+    path: Utf8PathBuf,
+    file: File,
+    events: Readable,
+    /// The beginning of a line whose end is not there yet.
+    rest: Vec<u8>,
+    last: VecDeque<String>,
+}
+
+impl UnitLog {
+    /// Follows the file from its start.
+    pub(super) fn open(path: &Utf8Path) -> HostResult<Self> {
+        let watch = || -> io::Result<Readable> {
+            let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+            inotify::add_watch(&events, path.as_str(), WatchFlags::MODIFY)?;
+            Readable::new(events)
+        };
+        // The watch comes before the first read: what is written in between wakes us once too often, not never.
+        let events = watch().map_err(failed("cannot watch", path))?;
+        let file = File::open(path).map_err(failed("cannot open", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            events,
+            rest: Vec::new(),
+            last: VecDeque::new(),
+        })
+    }
+
+    /// Waits until something was written. Safe to drop at any moment.
+    pub(super) async fn changed(&self) -> HostResult<()> {
+        let mut ready = self
+            .events
+            .ready()
+            .await
+            .map_err(failed("cannot watch", &self.path))?;
+        let mut buffer = [MaybeUninit::uninit(); 1024];
+        let mut events = inotify::Reader::new(&self.events, &mut buffer);
+        loop {
+            match events.next() {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    return Ok(());
+                }
+                Err(error) => return Err(failed("cannot watch", &self.path)(error)),
+            }
+        }
+    }
+
+    /// Hands over every whole line that is there by now; says whether anything was new.
+    pub(super) fn read(&mut self, lines: &dyn Lines) -> HostResult<bool> {
+        let mut any = false;
+        let mut buffer = [0; 8192];
+        loop {
+            let length = match self.file.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                length => length.map_err(failed("cannot read", &self.path))?,
+            };
+            let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(any);
+            };
+            any = true;
+            for byte in bytes {
+                match byte {
+                    b'\n' => self.line(lines),
+                    _ if self.rest.len() < LONGEST_LINE => self.rest.push(*byte),
+                    // dpkg's progress comes as one endless line with carriage returns: the newest part counts.
+                    b'\r' => self.rest.clear(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Hands over a last line without an end, too: nothing more will be written.
+    pub(super) fn finish(&mut self, lines: &dyn Lines) -> HostResult<()> {
+        self.read(lines)?;
+        self.line(lines);
+        Ok(())
+    }
+
+    /// The last lines, for an error.
+    pub(super) fn last_lines(&self) -> String {
+        self.last
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    fn line(&mut self, lines: &dyn Lines) {
+        let line = readable(&self.rest);
+        self.rest.clear();
+        if line.is_empty() {
+            return;
+        }
+        lines.line(&line);
+        if self.last.len() == LAST_LINES {
+            self.last.pop_front();
+        }
+        self.last.push_back(line);
+    }
+}
+
+/// What stays visible of a line: the part after the last carriage return, without control characters.
+fn readable(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let visible = text.trim_end().rsplit('\r').next().unwrap_or_default();
+    visible
+        .chars()
+        .filter(|c| *c == '\t' || !c.is_control())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Collected(Mutex<Vec<String>>);
+
+    impl Lines for Collected {
+        fn line(&self, line: &str) {
+            self.0.lock().unwrap().push(line.to_owned());
+        }
+    }
+
+    impl Collected {
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().unwrap())
+        }
+    }
+
+    fn log() -> (tempfile::NamedTempFile, UnitLog) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = UnitLog::open(Utf8Path::from_path(file.path()).unwrap()).unwrap();
+        (file, log)
+    }
+
+    #[tokio::test]
+    async fn lines_arrive_whole_and_as_they_are_written() {
+        let (mut file, mut log) = log();
+        let lines = Collected::default();
+        assert!(!log.read(&lines).unwrap());
+        file.write_all(b"one\ntw").unwrap();
+        log.changed().await.unwrap();
+        assert!(log.read(&lines).unwrap());
+        assert_eq!(lines.take(), ["one"]);
+        file.write_all(b"o\nrest").unwrap();
+        log.changed().await.unwrap();
+        log.read(&lines).unwrap();
+        assert_eq!(lines.take(), ["two"]);
+        log.finish(&lines).unwrap();
+        assert_eq!(lines.take(), ["rest"]);
+        assert_eq!(log.last_lines(), "one\ntwo\nrest");
+    }
+
+    #[tokio::test]
+    async fn what_was_written_before_the_watch_is_read_too() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"earlier\n").unwrap();
+        let mut log = UnitLog::open(Utf8Path::from_path(file.path()).unwrap()).unwrap();
+        let lines = Collected::default();
+        log.read(&lines).unwrap();
+        assert_eq!(lines.take(), ["earlier"]);
+    }
+
+    #[tokio::test]
+    async fn only_the_last_lines_are_kept_for_an_error() {
+        let (mut file, mut log) = log();
+        for number in 0..25 {
+            writeln!(file, "line {number}").unwrap();
+        }
+        log.finish(&Collected::default()).unwrap();
+        let last = log.last_lines();
+        assert_eq!(last.lines().count(), LAST_LINES);
+        assert!(
+            last.starts_with("line 15\n") && last.ends_with("line 24"),
+            "{last}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_endless_line_does_not_fill_the_memory() {
+        let (mut file, mut log) = log();
+        file.write_all(&vec![b'x'; 1_000_000]).unwrap();
+        let lines = Collected::default();
+        log.finish(&lines).unwrap();
+        assert_eq!(lines.take(), ["x".repeat(LONGEST_LINE)]);
+    }
+
+    #[test]
+    fn of_progress_with_carriage_returns_the_newest_is_shown_and_nothing_steers_the_terminal() {
+        assert_eq!(readable(b"5%\r10%\r100% done\r"), "100% done");
+        assert_eq!(
+            readable(b"\x1b[31mred\x1b[0m\tand \x07 plain"),
+            "[31mred[0m\tand  plain"
+        );
+        assert_eq!(readable(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+    }
+}

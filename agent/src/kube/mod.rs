@@ -1,0 +1,418 @@
+//! The cluster's API, as far as a node needs it: its own Node and pods with the kubelet's credentials, kubeadm's
+//! `ConfigMap`s and its own API server with the administrator's where they are on the node anyway.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, Request, header};
+use kube::core::Status;
+use liftlock_proto::name::{NodeName, PlanId};
+use liftlock_proto::version::{KubernetesVersion, VersionError};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Value, json};
+
+use crate::engine::lease::Permit;
+use crate::host::{
+    CORDONED_BY, Eviction, Files, HostError, HostResult, Kube, Layout, NodeCondition, NodeState, PodState,
+};
+
+mod access;
+mod objects;
+pub mod static_pod;
+mod watch;
+
+use access::{Access, Refusal, in_words};
+use objects::{List, Node, ObjectMeta, Pod, Version};
+use static_pod::StaticPod;
+use watch::{Missed, Seen, watch};
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
+
+/// How many Nodes are asked for at once; a large cluster's list does not fit into a small agent.
+const PAGE: u32 = 250;
+/// Before asking an API server again that did not answer: there is no event that says that it is back.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The cluster as this node sees it.
+pub struct RealKube {
+    node: NodeName,
+    layout: Layout,
+    files: Arc<dyn Files>,
+    kubelet: Access,
+    admin: Access,
+}
+
+impl RealKube {
+    /// Nothing is read before the first question.
+    pub fn new(node: NodeName, layout: Layout, files: Arc<dyn Files>) -> Self {
+        let (kubelet, admin) = (layout.kubelet_kubeconfig(), layout.admin_kubeconfig());
+        Self {
+            node,
+            layout,
+            files,
+            kubelet: Access::new(kubelet),
+            admin: Access::new(admin),
+        }
+    }
+
+    /// admin.conf where the node has it; otherwise the kubelet's credentials, with which kubeadm lets every node
+    /// read kubeadm-config (Role `kubeadm:nodes-kubeadm-config`).
+    async fn configuration_access(&self) -> HostResult<&Access> {
+        let there = self.files.exists(&self.layout.admin_kubeconfig()).await?;
+        Ok(if there { &self.admin } else { &self.kubelet })
+    }
+
+    fn own_pods(&self) -> String {
+        format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.node)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, what: &str, path: &str) -> HostResult<T> {
+        self.kubelet.json(what, &get(path)?).await
+    }
+}
+
+#[async_trait]
+impl Kube for RealKube {
+    async fn node(&self) -> HostResult<NodeState> {
+        let node: Node = self
+            .get("cannot read the Node", &format!("/api/v1/nodes/{}", self.node))
+            .await?;
+        Ok(node.into())
+    }
+
+    async fn nodes(&self) -> HostResult<Vec<NodeState>> {
+        let mut nodes = Vec::new();
+        let mut next = String::new();
+        loop {
+            let path = format!("/api/v1/nodes?limit={PAGE}&continue={next}");
+            let page: List<Node> = self.get("cannot list the Nodes", &path).await?;
+            nodes.extend(page.items.into_iter().map(NodeState::from));
+            if page.metadata.next.is_empty() {
+                return Ok(nodes);
+            }
+            next = page.metadata.next;
+        }
+    }
+
+    async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState> {
+        let path = format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", self.node);
+        let expected = condition.kubelet_version.to_string();
+        let mut last = "nothing".to_owned();
+        let decide = |seen: Seen<Node>| {
+            let node = match seen {
+                Seen::All(nodes) => nodes.into_iter().next(),
+                Seen::Is(node) => Some(node),
+                Seen::Gone(_) => None,
+            };
+            let Some(node) = node.map(NodeState::from) else {
+                "no such Node".clone_into(&mut last);
+                return None;
+            };
+            last = format!(
+                "kubelet {}, {}",
+                node.kubelet_version,
+                if node.ready { "Ready" } else { "not Ready" }
+            );
+            (node.ready && node.kubelet_version == expected).then_some(node)
+        };
+        let missed = match watch(&self.kubelet, "cannot watch the Node", &path, limit, decide).await? {
+            Ok(node) => return Ok(node),
+            Err(missed) => missed,
+        };
+        if let Missed::Unasked(error) = missed {
+            last = format!("{last}, then {error}");
+        }
+        Err(HostError::Timeout {
+            what: format!("the Node {} to be Ready with kubelet {expected}", self.node),
+            limit,
+            seen: last,
+        })
+    }
+
+    async fn cordon(&self, _: &Permit, plan: &PlanId) -> HostResult<()> {
+        let patch = json!({
+            "metadata": {"annotations": {CORDONED_BY: plan.as_str()}},
+            "spec": {"unschedulable": true},
+        });
+        self.patch_node("cannot cordon the Node", &patch).await
+    }
+
+    async fn uncordon(&self, _: &Permit) -> HostResult<()> {
+        // In a merge patch, null removes a field.
+        let patch = json!({
+            "metadata": {"annotations": {CORDONED_BY: null}},
+            "spec": {"unschedulable": null},
+        });
+        self.patch_node("cannot uncordon the Node", &patch).await
+    }
+
+    async fn pods(&self) -> HostResult<Vec<PodState>> {
+        let list: List<Pod> = self.get("cannot list this node's pods", &self.own_pods()).await?;
+        Ok(list.items.into_iter().map(PodState::from).collect())
+    }
+
+    async fn evict(&self, _: &Permit, pod: &PodState) -> HostResult<Eviction> {
+        // Behind a load balancer, in the middle of an upgrade, the next server may be of another version than
+        // the last one: so the newer API is asked for and its absence believed, rather than a version.
+        let mut answer = self.try_evict("policy/v1", pod).await;
+        if matches!(&answer, Err(Refusal::Status(status)) if knows_no_such_eviction(status)) {
+            answer = self.try_evict("policy/v1beta1", pod).await;
+        }
+        let refusal = match answer {
+            Ok(IgnoredAny) => return Ok(Eviction::Accepted),
+            Err(refusal) => refusal,
+        };
+        match &refusal {
+            // 409: the uid is another one, so the pod that was meant is gone.
+            Refusal::Status(status) if matches!(status.code, 404 | 409) => Ok(Eviction::Accepted),
+            Refusal::Status(status) if status.code == 429 || namespace_ends(status) => {
+                Ok(Eviction::Blocked {
+                    message: in_words(status),
+                })
+            }
+            _ => Err(self
+                .kubelet
+                .error(&format!("cannot evict {}/{}", pod.namespace, pod.name), &refusal)),
+        }
+    }
+
+    async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>> {
+        let mut left = None;
+        let decide = |seen: Seen<Pod>| {
+            let there: Vec<String> = match seen {
+                Seen::All(pods) => {
+                    let there: BTreeSet<String> = pods.into_iter().map(|pod| pod.metadata.uid).collect();
+                    uids.iter().filter(|uid| there.contains(*uid)).cloned().collect()
+                }
+                Seen::Gone(pod) => uids
+                    .iter()
+                    .filter(|uid| **uid != pod.metadata.uid)
+                    .cloned()
+                    .collect(),
+                Seen::Is(_) => return None,
+            };
+            left = Some(there.clone());
+            (there.len() < uids.len()).then_some(there)
+        };
+        match watch(
+            &self.kubelet,
+            "cannot watch this node's pods",
+            &self.own_pods(),
+            limit,
+            decide,
+        )
+        .await?
+        {
+            Ok(left) => Ok(left),
+            Err(Missed::Unasked(error)) if left.is_none() => Err(error),
+            Err(_) => Ok(uids.to_vec()),
+        }
+    }
+
+    async fn kubeadm_config_version(&self) -> HostResult<KubernetesVersion> {
+        let access = self.configuration_access().await?;
+        let request = get(&format!("{CONFIG_MAPS}/kubeadm-config"))?;
+        access
+            .json::<KubeadmConfig>("cannot read the ConfigMap kubeadm-config", &request)
+            .await?
+            .version()
+    }
+
+    async fn config_map(&self, name: &str) -> HostResult<Option<String>> {
+        let access = self.configuration_access().await?;
+        let what = format!("cannot read the ConfigMap {name}");
+        match access
+            .try_json::<Value>(&get(&format!("{CONFIG_MAPS}/{name}"))?)
+            .await
+        {
+            Ok(map) => as_manifest(map).map(Some),
+            Err(Refusal::Status(status)) if status.code == 404 => Ok(None),
+            Err(refusal) => Err(access.error(&what, &refusal)),
+        }
+    }
+
+    async fn config_map_names(&self) -> HostResult<Vec<String>> {
+        let what = "cannot list the ConfigMaps of kube-system";
+        let list: List<Named> = self
+            .configuration_access()
+            .await?
+            .json(what, &get(CONFIG_MAPS)?)
+            .await?;
+        Ok(list.items.into_iter().map(|map| map.metadata.name).collect())
+    }
+
+    async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {
+        let access = self.admin.to_server(self.own_server().await?);
+        let (ready, asked) = (get("/readyz")?, get("/version")?);
+        let expected = version.to_string();
+        let mut last = "nothing".to_owned();
+        let asking = async {
+            loop {
+                let running = async {
+                    let body = access.text(&ready).await?;
+                    let version: Version = access.try_json(&asked).await?;
+                    Ok((body, version.git_version))
+                };
+                match running.await {
+                    Ok((body, version)) if body == "ok" && version == expected => return,
+                    Ok((body, version)) => last = format!("{version}, /readyz: {body}"),
+                    Err(Refusal::Status(status)) => last = in_words(&status),
+                    Err(Refusal::Other(why)) => last = why,
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let waited = tokio::time::timeout(limit, asking).await;
+        waited.map_err(|_| HostError::Timeout {
+            what: format!("{} to be ready at {expected}", access.endpoint()),
+            limit,
+            seen: last,
+        })
+    }
+}
+
+impl RealKube {
+    async fn patch_node(&self, what: &str, patch: &Value) -> HostResult<()> {
+        let node = format!("/api/v1/nodes/{}", self.node);
+        let request = with_body(Method::PATCH, &node, "application/merge-patch+json", patch)?;
+        self.kubelet.json::<IgnoredAny>(what, &request).await.map(drop)
+    }
+
+    async fn try_evict(&self, api_version: &str, pod: &PodState) -> Result<IgnoredAny, Refusal> {
+        let PodState {
+            namespace, name, uid, ..
+        } = pod;
+        let eviction = json!({
+            "apiVersion": api_version,
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            // A pod of the same name that came later is not the one that was meant.
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
+        let request = with_body(Method::POST, &path, "application/json", &eviction)
+            .map_err(|error| Refusal::Other(error.to_string()))?;
+        self.kubelet.try_json(&request).await
+    }
+
+    /// This node's own API server, past any load balancer.
+    async fn own_server(&self) -> HostResult<String> {
+        let path = self.layout.manifests().join("kube-apiserver.yaml");
+        let Some(manifest) = self.files.read(&path).await? else {
+            return Err(HostError::Malformed {
+                what: format!("the manifest {path}"),
+                why: "it is not there: kubeadm may have been cut off between its two renames; \
+                      put the newest one under /etc/kubernetes/tmp back"
+                    .to_owned(),
+            });
+        };
+        own_server(&StaticPod::parse("kube-apiserver", &manifest)?)
+    }
+}
+
+fn own_server(pod: &StaticPod) -> HostResult<String> {
+    let address = pod.required("advertise-address")?;
+    let port = pod.flag("secure-port").unwrap_or("6443");
+    // An IPv6 address has colons of its own.
+    Ok(if address.contains(':') {
+        format!("https://[{address}]:{port}")
+    } else {
+        format!("https://{address}:{port}")
+    })
+}
+
+/// API servers before 1.22 answer an eviction of policy/v1 with 400, not with 404.
+fn knows_no_such_eviction(status: &Status) -> bool {
+    status.code == 400 && status.message.contains("no kind \"Eviction\" is registered")
+}
+
+/// A namespace that is being deleted takes no evictions; its pods go without them.
+fn namespace_ends(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+#[derive(Deserialize)]
+struct Named {
+    metadata: ObjectMeta,
+}
+
+/// The `ConfigMap` in which kubeadm keeps what the cluster is.
+#[derive(Deserialize)]
+struct KubeadmConfig {
+    data: KubeadmConfigData,
+}
+
+#[derive(Deserialize)]
+struct KubeadmConfigData {
+    #[serde(rename = "ClusterConfiguration")]
+    cluster_configuration: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClusterConfiguration {
+    kubernetes_version: String,
+}
+
+impl KubeadmConfig {
+    fn version(&self) -> HostResult<KubernetesVersion> {
+        let malformed = |why: String| HostError::Malformed {
+            what: "ClusterConfiguration in the ConfigMap kubeadm-config".to_owned(),
+            why,
+        };
+        let configuration: ClusterConfiguration = serde_saphyr::from_str(&self.data.cluster_configuration)
+            .map_err(|error| malformed(error.to_string()))?;
+        configuration
+            .kubernetes_version
+            .parse()
+            .map_err(|error: VersionError| malformed(error.to_string()))
+    }
+}
+
+/// An object as YAML that `kubectl replace` takes: without what only the API server may set.
+fn as_manifest(mut object: Value) -> HostResult<String> {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in [
+            "managedFields",
+            "resourceVersion",
+            "uid",
+            "creationTimestamp",
+            "selfLink",
+        ] {
+            metadata.remove(field);
+        }
+    }
+    serde_saphyr::to_string(&object).map_err(|error| HostError::Malformed {
+        what: "a ConfigMap".to_owned(),
+        why: error.to_string(),
+    })
+}
+
+fn get(path: &str) -> HostResult<Request<Vec<u8>>> {
+    Request::get(path)
+        .body(Vec::new())
+        .map_err(|error| malformed_request(path, &error))
+}
+
+fn with_body(method: Method, path: &str, kind: &str, body: &Value) -> HostResult<Request<Vec<u8>>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, kind)
+        .body(body.to_string().into_bytes())
+        .map_err(|error| malformed_request(path, &error))
+}
+
+fn malformed_request(path: &str, error: &http::Error) -> HostError {
+    HostError::Malformed {
+        what: format!("the request {path}"),
+        why: error.to_string(),
+    }
+}

@@ -1,0 +1,266 @@
+//! The few fields of API objects that the agent reads: the same in every Kubernetes version from 1.19 on.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::host::{CORDONED_BY, NodeState, PodState};
+
+/// A list, or one page of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct List<T> {
+    #[serde(default)]
+    pub(super) metadata: ListMeta,
+    pub(super) items: Vec<T>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ListMeta {
+    pub(super) resource_version: String,
+    #[serde(rename = "continue")]
+    pub(super) next: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ObjectMeta {
+    pub(super) name: String,
+    namespace: String,
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    owner_references: Vec<OwnerReference>,
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct OwnerReference {
+    kind: String,
+    #[serde(default)]
+    controller: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Node {
+    pub(super) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct NodeSpec {
+    unschedulable: bool,
+    taints: Vec<Taint>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Taint {
+    key: String,
+    effect: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeStatus {
+    conditions: Vec<Condition>,
+    node_info: NodeInfo,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeInfo {
+    kubelet_version: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Pod {
+    pub(super) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct PodSpec {
+    volumes: Vec<Volume>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Volume {
+    empty_dir: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    phase: String,
+}
+
+/// The answer of `/version`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Version {
+    pub(super) git_version: String,
+}
+
+/// The label was renamed in 1.20; the older one went in 1.24.
+const CONTROL_PLANE_LABELS: [&str; 2] = [
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+];
+/// Set by the node controller while `spec.unschedulable` is true.
+const CORDON_TAINT: &str = "node.kubernetes.io/unschedulable";
+/// Set by a kubelet on the mirror of a static pod.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+impl From<Node> for NodeState {
+    fn from(
+        Node {
+            metadata,
+            spec,
+            status,
+        }: Node,
+    ) -> Self {
+        let keeps_away = |taint: &Taint| {
+            taint.key != CORDON_TAINT && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+        };
+        Self {
+            kubelet_version: status.node_info.kubelet_version,
+            ready: status
+                .conditions
+                .iter()
+                .any(|c| c.kind == "Ready" && c.status == "True"),
+            unschedulable: spec.unschedulable,
+            cordoned_by: metadata
+                .annotations
+                .get(CORDONED_BY)
+                .filter(|_| spec.unschedulable)
+                .cloned(),
+            tainted: spec.taints.iter().any(keeps_away),
+            control_plane: CONTROL_PLANE_LABELS
+                .iter()
+                .any(|label| metadata.labels.contains_key(*label)),
+            name: metadata.name,
+        }
+    }
+}
+
+impl From<Pod> for PodState {
+    fn from(
+        Pod {
+            metadata,
+            spec,
+            status,
+        }: Pod,
+    ) -> Self {
+        Self {
+            controller: metadata
+                .owner_references
+                .into_iter()
+                .find(|owner| owner.controller)
+                .map(|o| o.kind),
+            mirror: metadata.annotations.contains_key(MIRROR_ANNOTATION),
+            empty_dir: spec.volumes.iter().any(|volume| volume.empty_dir.is_some()),
+            finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
+            terminating: metadata.deletion_timestamp.is_some(),
+            namespace: metadata.namespace,
+            name: metadata.name,
+            uid: metadata.uid,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body after the head of a recorded `curl -i`.
+    fn body(recorded: &str) -> &str {
+        recorded.split_once("\r\n\r\n").map_or(recorded, |(_, body)| body)
+    }
+
+    fn node(recorded: &str) -> NodeState {
+        serde_json::from_str::<Node>(body(recorded)).unwrap().into()
+    }
+
+    #[test]
+    fn a_control_plane_node_of_1_19_is_read() {
+        let read = node(include_str!(
+            "../../../tests/fixtures/real/api/node-control-plane/stdout"
+        ));
+        let expected = NodeState {
+            name: "cp1".to_owned(),
+            kubelet_version: "v1.19.7".to_owned(),
+            ready: true,
+            unschedulable: false,
+            cordoned_by: None,
+            tainted: true,
+            control_plane: true,
+        };
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_cordoned_worker_is_unschedulable_and_not_tainted_otherwise() {
+        let read = node(include_str!(
+            "../../../tests/fixtures/real/api/cordon-self/stdout"
+        ));
+        assert!(read.unschedulable && !read.tainted && !read.control_plane && read.ready);
+        let back = node(include_str!(
+            "../../../tests/fixtures/real/api/uncordon-self/stdout"
+        ));
+        assert!(!back.unschedulable);
+    }
+
+    #[test]
+    fn the_pods_of_a_node_are_read_with_their_controllers() {
+        let list: List<Pod> = serde_json::from_str(body(include_str!(
+            "../../../tests/fixtures/real/api/pods-kube-system/stdout"
+        )))
+        .unwrap();
+        let pods: Vec<PodState> = list.items.into_iter().map(PodState::from).collect();
+        let of = |start: &str| pods.iter().find(|pod| pod.name.starts_with(start)).unwrap();
+        assert_eq!(of("coredns-").controller.as_deref(), Some("ReplicaSet"));
+        assert_eq!(of("kube-proxy-").controller.as_deref(), Some("DaemonSet"));
+        let static_pod = of("kube-apiserver-");
+        assert_eq!(
+            (static_pod.controller.as_deref(), static_pod.mirror),
+            (Some("Node"), true)
+        );
+        let failed = of("upgrade-health-check-");
+        assert!(failed.finished && failed.terminating);
+        assert_eq!(
+            pods.iter().filter(|pod| pod.finished || pod.terminating).count(),
+            1
+        );
+    }
+
+    #[test]
+    fn an_empty_dir_of_any_kind_is_seen() {
+        let pod = |volumes: &str| -> PodState {
+            let text = format!(r#"{{"metadata": {{"name": "p"}}, "spec": {{"volumes": {volumes}}}}}"#);
+            serde_json::from_str::<Pod>(&text).unwrap().into()
+        };
+        assert!(pod(r#"[{"name": "x", "emptyDir": {}}]"#).empty_dir);
+        assert!(
+            pod(r#"[{"name": "y", "configMap": {}}, {"name": "x", "emptyDir": {"medium": "Memory"}}]"#)
+                .empty_dir
+        );
+        assert!(!pod(r#"[{"name": "y", "configMap": {"name": "z"}}]"#).empty_dir);
+    }
+}
