@@ -1,0 +1,104 @@
+//! `liftlock apply VERSION`
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::Args;
+use liftlock_proto::plan::Plan;
+use liftlock_proto::v1::ApplyRequest;
+use tokio::task::spawn_blocking;
+
+use crate::cli::Desk;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{self, Format, OutputArgs};
+use crate::cli::plan::refusals;
+use crate::cli::view::plan::{PlanView, RefusalView};
+use crate::cli::view::rollout::RolloutView;
+use crate::cli::wanted::WantedArgs;
+use crate::cli::{follow, progress};
+
+/// Options of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    wanted: WantedArgs,
+    /// Do not ask; needed where there is no terminal to ask on.
+    #[arg(short, long)]
+    yes: bool,
+    /// Return when the roll-out has started; `liftlock status --watch` follows it.
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> {
+    if !args.yes && !io::stdin().is_terminal() {
+        return Err(CliError::Usage(
+            "there is no terminal to ask on: look at `liftlock plan`, then give apply --yes".to_owned(),
+        ));
+    }
+    let request = args.wanted.request()?;
+    let to_version = request.to_version.clone();
+    let mut client = desk.whereabouts.connect().await?;
+    let answer = client.make_plan(request).await?.into_inner();
+    let plan = match answer.plan {
+        Some(plan) if answer.refusals.is_empty() => plan,
+        _ => {
+            let against: Vec<RefusalView> = answer.refusals.into_iter().map(Into::into).collect();
+            output::note(refusals(&to_version, &against, desk.error_paint).trim_end());
+            return Ok(Exit::Refused);
+        }
+    };
+    let view = PlanView::from(Plan::try_from(plan.clone())?);
+    match args.output.output {
+        Format::Table => output::write(&view.summary(desk.paint))?,
+        Format::Json | Format::Yaml => output::note(view.summary(desk.error_paint).trim_end()),
+    }
+    if !args.yes {
+        confirm(format!(
+            "Raise {} to {to_version}? [y/N] ",
+            nodes(view.nodes.len())
+        ))
+        .await?;
+    }
+    let rollout = client
+        .apply(ApplyRequest { plan: Some(plan) })
+        .await?
+        .into_inner();
+    if args.detach {
+        output::write(&output::render(
+            &RolloutView::from(rollout),
+            args.output.output,
+            desk.paint,
+        )?)?;
+        return Ok(Exit::Done);
+    }
+    let mut display = progress::choose(args.output.output, desk);
+    follow::to_the_end(desk, client, &view.id, display.as_mut(), args.output.output).await
+}
+
+fn nodes(count: usize) -> String {
+    if count == 1 {
+        "1 node".to_owned()
+    } else {
+        format!("{count} nodes")
+    }
+}
+
+/// Asks on the terminal; anything but yes is no.
+async fn confirm(question: String) -> Result<(), CliError> {
+    let answer = spawn_blocking(move || {
+        let mut stderr = io::stderr().lock();
+        stderr.write_all(question.as_bytes())?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map(|_| answer)
+    })
+    .await
+    .map_err(io::Error::other)??;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(CliError::NotConfirmed),
+    }
+}

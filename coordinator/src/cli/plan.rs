@@ -1,0 +1,72 @@
+//! `liftlock plan VERSION`
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use liftlock_proto::plan::Plan;
+use liftlock_proto::v1::MakePlanResponse;
+
+use crate::cli::Desk;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{self, Format, OutputArgs};
+use crate::cli::paint::{Paint, Tone};
+use crate::cli::view::plan::{PlanAnswerView, RefusalView};
+use crate::cli::wanted::WantedArgs;
+
+/// Options of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    wanted: WantedArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) async fn run(desk: &Desk, args: PlanArgs) -> Result<Exit, CliError> {
+    let request = args.wanted.request()?;
+    let to_version = request.to_version.clone();
+    let answer = desk
+        .whereabouts
+        .connect()
+        .await?
+        .make_plan(request)
+        .await?
+        .into_inner();
+    let view = view(answer)?;
+    if args.output.output != Format::Table || view.plan.is_some() {
+        output::write(&output::render(&view, args.output.output, desk.paint)?)?;
+    }
+    if view.plan.is_some() {
+        return Ok(Exit::Done);
+    }
+    output::note(refusals(&to_version, &view.refusals, desk.error_paint).trim_end());
+    Ok(Exit::Refused)
+}
+
+fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError> {
+    let refusals: Vec<RefusalView> = answer.refusals.into_iter().map(Into::into).collect();
+    let plan = match answer.plan {
+        Some(plan) if refusals.is_empty() => Some(Plan::try_from(plan)?.into()),
+        _ => None,
+    };
+    Ok(PlanAnswerView { plan, refusals })
+}
+
+/// Every reason against a plan, one a line.
+pub(crate) fn refusals(to_version: &str, refusals: &[RefusalView], paint: Paint) -> String {
+    let mut text = format!(
+        "{} the cluster cannot be raised to {to_version}:\n",
+        paint.paint(Tone::Bad, "refused:")
+    );
+    for refusal in refusals {
+        let consent = if refusal.acceptable && !refusal.message.contains("--accept") {
+            format!(" (--accept {} consents)", refusal.rule)
+        } else {
+            String::new()
+        };
+        let rule = paint.paint(Tone::Strong, &refusal.rule);
+        let _ = writeln!(text, "  {rule}: {}{consent}", refusal.message);
+    }
+    text
+}

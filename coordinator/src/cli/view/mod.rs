@@ -1,0 +1,16 @@
+//! Answers: the fields that programs read, and the tables that people read. Nothing here asks anything.
+
+pub mod changes;
+pub mod history;
+pub mod nodes;
+pub mod plan;
+pub mod rollout;
+pub mod tokens;
+
+/// A text of a message, whose empty one means that there is none.
+fn said(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

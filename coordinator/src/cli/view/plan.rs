@@ -1,0 +1,454 @@
+//! A plan as an operator reads it before saying yes: what will run where, and how far back leads.
+
+use std::fmt::Write as _;
+
+use liftlock_proto::argv::{Argv, commands, kubeadm_upgrade_apply_force};
+use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
+use liftlock_proto::step::{self, Step};
+use liftlock_proto::v1;
+use liftlock_proto::version::KubernetesVersion;
+use serde::Serialize;
+
+use crate::cli::output::View;
+use crate::cli::paint::{Paint, Tone};
+use crate::core::reversal::{Cause, PointOfNoReturn, changes_etcd_minor, point_of_no_return};
+
+/// What the coordinator says to a wanted version: a plan, or why there is none.
+#[derive(Debug, Serialize)]
+pub struct PlanAnswerView {
+    /// Null where a rule refuses it.
+    pub plan: Option<PlanView>,
+    /// Empty where there is a plan.
+    pub refusals: Vec<RefusalView>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Serialize)]
+pub struct RefusalView {
+    /// The rule's name.
+    pub rule: String,
+    /// What, why, and what to do.
+    pub message: String,
+    /// Whether `--accept RULE` lifts it.
+    pub acceptable: bool,
+}
+
+/// A plan.
+#[derive(Debug, Serialize)]
+pub struct PlanView {
+    /// Its id: `p-` and 12 digits of the hash.
+    pub id: String,
+    /// SHA-256 of its content.
+    pub hash: String,
+    /// What the control plane runs now.
+    pub from_version: KubernetesVersion,
+    /// What to reach.
+    pub to_version: KubernetesVersion,
+    /// What was decided beforehand.
+    pub policy: PolicyView,
+    /// In the order of leases.
+    pub nodes: Vec<PlannedNodeView>,
+    /// Null where the way back stays open to the end, or was closed before.
+    pub point_of_no_return: Option<PointOfNoReturnView>,
+    #[serde(skip)]
+    way_back: PointOfNoReturn,
+}
+
+/// What was decided beforehand.
+#[derive(Debug, Serialize)]
+pub struct PolicyView {
+    /// How long a drain may take, in seconds.
+    pub drain_timeout_s: u32,
+    /// Pods that no controller would start again are deleted.
+    pub delete_unmanaged_pods: bool,
+    /// Pods whose emptyDir volumes go with them are deleted.
+    pub delete_empty_dir_data: bool,
+    /// Names of kubeadm preflight checks.
+    pub ignore_preflight_errors: Vec<String>,
+    /// Names of gates that were consented to.
+    pub accepted: Vec<String>,
+}
+
+/// One node's part.
+#[derive(Debug, Serialize)]
+pub struct PlannedNodeView {
+    /// The Node's name.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// Before any lease.
+    pub prepare: Vec<StepView>,
+    /// Under its lease.
+    pub steps: Vec<StepView>,
+}
+
+/// One step.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct StepView {
+    /// Its name.
+    pub step: &'static str,
+    /// The commands that it runs, each as its arguments.
+    pub commands: Vec<Argv>,
+    /// What it asks or does through an API; null where the commands say it all.
+    pub asks: Option<String>,
+    /// What it takes to undo it in this plan.
+    pub reversal: Reversal,
+}
+
+/// What undoing a step of this plan means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reversal {
+    /// It changes nothing that would have to be put back.
+    Nothing,
+    /// The agent puts back what it captured before.
+    Automatic,
+    /// `kubeadm upgrade apply --force` to the earlier version.
+    KubeadmForce,
+    /// It cannot be undone: it brings another minor version of etcd.
+    Impossible,
+}
+
+/// Where the way back ends.
+#[derive(Debug, Serialize)]
+pub struct PointOfNoReturnView {
+    /// The first control plane.
+    pub node: String,
+    /// The step with which it ends.
+    pub step: &'static str,
+    /// Why.
+    pub why: String,
+}
+
+impl From<v1::Refusal> for RefusalView {
+    fn from(message: v1::Refusal) -> Self {
+        let v1::Refusal {
+            rule,
+            message,
+            acceptable,
+        } = message;
+        Self {
+            rule,
+            message,
+            acceptable,
+        }
+    }
+}
+
+impl From<Policy> for PolicyView {
+    fn from(policy: Policy) -> Self {
+        Self {
+            drain_timeout_s: policy.drain_timeout_seconds,
+            delete_unmanaged_pods: policy.delete_unmanaged_pods,
+            delete_empty_dir_data: policy.delete_empty_dir_data,
+            ignore_preflight_errors: policy.ignore_preflight_errors,
+            accepted: policy.accepted,
+        }
+    }
+}
+
+impl From<Plan> for PlanView {
+    fn from(plan: Plan) -> Self {
+        let way_back = point_of_no_return(&plan);
+        let etcd_changes = changes_etcd_minor(&plan);
+        let point = match &way_back {
+            PointOfNoReturn::At { node, step, cause } => Some(PointOfNoReturnView {
+                node: node.to_string(),
+                step,
+                why: no_way_back(*cause, plan.to_version),
+            }),
+            PointOfNoReturn::Nowhere | PointOfNoReturn::Behind => None,
+        };
+        Self {
+            id: plan.id.into(),
+            hash: plan.hash,
+            from_version: plan.from_version,
+            to_version: plan.to_version,
+            policy: plan.policy.into(),
+            nodes: plan
+                .nodes
+                .into_iter()
+                .map(|node| planned_node(node, etcd_changes))
+                .collect(),
+            point_of_no_return: point,
+            way_back,
+        }
+    }
+}
+
+fn planned_node(node: PlannedNode, etcd_changes: bool) -> PlannedNodeView {
+    let views = |steps: &[Step]| steps.iter().map(|step| step_view(step, etcd_changes)).collect();
+    PlannedNodeView {
+        prepare: views(&node.prepare),
+        steps: views(&node.steps),
+        name: node.name.into(),
+        role: node.role,
+    }
+}
+
+fn step_view(step: &Step, etcd_changes: bool) -> StepView {
+    let reversal = match step.reversal() {
+        step::Reversal::Nothing => Reversal::Nothing,
+        step::Reversal::Automatic => Reversal::Automatic,
+        step::Reversal::KubeadmForce if etcd_changes => Reversal::Impossible,
+        step::Reversal::KubeadmForce => Reversal::KubeadmForce,
+    };
+    StepView {
+        step: step.name(),
+        commands: commands(step),
+        asks: asks(step),
+        reversal,
+    }
+}
+
+impl View for PlanAnswerView {
+    fn table(&self, paint: Paint) -> String {
+        self.plan
+            .as_ref()
+            .map(|plan| plan.table(paint))
+            .unwrap_or_default()
+    }
+}
+
+impl View for PlanView {
+    fn table(&self, paint: Paint) -> String {
+        let mut text = self.heading(paint);
+        let prepare = groups(&self.nodes, |node| &node.prepare);
+        for group in &prepare {
+            let who = if prepare.len() == 1 {
+                "every node".to_owned()
+            } else {
+                names(group)
+            };
+            let _ = writeln!(
+                text,
+                "\n{}",
+                paint.paint(
+                    Tone::Strong,
+                    &format!("Before any lease, on {who} side by side; disturbs nothing:")
+                )
+            );
+            for (number, step) in (1..).zip(group.iter().take(1).flat_map(|node| &node.prepare)) {
+                write_step(&mut text, number, step, None, paint);
+            }
+        }
+        let mut position = 1;
+        for group in groups(&self.nodes, |node| &node.steps) {
+            self.write_group(&mut text, position, group, paint);
+            position += group.len();
+        }
+        let _ = writeln!(text, "\n{}", self.way_back_text(paint));
+        text
+    }
+}
+
+impl PlanView {
+    /// The nodes in order and the way back, without the steps: what `apply` shows before it asks.
+    pub fn summary(&self, paint: Paint) -> String {
+        let mut text = self.heading(paint);
+        for (position, node) in (1..).zip(&self.nodes) {
+            let _ = writeln!(
+                text,
+                "{position:>4}  {}, {}, {} steps",
+                node.name,
+                title(node.role),
+                node.steps.len()
+            );
+        }
+        let _ = writeln!(text, "{}", self.way_back_text(paint));
+        text
+    }
+
+    fn heading(&self, paint: Paint) -> String {
+        let nodes = self.nodes.len();
+        let plural = if nodes == 1 { "" } else { "s" };
+        let line = format!(
+            "Plan {}: {} → {}, {nodes} node{plural}, one after the other",
+            self.id, self.from_version, self.to_version
+        );
+        let mut text = format!("{}\n", paint.paint(Tone::Strong, &line));
+        if !self.policy.accepted.is_empty() {
+            let _ = writeln!(text, "Consented to: {}", self.policy.accepted.join(", "));
+        }
+        text
+    }
+
+    fn write_group(&self, text: &mut String, position: usize, group: &[PlannedNodeView], paint: Paint) {
+        let Some(first) = group.first() else { return };
+        let last = position + group.len() - 1;
+        let positions = if last == position {
+            position.to_string()
+        } else {
+            format!("{position}–{last}")
+        };
+        let one_by_one = if group.len() > 1 {
+            ", one after the other"
+        } else {
+            ""
+        };
+        let heading = format!(
+            "{positions}. {}, {}, under a lease{one_by_one}:",
+            names(group),
+            title(first.role)
+        );
+        let _ = writeln!(text, "\n{}", paint.paint(Tone::Strong, &heading));
+        for (number, step) in (1..).zip(&first.steps) {
+            let here = matches!(&self.way_back, PointOfNoReturn::At { node, step: at, .. }
+                if node.as_str() == first.name && *at == step.step);
+            let begins = matches!(
+                self.way_back,
+                PointOfNoReturn::At {
+                    cause: Cause::EtcdMinor,
+                    ..
+                }
+            );
+            if here && begins {
+                write_point(text, paint);
+            }
+            write_step(text, number, step, Some(self.undone(step.reversal)), paint);
+            if here && !begins {
+                write_point(text, paint);
+            }
+        }
+    }
+
+    fn undone(&self, reversal: Reversal) -> String {
+        match reversal {
+            Reversal::Nothing => "nothing to undo".to_owned(),
+            Reversal::Automatic => "undone by the agent".to_owned(),
+            Reversal::Impossible => "cannot be undone".to_owned(),
+            Reversal::KubeadmForce => {
+                format!(
+                    "undone by `{}`",
+                    kubeadm_upgrade_apply_force(self.from_version, &[]).join(" ")
+                )
+            }
+        }
+    }
+
+    fn way_back_text(&self, paint: Paint) -> String {
+        match (&self.way_back, &self.point_of_no_return) {
+            (_, Some(end)) => {
+                let line = format!("Point of no return: {} on {}.", end.step, end.node);
+                format!("{} {}.", paint.paint(Tone::Notice, &line), end.why)
+            }
+            (PointOfNoReturn::Behind, _) => format!(
+                "{} The first control plane runs {} already: this plan finishes what was begun.",
+                paint.paint(Tone::Notice, "The point of no return lies behind."),
+                self.to_version
+            ),
+            _ => "No point of no return: only the patch release changes.".to_owned(),
+        }
+    }
+}
+
+fn no_way_back(cause: Cause, to: KubernetesVersion) -> String {
+    let minor = to.minor_name();
+    match cause {
+        Cause::EtcdMinor => format!(
+            "From its start on etcd is of another minor version, whose data the earlier one refuses: the cluster goes forward to {minor}, \
+             back only by restoring the snapshot, which loses what was written since"
+        ),
+        Cause::ApiMinor => format!(
+            "Once it has ended, API servers of {minor} write objects in their own way: a node that fails is retried or put back, \
+             the cluster as a whole goes forward"
+        ),
+    }
+}
+
+/// Neighbours that take the same steps, as slices of the order.
+fn groups(
+    nodes: &[PlannedNodeView],
+    steps: fn(&PlannedNodeView) -> &Vec<StepView>,
+) -> Vec<&[PlannedNodeView]> {
+    nodes.chunk_by(|a, b| steps(a) == steps(b)).collect()
+}
+
+fn names(nodes: &[PlannedNodeView]) -> String {
+    nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn title(role: Role) -> &'static str {
+    match role {
+        Role::FirstControlPlane => "first control plane",
+        Role::ControlPlane => "control plane",
+        Role::Worker => "worker",
+    }
+}
+
+fn write_step(text: &mut String, number: usize, step: &StepView, undone: Option<String>, paint: Paint) {
+    let undone = undone
+        .map(|undone| paint.paint(Tone::Faint, &undone))
+        .unwrap_or_default();
+    let line = format!("{number:>4}  {:<24}{undone}", step.step);
+    let _ = writeln!(text, "{}", line.trim_end());
+    for command in &step.commands {
+        let _ = writeln!(text, "        $ {}", command.join(" "));
+    }
+    if let Some(asks) = &step.asks {
+        let _ = writeln!(text, "        {asks}");
+    }
+}
+
+fn write_point(text: &mut String, paint: Paint) {
+    let _ = writeln!(
+        text,
+        "      {}",
+        paint.paint(Tone::Notice, "── point of no return ──")
+    );
+}
+
+/// What a step asks or does through an API, for people.
+fn asks(step: &Step) -> Option<String> {
+    Some(match step {
+        Step::RefreshPackages {}
+        | Step::FetchPackages { .. }
+        | Step::InstallKubeadm { .. }
+        | Step::KubeadmUpgradeApply { .. }
+        | Step::KubeadmUpgradeNode { .. }
+        | Step::InstallKubelet { .. }
+        | Step::RestartKubelet { .. } => return None,
+        Step::PullImages { version, .. } => {
+            format!("has the container runtime pull the images of {version} that this node will need")
+        }
+        Step::MeasureSpace { .. } => "measures free space; refuses a node too full for packages and backups".to_owned(),
+        Step::EtcdQuorumGate { allow_api_outage } => {
+            let may_be_missed = if *allow_api_outage {
+                "and the API's outage was consented to"
+            } else {
+                "and this one may be missed without losing quorum"
+            };
+            format!("asks every etcd member: all healthy, no alarm, no learner, {may_be_missed}")
+        }
+        Step::EtcdSnapshot {} => {
+            "streams a snapshot out of etcd into this node's backup folder and recomputes its SHA-256".to_owned()
+        }
+        Step::BackUpNode { role } if role.is_control_plane() => {
+            "copies manifests, pki, kubeconfigs, kubelet files, ConfigMaps and package versions into the backup folder".to_owned()
+        }
+        Step::BackUpNode { .. } => {
+            "copies kubeconfigs, kubelet files and package versions into the backup folder".to_owned()
+        }
+        Step::VerifyControlPlane { version } => {
+            format!("asks the container runtime, this node's API server and kubeadm-config: all at {version}")
+        }
+        Step::Drain { timeout_seconds, delete_unmanaged_pods, delete_empty_dir_data, allow_only_schedulable_node } => {
+            let mut text = format!("cordons the node and evicts its pods within {timeout_seconds} s, heeding disruption budgets");
+            let also = [
+                (*delete_unmanaged_pods, "deletes pods that no controller starts again"),
+                (*delete_empty_dir_data, "deletes pods with emptyDir data"),
+                (*allow_only_schedulable_node, "even where no other node takes pods"),
+            ];
+            for (_, what) in also.into_iter().filter(|(wanted, _)| *wanted) {
+                let _ = write!(text, "; {what}");
+            }
+            text
+        }
+        Step::VerifyNode { version } => format!("waits until the Node is Ready with its kubelet at {version}"),
+        Step::RestoreSchedulability {} => "uncordons the node, unless it was cordoned before".to_owned(),
+    })
+}

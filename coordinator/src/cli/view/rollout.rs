@@ -1,0 +1,408 @@
+//! A roll-out: where it stands, node by node, and where the time went.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use liftlock_proto::v1;
+use serde::Serialize;
+
+use crate::cli::output::View;
+use crate::cli::paint::{Paint, Tone};
+use crate::cli::table::{Cell, Table};
+use crate::cli::time::{clock, moment, seconds, span};
+use crate::cli::view::plan::PlanView;
+use crate::cli::view::said;
+
+/// Where a roll-out stands as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RolloutPhase {
+    /// The coordinator is newer and has a phase that this command does not know.
+    Unknown,
+    /// Nodes prepare; no lease has been granted.
+    Preparing,
+    /// Leases are granted one at a time.
+    Running,
+    /// The node under lease finishes, no other starts.
+    Paused,
+    /// A node failed.
+    Halted,
+    /// The node under lease finishes, then it ends.
+    Aborting,
+    /// Every node runs the target.
+    Raised,
+    /// Ended by an operator before that.
+    Aborted,
+}
+
+/// Where a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodePhase {
+    /// The coordinator is newer and has a phase that this command does not know.
+    Unknown,
+    /// Not prepared yet.
+    Pending,
+    /// Ready for its lease.
+    Prepared,
+    /// Under its lease.
+    Leased,
+    /// At the target.
+    Raised,
+    /// Its preparation or a step failed.
+    Failed,
+}
+
+/// A roll-out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RolloutView {
+    /// The plan's id.
+    pub plan: String,
+    /// What the cluster came from.
+    pub from_version: String,
+    /// What it goes to.
+    pub to_version: String,
+    /// Where it stands.
+    pub phase: RolloutPhase,
+    /// Why it is halted, or null.
+    pub reason: Option<String>,
+    /// When it was applied.
+    pub started_at: Option<Timestamp>,
+    /// Null while it goes on.
+    pub ended_at: Option<Timestamp>,
+    /// The operator that applied it.
+    pub started_by: String,
+    /// In the order of leases.
+    pub nodes: Vec<RolloutNodeView>,
+}
+
+/// One node of a roll-out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RolloutNodeView {
+    /// The Node's name.
+    pub name: String,
+    /// `first-control-plane`, `control-plane`, `worker`
+    pub role: &'static str,
+    /// Where it stands.
+    pub phase: NodePhase,
+    /// Of its last lease; null if it never had one.
+    pub fencing_token: Option<u64>,
+    /// The step that runs or ran last; null before the lease.
+    pub step: Option<String>,
+    /// That step's position, counted from 1; 0 before the lease.
+    pub step_number: u32,
+    /// How many steps the node takes under its lease.
+    pub steps_total: u32,
+    /// What failed, why, and what to do, or null.
+    pub failure: Option<String>,
+    /// When its last lease was granted.
+    pub leased_at: Option<Timestamp>,
+    /// Null while the lease is held.
+    pub lease_ended_at: Option<Timestamp>,
+    /// Where the time of its last lease went; all null before its end.
+    #[serde(flatten)]
+    pub time: LeaseTime,
+    /// Whether its agent's stream is open.
+    pub connected: bool,
+    /// The last line that a child process printed, or null.
+    pub last_output: Option<String>,
+}
+
+/// Where the time of a lease went, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct LeaseTime {
+    /// From the grant's arrival to the end of the last step.
+    pub lease_s: Option<f64>,
+    /// In child processes.
+    pub child_s: Option<f64>,
+    /// In waits for Kubernetes.
+    pub wait_s: Option<f64>,
+    /// In the etcd snapshot.
+    pub snapshot_s: Option<f64>,
+    /// What is left of `lease_s` without the three others: Liftlock's own.
+    pub overhead_s: Option<f64>,
+}
+
+/// A roll-out with the plan that it carries out.
+#[derive(Debug, Serialize)]
+pub struct RolloutAndPlanView {
+    /// What was applied.
+    pub plan: PlanView,
+    /// How far it is.
+    pub rollout: RolloutView,
+}
+
+impl RolloutPhase {
+    /// Whether nothing happens any more unless an operator speaks.
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, Self::Halted | Self::Raised | Self::Aborted)
+    }
+
+    /// For people; the same word that JSON has.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Preparing => "preparing",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Halted => "halted",
+            Self::Aborting => "aborting",
+            Self::Raised => "raised",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// In which tone it is said.
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::Raised => Tone::Good,
+            Self::Halted | Self::Aborted => Tone::Bad,
+            Self::Paused | Self::Aborting => Tone::Notice,
+            Self::Unknown | Self::Preparing | Self::Running => Tone::Plain,
+        }
+    }
+}
+
+impl From<v1::RolloutPhase> for RolloutPhase {
+    fn from(phase: v1::RolloutPhase) -> Self {
+        match phase {
+            v1::RolloutPhase::Unspecified => Self::Unknown,
+            v1::RolloutPhase::Preparing => Self::Preparing,
+            v1::RolloutPhase::Running => Self::Running,
+            v1::RolloutPhase::Paused => Self::Paused,
+            v1::RolloutPhase::Halted => Self::Halted,
+            v1::RolloutPhase::Aborting => Self::Aborting,
+            v1::RolloutPhase::Raised => Self::Raised,
+            v1::RolloutPhase::Aborted => Self::Aborted,
+        }
+    }
+}
+
+impl NodePhase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Pending => "pending",
+            Self::Prepared => "prepared",
+            Self::Leased => "leased",
+            Self::Raised => "raised",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn tone(self) -> Tone {
+        match self {
+            Self::Raised => Tone::Good,
+            Self::Failed => Tone::Bad,
+            Self::Leased => Tone::Notice,
+            Self::Unknown | Self::Pending | Self::Prepared => Tone::Plain,
+        }
+    }
+}
+
+impl From<v1::NodePhase> for NodePhase {
+    fn from(phase: v1::NodePhase) -> Self {
+        match phase {
+            v1::NodePhase::Unspecified => Self::Unknown,
+            v1::NodePhase::Pending => Self::Pending,
+            v1::NodePhase::Prepared => Self::Prepared,
+            v1::NodePhase::Leased => Self::Leased,
+            v1::NodePhase::Raised => Self::Raised,
+            v1::NodePhase::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<v1::Rollout> for RolloutView {
+    fn from(message: v1::Rollout) -> Self {
+        let phase = message.phase().into();
+        let plan = message.plan.unwrap_or_default();
+        Self {
+            plan: plan.id,
+            from_version: plan.from_version,
+            to_version: plan.to_version,
+            phase,
+            reason: said(message.reason),
+            started_at: moment(message.started_at_ms),
+            ended_at: moment(message.ended_at_ms),
+            started_by: message.started_by,
+            nodes: message.nodes.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<v1::RolloutNode> for RolloutNodeView {
+    fn from(message: v1::RolloutNode) -> Self {
+        let (role, phase) = (message.role(), message.phase().into());
+        let ended = message.lease_ended_at_ms > 0;
+        Self {
+            name: message.name,
+            role: role_name(role),
+            phase,
+            fencing_token: Some(message.fencing_token).filter(|&token| token > 0),
+            step: said(message.step),
+            step_number: message.step_number,
+            steps_total: message.steps_total,
+            failure: said(message.failure),
+            leased_at: moment(message.leased_at_ms),
+            lease_ended_at: moment(message.lease_ended_at_ms),
+            time: message
+                .timings
+                .filter(|_| ended)
+                .map(Into::into)
+                .unwrap_or_default(),
+            connected: message.connected,
+            last_output: said(message.last_output),
+        }
+    }
+}
+
+impl From<v1::Timings> for LeaseTime {
+    fn from(timings: v1::Timings) -> Self {
+        let v1::Timings {
+            lease_ms,
+            child_ms,
+            wait_ms,
+            snapshot_ms,
+        } = timings;
+        let spent = child_ms.saturating_add(wait_ms).saturating_add(snapshot_ms);
+        Self {
+            lease_s: Some(seconds(lease_ms)),
+            child_s: Some(seconds(child_ms)),
+            wait_s: Some(seconds(wait_ms)),
+            snapshot_s: Some(seconds(snapshot_ms)),
+            overhead_s: Some(seconds(lease_ms.saturating_sub(spent))),
+        }
+    }
+}
+
+fn role_name(role: v1::Role) -> &'static str {
+    match role {
+        v1::Role::Unspecified => "unknown",
+        v1::Role::FirstControlPlane => "first-control-plane",
+        v1::Role::ControlPlane => "control-plane",
+        v1::Role::Worker => "worker",
+    }
+}
+
+impl RolloutView {
+    /// How many nodes run the target.
+    pub fn raised(&self) -> usize {
+        self.nodes
+            .iter()
+            .filter(|node| node.phase == NodePhase::Raised)
+            .count()
+    }
+
+    /// One line: which plan, where it stands, how far.
+    pub fn headline(&self, paint: Paint) -> String {
+        format!(
+            "Roll-out {}, {} → {}: {}, {} of {} nodes raised",
+            self.plan,
+            self.from_version,
+            self.to_version,
+            paint.paint(self.phase.tone(), self.phase.name()),
+            self.raised(),
+            self.nodes.len()
+        )
+    }
+
+    /// What an operator can do now; empty where nothing needs to be done.
+    pub fn advice(&self) -> String {
+        let failed = || {
+            let nodes = self.nodes.iter().filter(|node| node.phase == NodePhase::Failed);
+            nodes
+                .map(|node| format!("`liftlock retry {}`", node.name))
+                .collect::<Vec<_>>()
+                .join(" and ")
+        };
+        match self.phase {
+            RolloutPhase::Halted => {
+                format!(
+                    "Mend what failed, then {}; or `liftlock abort` to leave it at this.",
+                    failed()
+                )
+            }
+            RolloutPhase::Paused => "`liftlock resume` goes on.".to_owned(),
+            RolloutPhase::Aborted if self.raised() > 0 => format!(
+                "{} of {} nodes run {}: `liftlock plan {}` shows how to raise the rest.",
+                self.raised(),
+                self.nodes.len(),
+                self.to_version,
+                self.to_version
+            ),
+            _ => String::new(),
+        }
+    }
+}
+
+impl RolloutNodeView {
+    /// `4/12 install-kubeadm`
+    pub fn progress(&self) -> String {
+        match &self.step {
+            Some(step) => format!("{}/{} {step}", self.step_number, self.steps_total),
+            None => String::new(),
+        }
+    }
+}
+
+impl View for RolloutView {
+    fn table(&self, paint: Paint) -> String {
+        let mut text = format!("{}\n", self.headline(paint));
+        let _ = write!(text, "Started {} by {}", clock(self.started_at), self.started_by);
+        if self.ended_at.is_some() {
+            let _ = write!(text, ", ended {}", clock(self.ended_at));
+        }
+        text.push_str("\n\n");
+        let mut table = Table::new(&[
+            "NODE", "ROLE", "PHASE", "LEASE", "STEP", "TIME", "CHILDREN", "WAITS", "SNAPSHOT", "OVERHEAD",
+            "AGENT",
+        ]);
+        for node in &self.nodes {
+            let time = |seconds: Option<f64>| Cell::plain(seconds.map(span).unwrap_or_default());
+            let agent = if node.connected {
+                Cell::plain("connected")
+            } else {
+                Cell::new(Tone::Bad, "gone")
+            };
+            table.row(vec![
+                Cell::plain(&node.name),
+                Cell::plain(node.role),
+                Cell::new(node.phase.tone(), node.phase.name()),
+                Cell::plain(
+                    node.fencing_token
+                        .map(|token| token.to_string())
+                        .unwrap_or_default(),
+                ),
+                Cell::plain(node.progress()),
+                time(node.time.lease_s),
+                time(node.time.child_s),
+                time(node.time.wait_s),
+                time(node.time.snapshot_s),
+                time(node.time.overhead_s),
+                agent,
+            ]);
+        }
+        text.push_str(&table.render(paint));
+        for node in &self.nodes {
+            if let Some(failure) = &node.failure {
+                let _ = writeln!(
+                    text,
+                    "\n{} {failure}",
+                    paint.paint(Tone::Bad, &format!("{} failed:", node.name))
+                );
+            }
+        }
+        let advice = self.advice();
+        if !advice.is_empty() {
+            let _ = writeln!(text, "\n{advice}");
+        }
+        text
+    }
+}
+
+impl View for RolloutAndPlanView {
+    fn table(&self, paint: Paint) -> String {
+        format!("{}\n{}", self.rollout.table(paint), self.plan.table(paint))
+    }
+}

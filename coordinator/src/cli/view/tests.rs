@@ -1,0 +1,397 @@
+//! What operators and their programs see, from fixed messages.
+
+use insta::assert_snapshot;
+use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
+use liftlock_proto::v1;
+use liftlock_proto::version::KubernetesVersion;
+
+use crate::cli::output::{Format, View, render, render_one_of_many};
+use crate::cli::paint::Paint;
+use crate::cli::plan::refusals;
+use crate::cli::view::changes::changes;
+use crate::cli::view::history::HistoryView;
+use crate::cli::view::nodes::NodesView;
+use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView};
+use crate::cli::view::rollout::{RolloutAndPlanView, RolloutView};
+use crate::cli::view::tokens::{NewTokenView, TokensView};
+use crate::core::sequence::{prepare, under_lease};
+
+/// 2026-01-01T12:00:00Z
+const NOON: u64 = 1_767_268_800_000;
+
+const NODES: [(&str, Role); 5] = [
+    ("cp1", Role::FirstControlPlane),
+    ("cp2", Role::ControlPlane),
+    ("cp3", Role::ControlPlane),
+    ("w1", Role::Worker),
+    ("w2", Role::Worker),
+];
+
+fn plan_between(from: &str, to: &str, policy: Policy) -> Plan {
+    let to: KubernetesVersion = to.parse().unwrap();
+    let planned = |(name, role): (&str, Role)| PlannedNode {
+        name: name.parse().unwrap(),
+        role,
+        prepare: prepare(role, to),
+        steps: under_lease(role, to, &policy),
+    };
+    Plan {
+        id: "p-0123456789ab".parse().unwrap(),
+        hash: "0123456789ab".repeat(5) + "0123",
+        from_version: from.parse().unwrap(),
+        to_version: to,
+        nodes: NODES.into_iter().map(planned).collect(),
+        policy,
+    }
+}
+
+fn plan() -> Plan {
+    plan_between("v1.19.7", "v1.20.2", Policy::default())
+}
+
+fn node(name: &str, role: v1::Role, phase: v1::NodePhase) -> v1::RolloutNode {
+    v1::RolloutNode {
+        name: name.to_owned(),
+        role: role.into(),
+        phase: phase.into(),
+        steps_total: 12,
+        connected: true,
+        ..Default::default()
+    }
+}
+
+fn raised() -> v1::RolloutNode {
+    v1::RolloutNode {
+        fencing_token: 7,
+        step: "restore-schedulability".to_owned(),
+        step_number: 12,
+        leased_at_ms: NOON + 20_000,
+        lease_ended_at_ms: NOON + 82_000,
+        timings: Some(v1::Timings {
+            lease_ms: 61_200,
+            child_ms: 48_100,
+            wait_ms: 11_500,
+            snapshot_ms: 1_150,
+        }),
+        ..node("cp1", v1::Role::FirstControlPlane, v1::NodePhase::Raised)
+    }
+}
+
+fn leased() -> v1::RolloutNode {
+    v1::RolloutNode {
+        fencing_token: 8,
+        step: "kubeadm-upgrade-node".to_owned(),
+        step_number: 5,
+        leased_at_ms: NOON + 82_000,
+        last_output: "[upgrade] Upgrading your Static Pod-hosted control plane instance".to_owned(),
+        ..node("cp2", v1::Role::ControlPlane, v1::NodePhase::Leased)
+    }
+}
+
+fn failed() -> v1::RolloutNode {
+    v1::RolloutNode {
+        phase: v1::NodePhase::Failed.into(),
+        failure: "drain: pod web/app-1 could not be evicted within 600 s, its disruption budget web/app allows none: \
+                  scale the app up, then retry"
+            .to_owned(),
+        lease_ended_at_ms: NOON + 800_000,
+        timings: Some(v1::Timings { lease_ms: 718_000, child_ms: 40_000, wait_ms: 677_000, snapshot_ms: 900 }),
+        step: "drain".to_owned(),
+        step_number: 7,
+        connected: false,
+        ..leased()
+    }
+}
+
+fn rollout(phase: v1::RolloutPhase, second: v1::RolloutNode) -> v1::Rollout {
+    v1::Rollout {
+        plan: Some(plan().into()),
+        phase: phase.into(),
+        started_at_ms: NOON,
+        started_by: "alice".to_owned(),
+        nodes: vec![
+            raised(),
+            second,
+            node("w1", v1::Role::Worker, v1::NodePhase::Prepared),
+        ],
+        ..Default::default()
+    }
+}
+
+fn running() -> v1::Rollout {
+    rollout(v1::RolloutPhase::Running, leased())
+}
+
+fn halted() -> v1::Rollout {
+    let reason = format!("cp2: {}", failed().failure);
+    v1::Rollout {
+        reason,
+        ..rollout(v1::RolloutPhase::Halted, failed())
+    }
+}
+
+#[test]
+fn a_plan_shows_each_node_in_order_with_its_commands_and_the_way_back() {
+    assert_snapshot!(PlanView::from(plan()).table(Paint::OFF));
+}
+
+#[test]
+fn a_plan_with_consents_says_so_in_the_steps_that_they_change() {
+    let policy = Policy {
+        drain_timeout_seconds: 90,
+        delete_unmanaged_pods: true,
+        delete_empty_dir_data: true,
+        ignore_preflight_errors: vec!["CoreDNSMigration".to_owned()],
+        accepted: vec!["api-outage".to_owned(), "drain-only-node".to_owned()],
+    };
+    assert_snapshot!(PlanView::from(plan_between("v1.21.1", "v1.22.0", policy)).table(Paint::OFF));
+}
+
+#[test]
+fn apply_shows_the_order_and_the_way_back_before_it_asks() {
+    assert_snapshot!(PlanView::from(plan()).summary(Paint::OFF));
+    assert_snapshot!(
+        PlanView::from(plan_between("v1.20.2", "v1.20.9", Policy::default())).summary(Paint::OFF)
+    );
+}
+
+#[test]
+fn a_plan_is_json_with_every_command_as_its_arguments() {
+    let mut small = plan();
+    small.nodes.truncate(1);
+    let answer = PlanAnswerView {
+        plan: Some(small.into()),
+        refusals: Vec::new(),
+    };
+    assert_snapshot!(render(&answer, Format::Json, Paint::OFF).unwrap());
+}
+
+#[test]
+fn refusals_are_one_sentence_each_and_say_which_can_be_consented_to() {
+    let against = [
+        v1::Refusal {
+            rule: "skipped-minor".to_owned(),
+            message:
+                "the cluster runs v1.19.7 and kubeadm raises one minor at a time: raise it to v1.20 first"
+                    .to_owned(),
+            acceptable: false,
+        },
+        v1::Refusal {
+            rule: "api-outage".to_owned(),
+            message: "etcd has 1 member: the API goes away while it restarts".to_owned(),
+            acceptable: true,
+        },
+    ];
+    let against: Vec<RefusalView> = against.into_iter().map(Into::into).collect();
+    assert_snapshot!(refusals("v1.21.1", &against, Paint::OFF));
+    let answer = PlanAnswerView {
+        plan: None,
+        refusals: against,
+    };
+    assert_snapshot!(render(&answer, Format::Yaml, Paint::OFF).unwrap());
+}
+
+#[test]
+fn a_running_roll_out_shows_where_each_node_stands() {
+    assert_snapshot!(RolloutView::from(running()).table(Paint::OFF));
+}
+
+#[test]
+fn a_halted_roll_out_shows_the_failure_and_what_to_do() {
+    assert_snapshot!(RolloutView::from(halted()).table(Paint::OFF));
+}
+
+#[test]
+fn a_roll_out_is_json_with_the_times_of_each_lease() {
+    assert_snapshot!(render(&RolloutView::from(running()), Format::Json, Paint::OFF).unwrap());
+}
+
+#[test]
+fn overhead_is_the_lease_without_children_waits_and_snapshot() {
+    let view = RolloutView::from(running());
+    let time = view.nodes.first().unwrap().time;
+    assert_eq!((time.lease_s, time.overhead_s), (Some(61.2), Some(0.45)));
+    assert_eq!(
+        view.nodes.get(1).unwrap().time.lease_s,
+        None,
+        "a lease that is held has no times yet"
+    );
+}
+
+#[test]
+fn each_change_while_watching_is_one_line_of_json() {
+    let line = render_one_of_many(&RolloutView::from(running()), Format::Json, Paint::OFF).unwrap();
+    assert_eq!(line.matches('\n').count(), 1);
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value.pointer("/phase"), Some(&"running".into()));
+}
+
+#[test]
+fn json_and_yaml_say_the_same() {
+    let view = RolloutAndPlanView {
+        plan: plan().into(),
+        rollout: halted().into(),
+    };
+    let json: serde_json::Value =
+        serde_json::from_str(&render(&view, Format::Json, Paint::OFF).unwrap()).unwrap();
+    let yaml: serde_json::Value =
+        serde_saphyr::from_str(&render(&view, Format::Yaml, Paint::OFF).unwrap()).unwrap();
+    assert_eq!(json, yaml);
+}
+
+fn lines(before: Option<&RolloutView>, now: &RolloutView) -> String {
+    changes(before, now)
+        .iter()
+        .flat_map(|change| {
+            [
+                change.text.as_str(),
+                "
+",
+            ]
+        })
+        .collect()
+}
+
+#[test]
+fn a_log_says_what_happened_since_the_last_state_and_nothing_twice() {
+    let states: Vec<RolloutView> = [
+        rollout(
+            v1::RolloutPhase::Preparing,
+            node("cp2", v1::Role::ControlPlane, v1::NodePhase::Pending),
+        ),
+        rollout(
+            v1::RolloutPhase::Running,
+            node("cp2", v1::Role::ControlPlane, v1::NodePhase::Prepared),
+        ),
+        running(),
+        running(),
+        halted(),
+        rollout(
+            v1::RolloutPhase::Running,
+            v1::RolloutNode {
+                fencing_token: 9,
+                step_number: 1,
+                step: "etcd-quorum-gate".to_owned(),
+                ..leased()
+            },
+        ),
+    ]
+    .into_iter()
+    .map(Into::into)
+    .collect();
+    let befores = std::iter::once(None).chain(states.iter().map(Some));
+    let log: Vec<String> = befores
+        .zip(&states)
+        .map(|(before, now)| lines(before, now))
+        .collect();
+    assert_snapshot!(log.join("---\n"));
+}
+
+fn nodes() -> v1::ListNodesResponse {
+    let object = |name: &str, control_plane| v1::ClusterNode {
+        name: name.to_owned(),
+        kubelet_version: "v1.19.7".to_owned(),
+        control_plane,
+        ready: true,
+        ..Default::default()
+    };
+    let cp1 = v1::NodeEntry {
+        name: "cp1".to_owned(),
+        enrolled: true,
+        connected: true,
+        last_seen_ms: NOON,
+        facts: Some(v1::NodeFacts {
+            control_plane: true,
+            kubelet_version: "v1.19.7".to_owned(),
+            kubeadm_version: "v1.20.2".to_owned(),
+            control_plane_version: "v1.20.2".to_owned(),
+            offered_versions: vec!["v1.19.7".to_owned(), "v1.20.2".to_owned()],
+            agent_version: "0.1.0".to_owned(),
+            agent_memory_bytes: 9_000_000,
+            errors: vec!["etcd on 127.0.0.1:2379 does not answer".to_owned()],
+            ..Default::default()
+        }),
+        cluster_node: Some(object("cp1", true)),
+    };
+    let w1 = v1::NodeEntry {
+        name: "w1".to_owned(),
+        cluster_node: Some(v1::ClusterNode {
+            unschedulable: true,
+            ..object("w1", false)
+        }),
+        ..Default::default()
+    };
+    let stranger = v1::NodeEntry {
+        name: "w9".to_owned(),
+        enrolled: true,
+        last_seen_ms: NOON,
+        ..Default::default()
+    };
+    v1::ListNodesResponse {
+        nodes: vec![cp1, w1, stranger],
+    }
+}
+
+#[test]
+fn nodes_show_their_versions_and_their_agents() {
+    assert_snapshot!(NodesView::from(nodes()).table(Paint::OFF));
+}
+
+#[test]
+fn nodes_are_json_with_null_for_what_nobody_reported() {
+    assert_snapshot!(render(&NodesView::from(nodes()), Format::Json, Paint::OFF).unwrap());
+}
+
+#[test]
+fn history_is_a_list_oldest_first() {
+    let event = |sequence, kind: &str, text: &str| v1::HistoryEvent {
+        sequence,
+        at_ms: NOON + sequence * 1_500,
+        kind: kind.to_owned(),
+        text: text.to_owned(),
+        ..Default::default()
+    };
+    let events = vec![
+        v1::HistoryEvent {
+            plan_id: "p-0123456789ab".to_owned(),
+            operator: "alice".to_owned(),
+            ..event(1, "plan-applied", "v1.19.7 to v1.20.2, 5 nodes")
+        },
+        v1::HistoryEvent {
+            plan_id: "p-0123456789ab".to_owned(),
+            node: "cp1".to_owned(),
+            fencing_token: 7,
+            ..event(2, "lease-granted", "12 steps")
+        },
+        event(3, "token-created", "for node w3"),
+    ];
+    let view = HistoryView::from(v1::HistoryResponse { events });
+    assert_snapshot!(view.table(Paint::OFF));
+    assert_snapshot!(render(&view, Format::Json, Paint::OFF).unwrap());
+}
+
+#[test]
+fn tokens_are_listed_without_secrets_and_a_new_one_stands_alone() {
+    let entry = |id: &str, subject: v1::Subject, name: &str, used| v1::TokenEntry {
+        id: id.to_owned(),
+        subject: subject.into(),
+        name: name.to_owned(),
+        expires_at_ms: NOON,
+        used,
+    };
+    let tokens = vec![
+        entry("0a1b2c3d", v1::Subject::Node, "cp1", true),
+        entry("4e5f6a7b", v1::Subject::Operator, "alice", false),
+    ];
+    let view = TokensView::from(v1::ListTokensResponse { tokens });
+    assert_snapshot!(view.table(Paint::OFF));
+    let created = v1::CreateTokenResponse {
+        token: "liftlock1.0a1b2c3d.secret.hash".to_owned(),
+        id: "0a1b2c3d".to_owned(),
+        expires_at_ms: NOON,
+    };
+    assert_eq!(
+        NewTokenView::from(created).table(Paint::OFF),
+        "liftlock1.0a1b2c3d.secret.hash\n"
+    );
+}

@@ -1,0 +1,73 @@
+//! What `plan` and `apply` are asked for: a version and a policy, from options or from a file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use liftlock_proto::plan::Policy;
+use liftlock_proto::v1::MakePlanRequest;
+use liftlock_proto::version::KubernetesVersion;
+
+use crate::cli::error::CliError;
+use crate::cli::plan_file;
+use crate::cli::time::parse_seconds;
+
+/// A version and a policy.
+#[derive(Debug, Args)]
+pub struct WantedArgs {
+    /// The version to reach, such as v1.20.2.
+    #[arg(value_name = "VERSION", required_unless_present = "file")]
+    version: Option<KubernetesVersion>,
+    /// Version and policy from a plan file (YAML or JSON, kind `UpgradePlan`) instead of options.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["version", "policy"])]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+/// What an operator decides beforehand.
+#[derive(Debug, Args)]
+#[group(id = "policy", multiple = true)]
+struct PolicyArgs {
+    /// Consent to what a gate would refuse: api-outage, drain-only-node. May be given several times.
+    #[arg(long, help_heading = "Policy", value_name = "NAME")]
+    accept: Vec<String>,
+    /// How long the drain of a node may take.
+    #[arg(long, help_heading = "Policy", value_name = "DURATION", default_value = "10m", value_parser = parse_seconds)]
+    drain_timeout: u32,
+    /// Delete pods that no controller would start again.
+    #[arg(long, help_heading = "Policy")]
+    delete_unmanaged_pods: bool,
+    /// Delete pods whose emptyDir volumes are lost with them.
+    #[arg(long, help_heading = "Policy")]
+    delete_empty_dir_data: bool,
+    /// Names of kubeadm preflight checks whose errors are ignored, such as `CoreDNSMigration`.
+    #[arg(long, help_heading = "Policy", value_name = "CHECK,…", value_delimiter = ',')]
+    ignore_preflight_errors: Vec<String>,
+}
+
+impl WantedArgs {
+    /// As the coordinator is asked.
+    pub fn request(&self) -> Result<MakePlanRequest, CliError> {
+        let (to_version, policy) = match (&self.file, self.version) {
+            (Some(path), _) => plan_file::read(path)?,
+            (None, Some(version)) => (version, self.policy.policy()),
+            (None, None) => return Err(CliError::Usage("give a VERSION or --file FILE".to_owned())),
+        };
+        Ok(MakePlanRequest {
+            to_version: to_version.to_string(),
+            policy: Some(policy.into()),
+        })
+    }
+}
+
+impl PolicyArgs {
+    fn policy(&self) -> Policy {
+        Policy {
+            drain_timeout_seconds: self.drain_timeout,
+            delete_unmanaged_pods: self.delete_unmanaged_pods,
+            delete_empty_dir_data: self.delete_empty_dir_data,
+            ignore_preflight_errors: self.ignore_preflight_errors.clone(),
+            accepted: self.accept.clone(),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! How far a roll-out can be put back as a whole.
+//!
+//! kubeadm supports no way back across a finished minor upgrade, and etcd's data is never downgraded. A node that
+//! fails can be put back as long as the API servers of the earlier version still understand what is stored.
+
+use liftlock_proto::name::NodeName;
+use liftlock_proto::plan::Plan;
+use liftlock_proto::step::Step;
+
+/// Where a roll-out stops being one that can be put back as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PointOfNoReturn {
+    /// Nowhere: only the patch release changes, so `kubeadm upgrade apply --force` leads back from everywhere.
+    Nowhere,
+    /// At one step of one node.
+    At {
+        /// The first control plane.
+        node: NodeName,
+        /// That step's name.
+        step: &'static str,
+        /// Why there is no way back from there.
+        cause: Cause,
+    },
+    /// Before the plan starts: an earlier roll-out raised the first control plane.
+    Behind,
+}
+
+/// Why there is no way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The target's etcd is of another minor version: once it ran, the earlier one refuses the data. Begins with
+    /// the step.
+    EtcdMinor,
+    /// API servers of another minor version store objects in their own way. Begins when the step has ended.
+    ApiMinor,
+}
+
+/// Where the plan's way back ends.
+pub fn point_of_no_return(plan: &Plan) -> PointOfNoReturn {
+    if plan.from_version.minor == plan.to_version.minor {
+        return PointOfNoReturn::Nowhere;
+    }
+    let cause = if changes_etcd_minor(plan) {
+        Cause::EtcdMinor
+    } else {
+        Cause::ApiMinor
+    };
+    let ends_at = |step: &&Step| match cause {
+        Cause::EtcdMinor => matches!(step, Step::KubeadmUpgradeApply { .. }),
+        Cause::ApiMinor => matches!(step, Step::VerifyControlPlane { .. }),
+    };
+    let first = plan.nodes.iter().find(|node| {
+        node.steps
+            .iter()
+            .any(|step| matches!(step, Step::KubeadmUpgradeApply { .. }))
+    });
+    first
+        .and_then(|node| Some((node, node.steps.iter().find(ends_at)?)))
+        .map_or(PointOfNoReturn::Behind, |(node, step)| PointOfNoReturn::At {
+            node: node.name.clone(),
+            step: step.name(),
+            cause,
+        })
+}
+
+/// Kubernetes minors whose kubeadm brought another minor of etcd than the one before (3.4, 3.5, 3.6): kubeadm's
+/// `SupportedEtcdVersion` in `cmd/kubeadm/app/constants/constants.go`.
+const ETCD_MINOR_CHANGES: [u16; 3] = [17, 22, 34];
+
+/// The last Kubernetes minor that [`ETCD_MINOR_CHANGES`] was read for; of later ones the worse is assumed.
+const LAST_KNOWN_MINOR: u16 = 36;
+
+/// Whether the plan brings another minor version of etcd, whose data the earlier one refuses.
+pub fn changes_etcd_minor(plan: &Plan) -> bool {
+    let (from, to) = (plan.from_version.minor, plan.to_version.minor);
+    from != to
+        && (to > LAST_KNOWN_MINOR
+            || ETCD_MINOR_CHANGES
+                .iter()
+                .any(|&change| from < change && change <= to))
+}
+
+#[cfg(test)]
+mod tests {
+    use liftlock_proto::plan::{PlannedNode, Policy, Role};
+    use liftlock_proto::version::KubernetesVersion;
+
+    use super::*;
+    use crate::core::sequence::{prepare, under_lease};
+
+    fn plan(from: &str, to: &str, roles: &[(&str, Role)]) -> Plan {
+        let to: KubernetesVersion = to.parse().unwrap();
+        let node = |(name, role): &(&str, Role)| PlannedNode {
+            name: name.parse().unwrap(),
+            role: *role,
+            prepare: prepare(*role, to),
+            steps: under_lease(*role, to, &Policy::default()),
+        };
+        Plan {
+            id: "p-0123456789ab".parse().unwrap(),
+            hash: "0123456789ab".to_owned(),
+            from_version: from.parse().unwrap(),
+            to_version: to,
+            nodes: roles.iter().map(node).collect(),
+            policy: Policy::default(),
+        }
+    }
+
+    const WHOLE: [(&str, Role); 3] = [
+        ("cp1", Role::FirstControlPlane),
+        ("cp2", Role::ControlPlane),
+        ("w1", Role::Worker),
+    ];
+
+    fn at(step: &'static str, cause: Cause) -> PointOfNoReturn {
+        PointOfNoReturn::At {
+            node: "cp1".parse().unwrap(),
+            step,
+            cause,
+        }
+    }
+
+    #[test]
+    fn a_patch_release_can_be_put_back_from_everywhere() {
+        assert_eq!(
+            point_of_no_return(&plan("v1.20.2", "v1.20.9", &WHOLE)),
+            PointOfNoReturn::Nowhere
+        );
+    }
+
+    #[test]
+    fn a_minor_is_final_once_the_first_control_plane_serves_it() {
+        let point = point_of_no_return(&plan("v1.19.7", "v1.20.2", &WHOLE));
+        assert_eq!(point, at("verify-control-plane", Cause::ApiMinor));
+    }
+
+    #[test]
+    fn a_minor_that_brings_another_etcd_is_final_from_the_first_apply_on() {
+        for (from, to) in [
+            ("v1.21.1", "v1.22.0"),
+            ("v1.33.4", "v1.34.1"),
+            ("v1.36.0", "v1.37.0"),
+        ] {
+            let point = point_of_no_return(&plan(from, to, &WHOLE));
+            assert_eq!(
+                point,
+                at("kubeadm-upgrade-apply", Cause::EtcdMinor),
+                "{from} to {to}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_plan_that_finishes_an_earlier_raise_starts_behind_the_point() {
+        let rest = [("cp2", Role::ControlPlane), ("w1", Role::Worker)];
+        assert_eq!(
+            point_of_no_return(&plan("v1.19.7", "v1.20.2", &rest)),
+            PointOfNoReturn::Behind
+        );
+    }
+}
