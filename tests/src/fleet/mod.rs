@@ -1,1 +1,3 @@
-//! Liftlock itself, as processes.
+//! Liftlock itself as processes: a coordinator, agents and the command line, on stand-in nodes.
+
+pub mod binaries;

@@ -151,7 +151,9 @@ fn install(call: &Call, packages: &[&str]) -> Result<u8> {
         out("The following packages will be upgraded:");
         out(format_args!("  {}", names(false).join(" ")));
     }
-    let left = dpkg.iter().count() - changed.len();
+    let lists = Repository::read_lists(&call.node)?;
+    let behind = |package: &&Package| lists.of(&package.name).next().is_some_and(|newest| newest != package.version);
+    let left = dpkg.iter().filter(behind).count().saturating_sub(changed.len());
     out(format_args!("{} upgraded, 0 newly installed, 0 to remove and {left} not upgraded.", changed.len()));
     if !names(true).is_empty() && !call.has(&["--allow-change-held-packages"]) {
         err("E: Held packages were changed and -y was used without --allow-change-held-packages.");

@@ -111,7 +111,8 @@ pub(super) fn node(call: &Call, own: Release) -> Result<u8> {
         return Ok(failed(&words));
     }
     let control_plane = call.node.manifest("kube-apiserver").exists();
-    let kubeconfig = if control_plane { "admin.conf" } else { "kubelet.conf" };
+    let admin = call.node.at("/etc/kubernetes/admin.conf").exists();
+    let kubeconfig = if admin { "admin.conf" } else { "kubelet.conf" };
     runtime()?.block_on(async {
         let api = Api::connect(call, &format!("/etc/kubernetes/{kubeconfig}")).await?;
         let upgrade = Upgrade { call, facts: call.node.facts()?, api };
@@ -198,12 +199,15 @@ impl Upgrade<'_> {
         } else {
             out("[preflight] Skipping prepull. Not a control plane node.");
             out("[upgrade] Skipping phase. Not a control plane node.");
-            if own.0.minor < 22 {
-                // Harmless, and on every worker: only the static pods' node may read kube-proxy's configuration.
+            if !self.facts.control_plane && own.0.minor < 22 {
+                // Harmless, and on every worker of that time: a kubelet may not read kube-proxy's configuration.
                 err(format_args!(
-                    "Warning: No kubeproxy.config.k8s.io/v1alpha1 config is loaded. Continuing without it: configmaps \
-                     \"kube-proxy\" is forbidden: User \"system:node:{}\" cannot get resource \"configmaps\"",
-                    self.facts.name
+                    "W0101 00:00:00.000000    {} configset.go:77] Warning: No kubeproxy.config.k8s.io/v1alpha1 config is \
+                     loaded. Continuing without it: configmaps \"kube-proxy\" is forbidden: User \"system:node:{name}\" \
+                     cannot get resource \"configmaps\" in API group \"\" in the namespace \"kube-system\": no relationship \
+                     found between node '{name}' and this object",
+                    std::process::id(),
+                    name = self.facts.name
                 ));
             }
         }
