@@ -1,0 +1,246 @@
+//! What a node keeps of itself before anything is changed:
+//! `/etc/kubernetes/tmp/liftlock-<plan>-<node>-<UTC time>/`, 0700.
+//!
+//! ```text
+//! etcd-snapshot.db     on control planes with a local etcd
+//! etcd-snapshot.json   its size and digests
+//! files/…              copies below their absolute paths
+//! configmaps/*.yaml    on control planes
+//! packages.json        installed versions and holds
+//! index.json           size and SHA-256 of everything, checksummed, written last
+//! closed               the node was put back: the next lease takes a new backup
+//! ```
+//!
+//! One folder serves one node in one plan, whatever number of leases that takes: a lease that resumes or retries
+//! finds the folder again and keeps it, because it alone shows the node as it was before the first change. Without
+//! a folder whose index reads, nothing on the node is changed ([`Backup::require`]).
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use liftlock_proto::name::{NodeName, PlanId};
+
+use crate::engine::context::Context;
+use crate::engine::step::StepFailure;
+use crate::host::{Host, HostError, HostResult};
+
+pub mod digest;
+pub mod index;
+pub mod packages;
+
+use digest::FileDigest;
+use index::{Entry, Index};
+
+/// The files of the kubelet that kubeadm or a package may change.
+pub const KUBELET_FILES: [&str; 4] = [
+    "/var/lib/kubelet/config.yaml",
+    "/var/lib/kubelet/instance-config.yaml",
+    "/var/lib/kubelet/kubeadm-flags.env",
+    "/etc/default/kubelet",
+];
+
+const CLOSED: &str = "closed";
+
+/// A backup folder, complete or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    path: Utf8PathBuf,
+}
+
+impl Folder {
+    /// The newest folder of this node in this plan that was not closed.
+    pub async fn newest(cx: &Context) -> HostResult<Option<Self>> {
+        let backups = cx.host.layout.backups();
+        for name in cx.host.files.list(&backups).await?.iter().rev() {
+            let folder = Self {
+                path: backups.join(name),
+            };
+            if is_name_of(&cx.plan, &cx.node, name)
+                && !cx.host.files.exists(&folder.path.join(CLOSED)).await?
+            {
+                return Ok(Some(folder));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The name of the folder to use: the newest open one, or a new one named after the present second.
+    pub async fn choose(cx: &Context) -> HostResult<String> {
+        Ok(match Self::newest(cx).await? {
+            Some(folder) => folder.name().to_owned(),
+            None => name_at(&cx.plan, &cx.node, cx.host.clock.unix_ms()),
+        })
+    }
+
+    /// The folder of a name that [`Folder::choose`] gave.
+    pub fn named(cx: &Context, name: &str) -> HostResult<Self> {
+        if is_name_of(&cx.plan, &cx.node, name) {
+            Ok(Self {
+                path: cx.host.layout.backups().join(name),
+            })
+        } else {
+            Err(HostError::Malformed {
+                what: format!("the name of the backup folder, \"{name}\""),
+                why: format!("it is not one of {} in plan {}", cx.node, cx.plan),
+            })
+        }
+    }
+
+    /// Makes it, 0700, where it is not there yet.
+    pub async fn create(&self, cx: &Context) -> HostResult<()> {
+        cx.host.files.create_dir(&cx.permit()?, &self.path, 0o700).await
+    }
+
+    /// Its last component.
+    pub fn name(&self) -> &str {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
+    /// Where the copy of a file lies whose path is absolute as on a real node.
+    pub fn copy_of(&self, path: &str) -> Utf8PathBuf {
+        self.path.join("files").join(path.trim_start_matches('/'))
+    }
+
+    /// Keeps the folder, but no later lease of this plan takes it for the state before its first change.
+    pub async fn close(&self, cx: &Context) -> HostResult<()> {
+        if cx.host.files.exists(&self.path).await? {
+            let closed = self.path.join(CLOSED);
+            cx.host.files.write(&cx.permit()?, &closed, b"", 0o600).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder whose index reads: the node as it was before its first change.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// Where it lies.
+    pub folder: Folder,
+    /// What is in it.
+    pub index: Index,
+}
+
+impl Backup {
+    /// The open backup of this node, or `None` where none was finished. One whose index is damaged is an error:
+    /// nobody may take a node that is changed already for the node as it was.
+    pub async fn find(cx: &Context) -> HostResult<Option<Self>> {
+        let Some(folder) = Folder::newest(cx).await? else {
+            return Ok(None);
+        };
+        let index = Index::read(&cx.host, &folder).await?;
+        Ok(index.map(|index| Self { folder, index }))
+    }
+
+    /// The open backup, without which no step may change anything.
+    pub async fn require(cx: &Context) -> Result<Self, StepFailure> {
+        Self::find(cx).await?.ok_or_else(|| {
+            StepFailure::Refused(format!(
+                "there is no finished backup of {} for plan {} in {}: nothing is changed without one; run the plan's \
+                 step back-up-node first",
+                cx.node,
+                cx.plan,
+                cx.host.layout.backups()
+            ))
+        })
+    }
+
+    /// Reads every file anew and compares it with the index.
+    pub async fn verify(&self, host: &Host) -> HostResult<()> {
+        for entry in &self.index.entries {
+            let path = self.folder.path.join(&entry.path);
+            let found = FileDigest::of_file(host, &path).await?;
+            if found.as_ref() != Some(&entry.digest) {
+                return Err(HostError::Malformed {
+                    what: format!("the backup {path}"),
+                    why: match found {
+                        None => "it is gone".to_owned(),
+                        Some(found) => format!(
+                            "it has {} bytes with SHA-256 {}, and had {} with {}",
+                            found.size, found.sha256, entry.digest.size, entry.digest.sha256
+                        ),
+                    },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The files in it whose path on the node starts with `below`: absolute path, entry.
+    pub fn files<'a>(&'a self, below: &'a str) -> impl Iterator<Item = (String, &'a Entry)> + 'a {
+        self.index.entries.iter().filter_map(move |entry| {
+            let path = format!("/{}", entry.path.strip_prefix("files").ok()?);
+            path.starts_with(below).then_some((path, entry))
+        })
+    }
+
+    /// Puts a file back where the node has another one or none; whether it did.
+    pub async fn put_back(&self, cx: &Context, path: &str, entry: &Entry) -> Result<bool, StepFailure> {
+        let target = cx.host.layout.at(path);
+        if FileDigest::of_file(&cx.host, &target).await?.as_ref() == Some(&entry.digest) {
+            return Ok(false);
+        }
+        let copy = self.folder.path.join(&entry.path);
+        if FileDigest::of_file(&cx.host, &copy).await?.as_ref() != Some(&entry.digest) {
+            return Err(StepFailure::Unproven(format!(
+                "{target} is not put back: its backup {copy} is not what the index says; put it back by hand"
+            )));
+        }
+        cx.host.files.restore_file(&cx.permit()?, &copy, &target).await?;
+        Ok(true)
+    }
+}
+
+/// `liftlock-p-0123456789ab-cp1-20261121T150007Z`
+fn name_at(plan: &PlanId, node: &NodeName, unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or_default();
+    format!("liftlock-{plan}-{node}-{}", time.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+fn is_name_of(plan: &PlanId, node: &NodeName, name: &str) -> bool {
+    let time = name
+        .strip_prefix(&format!("liftlock-{plan}-{node}-"))
+        .unwrap_or_default();
+    time.len() == 16
+        && time.bytes().enumerate().all(|(at, byte)| match at {
+            8 => byte == b'T',
+            15 => byte == b'Z',
+            _ => byte.is_ascii_digit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_named_after_plan_node_and_second_and_found_again_by_them() {
+        let plan: PlanId = "p-0123456789ab".parse().unwrap();
+        let node: NodeName = "cp1".parse().unwrap();
+        let name = name_at(&plan, &node, 1_795_273_207_999);
+        assert_eq!(name, "liftlock-p-0123456789ab-cp1-20261121T150007Z");
+        assert!(is_name_of(&plan, &node, &name));
+    }
+
+    #[test]
+    fn another_nodes_folder_is_not_this_nodes() {
+        let plan: PlanId = "p-0123456789ab".parse().unwrap();
+        let node: NodeName = "cp1".parse().unwrap();
+        for name in [
+            "liftlock-p-0123456789ab-cp1-b-20261121T150007Z",
+            "liftlock-p-0123456789ab-cp10-20261121T150007Z",
+            "liftlock-p-ba9876543210-cp1-20261121T150007Z",
+            "liftlock-p-0123456789ab-cp1-../../../../etc1",
+            "liftlock-p-0123456789ab-cp1-",
+            "kubeadm-backup-manifests-2026-11-21-15-00-07",
+        ] {
+            assert!(!is_name_of(&plan, &node, name), "{name}");
+        }
+    }
+}

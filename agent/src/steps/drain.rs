@@ -1,0 +1,289 @@
+//! Cordons the node and evicts its pods, all at once, with the node's own credentials.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream;
+
+use super::api::patiently;
+use crate::engine::context::{Context, TimeSpent};
+use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
+use crate::host::{Eviction, HostError, HostResult, NodeState, PodState};
+
+/// Evictions that are asked for side by side.
+const SIDE_BY_SIDE: usize = 32;
+
+/// A budget is asked again at the latest after this long, growing from the first to the second; sooner where a pod
+/// has gone meanwhile.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often the log is told what the drain still waits for.
+const SAY_EVERY: Duration = Duration::from_secs(15);
+
+/// So many names are enough for a message.
+const NAMES: usize = 10;
+
+pub(super) struct Drain {
+    pub(super) timeout: Duration,
+    pub(super) delete_unmanaged_pods: bool,
+    pub(super) delete_empty_dir_data: bool,
+    pub(super) allow_only_schedulable_node: bool,
+}
+
+/// What a drain does with a pod.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// A DaemonSet's pod would come back at once, a mirror pod is only a picture of a static one.
+    Left,
+    /// Asked to go.
+    Evicted,
+    /// Not without the operator's word, for this reason.
+    Refused(&'static str),
+}
+
+impl Drain {
+    /// The rules are those of `kubectl drain`: a finished pod has nothing left to lose, and one that is going anyway
+    /// needs nobody's word.
+    fn fate(&self, pod: &PodState) -> Fate {
+        if pod.mirror || pod.controller.as_deref() == Some("DaemonSet") {
+            Fate::Left
+        } else if pod.finished || pod.terminating {
+            Fate::Evicted
+        } else if pod.controller.is_none() && !self.delete_unmanaged_pods {
+            Fate::Refused("no controller would start it again (allow with --delete-unmanaged-pods)")
+        } else if pod.empty_dir && !self.delete_empty_dir_data {
+            Fate::Refused("the data in its emptyDir would be lost (allow with --delete-empty-dir-data)")
+        } else {
+            Fate::Evicted
+        }
+    }
+
+    /// The pods to evict, or why none is.
+    fn select(&self, cx: &Context, pods: Vec<PodState>) -> Result<Vec<PodState>, StepFailure> {
+        let mut evicted = Vec::new();
+        let mut refused = Vec::new();
+        for pod in pods {
+            match self.fate(&pod) {
+                Fate::Left => {}
+                Fate::Evicted => evicted.push(pod),
+                Fate::Refused(why) => refused.push(format!("{}: {why}", name(&pod))),
+            }
+        }
+        if refused.is_empty() {
+            return Ok(evicted);
+        }
+        Err(StepFailure::Refused(format!(
+            "{} is not drained, and no pod was evicted, because of {}; move these pods or apply the plan with that \
+             policy",
+            cx.node,
+            some_of(&refused)
+        )))
+    }
+
+    /// Where no other node takes pods, a drain is an outage of everything that runs here.
+    fn require_another_node(&self, cx: &Context, nodes: &[NodeState]) -> Result<(), StepFailure> {
+        let takes_pods = |node: &NodeState| {
+            node.name != cx.node.as_str() && node.ready && !node.unschedulable && !node.tainted
+        };
+        if self.allow_only_schedulable_node || nodes.iter().any(takes_pods) {
+            return Ok(());
+        }
+        Err(StepFailure::Refused(format!(
+            "no other node is ready, schedulable and without taints, so the pods of {} would have nowhere to go: \
+             consent with `--accept drain-only-node`, or make another node ready first",
+            cx.node
+        )))
+    }
+
+    async fn evict_all(&self, cx: &Context) -> Result<(), StepFailure> {
+        let clock = &cx.host.clock;
+        let mut wait = Waiting::new(clock.monotonic(), self.timeout);
+        loop {
+            let mut present = self.select(cx, pods(cx).await?)?;
+            if present.is_empty() {
+                return Ok(());
+            }
+            let uids: Vec<String> = present.iter().map(|pod| pod.uid.clone()).collect();
+            present.retain(|pod| !pod.terminating);
+            let blocked = evict(cx, present).await?;
+            let now = clock.monotonic();
+            if now >= wait.deadline {
+                return Err(self.timed_out(cx, &uids, &blocked).await);
+            }
+            wait.say(cx, now, uids.len(), &blocked);
+            let pause = if blocked.is_empty() {
+                wait.remaining(now)
+            } else {
+                wait.pause(now)
+            };
+            cx.host.kube.wait_for_pods_gone(&uids, pause).await?;
+        }
+    }
+
+    async fn timed_out(&self, cx: &Context, uids: &[String], blocked: &[Blocked]) -> StepFailure {
+        let left = cx.host.kube.pods().await.unwrap_or_default();
+        let terminating = left
+            .iter()
+            .filter(|pod| {
+                uids.contains(&pod.uid) && !blocked.iter().any(|blocked| blocked.pod.uid == pod.uid)
+            })
+            .map(|pod| format!("{} is still ending", name(pod)));
+        let seen: Vec<String> = blocked
+            .iter()
+            .map(Blocked::to_string)
+            .chain(terminating)
+            .collect();
+        let what = format!(
+            "the pods of {} to go (the node stays cordoned; mend what blocks them and retry it)",
+            cx.node
+        );
+        HostError::Timeout {
+            what,
+            limit: self.timeout,
+            seen: some_of(&seen),
+        }
+        .into()
+    }
+}
+
+/// A pod that may not go yet, and why.
+struct Blocked {
+    pod: PodState,
+    why: String,
+}
+
+impl std::fmt::Display for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", name(&self.pod), self.why)
+    }
+}
+
+/// Asks for the eviction of each pod; those that were refused for now.
+async fn evict(cx: &Context, pods: Vec<PodState>) -> Result<Vec<Blocked>, StepFailure> {
+    let mut answers = stream::iter(pods)
+        .map(|pod| async move {
+            let permit = cx.permit()?;
+            match cx.host.kube.evict(&permit, &pod).await {
+                Ok(Eviction::Accepted) => Ok(None),
+                Ok(Eviction::Blocked { message }) => Ok(Some(Blocked { pod, why: message })),
+                // The API server may be restarting on another control plane: the time-out bounds this too.
+                Err(error @ HostError::Api { transient: true, .. }) => Ok(Some(Blocked {
+                    pod,
+                    why: error.to_string(),
+                })),
+                Err(error) => Err(StepFailure::from(error)),
+            }
+        })
+        .buffer_unordered(SIDE_BY_SIDE);
+    let mut blocked = Vec::new();
+    while let Some(answer) = answers.next().await {
+        blocked.extend(answer?);
+    }
+    blocked.sort_by(|a, b| name(&a.pod).cmp(&name(&b.pod)));
+    Ok(blocked)
+}
+
+/// When the drain ends, when it asks again, and when it says what it waits for.
+struct Waiting {
+    deadline: Duration,
+    next_pause: Duration,
+    said: Option<(Duration, Vec<String>)>,
+}
+
+impl Waiting {
+    fn new(now: Duration, timeout: Duration) -> Self {
+        Self {
+            deadline: now + timeout,
+            next_pause: FIRST_PAUSE,
+            said: None,
+        }
+    }
+
+    fn remaining(&self, now: Duration) -> Duration {
+        self.deadline.saturating_sub(now)
+    }
+
+    fn pause(&mut self, now: Duration) -> Duration {
+        let pause = self.next_pause.min(self.remaining(now));
+        self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
+    /// One line where something new blocks, and now and then.
+    fn say(&mut self, cx: &Context, now: Duration, left: usize, blocked: &[Blocked]) {
+        let what: Vec<String> = blocked.iter().map(Blocked::to_string).collect();
+        if let Some((at, said)) = &self.said
+            && now < *at + SAY_EVERY
+            && what.iter().all(|what| said.contains(what))
+        {
+            return;
+        }
+        let line = if what.is_empty() {
+            format!("waiting for {left} pods to end")
+        } else {
+            format!(
+                "waiting for {left} pods; not allowed to go yet: {}",
+                some_of(&what)
+            )
+        };
+        cx.reporter.line(cx.step, &line);
+        self.said = Some((now, what));
+    }
+}
+
+/// The pods bound to this node.
+async fn pods(cx: &Context) -> HostResult<Vec<PodState>> {
+    patiently(cx, || cx.host.kube.pods()).await
+}
+
+fn name(pod: &PodState) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+fn some_of(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES).map(String::as_str).collect();
+    match names.len().saturating_sub(NAMES) {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more", shown.join("; ")),
+    }
+}
+
+#[async_trait]
+impl StepRunner for Drain {
+    async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        let node = patiently(cx, || cx.host.kube.node()).await?;
+        if !node.unschedulable {
+            return Ok(Observed::Absent);
+        }
+        let pods = pods(cx).await?;
+        let empty = pods.iter().all(|pod| self.fate(pod) == Fate::Left);
+        Ok(if empty { Observed::Done } else { Observed::Partial })
+    }
+
+    async fn capture(&self, _: &Context) -> Result<PreState, StepFailure> {
+        // The Node's annotation says whose its cordon is.
+        Ok(PreState::Null)
+    }
+
+    async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
+        self.require_another_node(cx, &patiently(cx, || cx.host.kube.nodes()).await?)?;
+        self.select(cx, pods(cx).await?)?;
+        if !patiently(cx, || cx.host.kube.node()).await?.unschedulable {
+            patiently(cx, || async {
+                cx.host.kube.cordon(&cx.permit()?, &cx.plan).await
+            })
+            .await?;
+        }
+        cx.timed(TimeSpent::Wait, self.evict_all(cx)).await
+    }
+
+    /// The pods that went stay where they are now.
+    async fn undo(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
+        if patiently(cx, || cx.host.kube.node()).await?.cordoned_by.is_some() {
+            patiently(cx, || async { cx.host.kube.uncordon(&cx.permit()?).await }).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! A snapshot of etcd, proven while it streams in and again from the disk.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::static_pods;
+use crate::backup::Folder;
+use crate::backup::digest::{FileDigest, SnapshotProof, SnapshotWriter};
+use crate::engine::context::{Context, TimeSpent};
+use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
+use crate::host::{HostError, HostResult};
+
+const DATABASE: &str = "etcd-snapshot.db";
+const FACTS: &str = "etcd-snapshot.json";
+
+pub(super) struct EtcdSnapshot;
+
+/// Chosen before the run, so that a step that resumes goes on in the same folder.
+#[derive(Serialize, Deserialize)]
+struct Chosen {
+    folder: String,
+}
+
+impl EtcdSnapshot {
+    /// The proof of the snapshot that lies on the disk: `None` where none lies there.
+    async fn on_disk(cx: &Context, folder: &Folder) -> HostResult<Option<Result<FileDigest, String>>> {
+        let mut proof = SnapshotProof::default();
+        let there = cx
+            .host
+            .files
+            .stream(&folder.path().join(DATABASE), &mut proof)
+            .await?;
+        Ok(there.then(|| proof.finish()))
+    }
+}
+
+/// What is known of a folder's snapshot; `None` where there is none.
+pub(super) async fn facts(cx: &Context, folder: &Folder) -> HostResult<Option<FileDigest>> {
+    let path = folder.path().join(FACTS);
+    let Some(json) = cx.host.files.read(&path).await? else {
+        return Ok(None);
+    };
+    let malformed = |source: serde_json::Error| HostError::Malformed {
+        what: format!("the backup {path}"),
+        why: source.to_string(),
+    };
+    serde_json::from_slice(&json).map(Some).map_err(malformed)
+}
+
+#[async_trait]
+impl StepRunner for EtcdSnapshot {
+    async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        let Some(folder) = Folder::newest(cx).await? else {
+            // An external etcd is not this node's to back up, and kubeadm does not touch it.
+            let local = static_pods::etcd_is_local(cx, None).await?;
+            return Ok(if local { Observed::Absent } else { Observed::Done });
+        };
+        cx.timed(TimeSpent::Snapshot, async {
+            let Some(proof) = Self::on_disk(cx, &folder).await? else {
+                return Ok(Observed::Absent);
+            };
+            let proven =
+                proof.ok().is_some_and(|proof| proof.size > 0) && facts(cx, &folder).await?.is_some();
+            Ok(if proven { Observed::Done } else { Observed::Partial })
+        })
+        .await
+    }
+
+    async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
+        Ok(serde_json::to_value(Chosen {
+            folder: Folder::choose(cx).await?,
+        })?)
+    }
+
+    async fn run(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
+        let Chosen { folder } = serde_json::from_value(pre.clone())?;
+        let folder = Folder::named(cx, &folder)?;
+        folder.create(cx).await?;
+        cx.timed(TimeSpent::Snapshot, async {
+            let file = cx
+                .host
+                .files
+                .create(&cx.permit()?, &folder.path().join(DATABASE))
+                .await?;
+            let mut writer = SnapshotWriter::new(file);
+            cx.host.etcd.snapshot(&mut writer).await?;
+            let digest = writer.finish().await?;
+            let json = serde_json::to_vec_pretty(&digest)?;
+            cx.host
+                .files
+                .write(&cx.permit()?, &folder.path().join(FACTS), &json, 0o600)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The snapshot stays. What comes after the undo is another upgrade, with a snapshot of its own.
+    async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
+        let Chosen { folder } = serde_json::from_value(pre.clone())?;
+        Ok(Folder::named(cx, &folder)?.close(cx).await?)
+    }
+}

@@ -1,0 +1,67 @@
+//! The packages of kubelet and kubectl.
+
+use async_trait::async_trait;
+use liftlock_proto::version::KubernetesVersion;
+
+use super::api::patiently;
+use super::kubelet;
+use super::package_versions::{self, Packages};
+use crate::backup::Backup;
+use crate::backup::packages::PackageState;
+use crate::engine::context::{Context, TimeSpent};
+use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
+use crate::host::NodeCondition;
+
+const KUBELET: Packages = Packages {
+    names: &["kubelet", "kubectl"],
+    program: "kubelet",
+};
+
+pub(super) struct InstallKubelet {
+    pub(super) version: KubernetesVersion,
+}
+
+#[async_trait]
+impl StepRunner for InstallKubelet {
+    async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        KUBELET.observe(cx, self.version).await
+    }
+
+    async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
+        KUBELET.capture(cx).await
+    }
+
+    async fn run(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
+        KUBELET.install(cx, self.version, pre).await
+    }
+
+    /// The earlier kubelet runs again before the node takes pods: its packages and the files that it was proven with
+    /// are put back, it is restarted, and its Node becomes Ready. This also undoes restart-kubelet, which is
+    /// undone before, when the earlier kubelet is not there yet.
+    async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
+        let Some(backup) = Backup::find(cx).await? else {
+            return Ok(());
+        };
+        let before: PackageState = serde_json::from_value(pre.clone())?;
+        let changed = KUBELET.put_back(cx, pre).await?;
+        let changed = kubelet::put_back_files(cx, &backup).await? || changed;
+        let Some(earlier) = before
+            .installed
+            .get("kubelet")
+            .and_then(|version| package_versions::kubernetes_version(version))
+        else {
+            return Ok(());
+        };
+        if changed || patiently(cx, || cx.host.kube.node()).await?.kubelet_version != earlier.to_string() {
+            kubelet::restart(cx).await?;
+        }
+        let ready = cx.host.kube.wait_for_node(
+            NodeCondition {
+                kubelet_version: earlier,
+            },
+            kubelet::READY_WITHIN,
+        );
+        cx.timed(TimeSpent::Wait, ready).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! Running kubeadm.
+
+use std::time::Duration;
+
+use liftlock_proto::argv::Argv;
+
+use crate::engine::context::{Context, TimeSpent};
+use crate::engine::step::StepFailure;
+use crate::host::{HostResult, Limits};
+
+/// kubeadm says nothing while it waits up to five minutes for a static pod to change (`UpgradeManifestTimeout`), so
+/// the limit on silence is longer; it waits for ever for a CoreDNS that does not become ready, so there is one.
+const LIMITS: Limits = Limits {
+    time: Duration::from_secs(30 * 60),
+    silence: Duration::from_secs(6 * 60),
+};
+
+/// What etcd may write while kubeadm copies it, and the manifests.
+const MARGIN: u64 = 64 << 20;
+
+/// A kubeadm command and the unit that it runs as: one unit for each command, so that a restarted agent knows what
+/// it finds running.
+pub(super) struct Command {
+    /// The last part of the unit's name.
+    pub(super) unit: &'static str,
+    /// `kubeadm upgrade …`
+    pub(super) argv: Argv,
+}
+
+impl Command {
+    /// Whether an agent that is gone has started it and nobody has taken its result yet.
+    pub(super) async fn is_there(&self, cx: &Context) -> HostResult<bool> {
+        let state = cx
+            .host
+            .commands
+            .unit_state(&format!("{}.service", cx.unit(self.unit)))
+            .await?;
+        Ok(state.active != "inactive")
+    }
+
+    /// Runs it, or joins it where it runs already.
+    pub(super) async fn run(&self, cx: &Context) -> Result<(), StepFailure> {
+        let (permit, unit) = (cx.permit()?, cx.unit(self.unit));
+        let child = cx.host.commands.run(&permit, &unit, &self.argv, LIMITS, cx);
+        Ok(cx.timed(TimeSpent::Child, child).await?)
+    }
+}
+
+/// Refuses to run kubeadm where its copy of etcd's data would not fit. It makes one in every run and removes none.
+pub(super) async fn require_space(cx: &Context) -> Result<(), StepFailure> {
+    let files = &cx.host.files;
+    let backups = cx.host.layout.backups();
+    let need = files.size_of_tree(&cx.host.layout.at("/var/lib/etcd")).await? + MARGIN;
+    let free = files.space(&backups).await?.free;
+    if free >= need {
+        return Ok(());
+    }
+    let mut left = Vec::new();
+    let mut held = 0;
+    for name in files.list(&backups).await? {
+        if name.starts_with("kubeadm-backup-etcd-") {
+            held += files.size_of_tree(&backups.join(&name)).await?;
+            left.push(name);
+        }
+    }
+    Err(StepFailure::Refused(format!(
+        "kubeadm copies etcd's data to {backups} in every run, which needs {} MiB, and {} MiB are free; {} earlier \
+         copies hold {} MiB there ({}): remove those that you do not need, then retry the node",
+        mebibytes(need),
+        mebibytes(free),
+        left.len(),
+        mebibytes(held),
+        left.join(", ")
+    )))
+}
+
+/// In whole MiB, rounded up.
+pub(super) fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}

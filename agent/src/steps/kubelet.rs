@@ -1,0 +1,60 @@
+//! The kubelet's files and its service.
+
+use liftlock_proto::argv;
+use std::time::Duration;
+
+use crate::backup::{Backup, KUBELET_FILES};
+use crate::engine::context::{Context, TimeSpent};
+use crate::engine::step::StepFailure;
+use crate::host::{HostResult, Limits, UnitState};
+
+const LIMITS: Limits = Limits {
+    time: Duration::from_secs(120),
+    silence: Duration::from_secs(120),
+};
+
+/// How long a kubelet may take until its Node is Ready and names its version.
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(300);
+
+/// What systemd says of the kubelet.
+pub(super) async fn state(cx: &Context) -> HostResult<UnitState> {
+    cx.host.commands.unit_state("kubelet.service").await
+}
+
+/// Makes systemd read the units that a package may have changed, and restarts the kubelet. Its pods run on.
+pub(super) async fn restart(cx: &Context) -> Result<(), StepFailure> {
+    for (unit, argv) in [
+        ("daemon-reload", argv::systemctl_daemon_reload()),
+        ("restart-kubelet", argv::systemctl_restart_kubelet()),
+    ] {
+        let (permit, unit) = (cx.permit()?, cx.unit(unit));
+        let child = cx.host.commands.run(&permit, &unit, &argv, LIMITS, cx);
+        cx.timed(TimeSpent::Child, child).await?;
+    }
+    let state = state(cx).await?;
+    if state.active == "active" && state.main_pid != 0 {
+        return Ok(());
+    }
+    Err(StepFailure::Unproven(format!(
+        "kubelet.service is {} after its restart: `journalctl -u kubelet.service` on {} says why",
+        state.active, cx.node
+    )))
+}
+
+/// Puts the kubelet's files back as they were; whether any had changed.
+pub(super) async fn put_back_files(cx: &Context, backup: &Backup) -> Result<bool, StepFailure> {
+    let mut changed = false;
+    for path in KUBELET_FILES {
+        match backup.files(path).find(|(found, _)| found == path) {
+            Some((_, entry)) => changed |= backup.put_back(cx, path, entry).await?,
+            None => {
+                let path = cx.host.layout.at(path);
+                if cx.host.files.exists(&path).await? {
+                    cx.host.files.remove_file(&cx.permit()?, &path).await?;
+                    changed = true;
+                }
+            }
+        }
+    }
+    Ok(changed)
+}

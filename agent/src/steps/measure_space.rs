@@ -1,0 +1,123 @@
+//! Refuses a node whose disks are too full, before anything begins.
+
+use async_trait::async_trait;
+use camino::Utf8PathBuf;
+use liftlock_proto::plan::Role;
+
+use super::kubeadm::mebibytes;
+use crate::engine::context::PrepareContext;
+use crate::engine::step::{Preparation, StepFailure};
+use crate::host::HostResult;
+
+const MIB: u64 = 1 << 20;
+
+/// kubeadm copies etcd's data in every run and removes nothing; our snapshot is a third copy beside two attempts.
+const COPIES_OF_ETCD: u64 = 3;
+/// Manifests, certificates, ConfigMaps.
+const BACKUP: u64 = 32 * MIB;
+/// etcd makes its next write-ahead log file, 64 MB, before it needs it.
+const ETCD_GROWTH: u64 = 256 * MIB;
+/// The three packages, compressed: about 60 MiB.
+const DOWNLOADS: u64 = 256 * MIB;
+/// dpkg unpacks beside the old files: kubelet, kubeadm and kubectl have about 230 MiB.
+const UNPACKING: u64 = 384 * MIB;
+/// Journal and logs of children.
+const STATE: u64 = 32 * MIB;
+
+pub(super) struct MeasureSpace {
+    pub(super) role: Role,
+}
+
+/// Room that something needs.
+struct Need {
+    path: Utf8PathBuf,
+    bytes: u64,
+}
+
+impl MeasureSpace {
+    async fn needs(&self, cx: &PrepareContext) -> HostResult<Vec<Need>> {
+        let layout = &cx.host.layout;
+        let mut needs = vec![
+            Need {
+                path: layout.at("/var/cache/apt/archives"),
+                bytes: DOWNLOADS,
+            },
+            Need {
+                path: layout.at("/usr/bin"),
+                bytes: UNPACKING,
+            },
+            Need {
+                path: layout.state_dir.clone(),
+                bytes: STATE,
+            },
+        ];
+        let mut backups = BACKUP;
+        let etcd = layout.at("/var/lib/etcd");
+        if self.role.is_control_plane() && cx.host.files.exists(&etcd).await? {
+            backups += COPIES_OF_ETCD * cx.host.files.size_of_tree(&etcd).await?;
+            needs.push(Need {
+                path: etcd,
+                bytes: ETCD_GROWTH,
+            });
+        }
+        needs.push(Need {
+            path: layout.backups(),
+            bytes: backups,
+        });
+        Ok(needs)
+    }
+
+    /// Needs on one file system add up.
+    async fn too_full(&self, cx: &PrepareContext) -> HostResult<Vec<String>> {
+        let needs = self.needs(cx).await?;
+        let mut systems: Vec<(u64, u64, Vec<Need>)> = Vec::new();
+        for need in needs {
+            let space = cx.host.files.space(&need.path).await?;
+            match systems.iter_mut().find(|(device, ..)| *device == space.device) {
+                Some((_, _, needs)) => needs.push(need),
+                None => systems.push((space.device, space.free, vec![need])),
+            }
+        }
+        let mut findings = Vec::new();
+        for (_, free, needs) in systems {
+            let total: u64 = needs.iter().map(|need| need.bytes).sum();
+            if total > free {
+                let parts: Vec<String> = needs
+                    .iter()
+                    .map(|need| format!("{} MiB for {}", mebibytes(need.bytes), need.path))
+                    .collect();
+                findings.push(format!(
+                    "{} MiB are needed on one file system ({}), and {} MiB are free",
+                    mebibytes(total),
+                    parts.join(", "),
+                    free / MIB
+                ));
+            }
+        }
+        Ok(findings)
+    }
+}
+
+#[async_trait]
+impl Preparation for MeasureSpace {
+    async fn run(&self, cx: &PrepareContext) -> Result<(), StepFailure> {
+        let findings = self.too_full(cx).await?;
+        if !findings.is_empty() {
+            return Err(StepFailure::Refused(format!(
+                "{} has too little room: {}; free some and apply the plan again",
+                cx.node,
+                findings.join("; ")
+            )));
+        }
+        if self.role.is_control_plane() {
+            let (backups, manifests) = (cx.host.layout.backups(), cx.host.layout.manifests());
+            if cx.host.files.space(&backups).await?.device != cx.host.files.space(&manifests).await?.device {
+                return Err(StepFailure::Refused(format!(
+                    "{backups} and {manifests} are on different file systems, between which kubeadm cannot rename \
+                     manifests (EXDEV, kubernetes/kubeadm issue 3023): put both on one and apply the plan again"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Exact package versions and their holds.
+
+use liftlock_proto::version::KubernetesVersion;
+
+use crate::backup::Backup;
+use crate::backup::packages::PackageState;
+use crate::engine::context::{Context, TimeSpent};
+use crate::engine::step::{Observed, PreState, StepFailure};
+
+/// The Kubernetes version in a package's version: `v1.19.7` of `1.19.7-00`, `1.31.2-1.1` or `0:1.31.2-1.1`.
+pub(super) fn kubernetes_version(package_version: &str) -> Option<KubernetesVersion> {
+    let upstream = package_version
+        .split_once(':')
+        .map_or(package_version, |(_, rest)| rest);
+    upstream.split('-').next()?.parse().ok()
+}
+
+/// Packages that are raised together, and the program whose word on its version counts.
+pub(super) struct Packages {
+    /// Names.
+    pub(super) names: &'static [&'static str],
+    /// In one of them.
+    pub(super) program: &'static str,
+}
+
+impl Packages {
+    /// Done where all are installed at the version, the program reports it, and what was held is held.
+    pub(super) async fn observe(
+        &self,
+        cx: &Context,
+        version: KubernetesVersion,
+    ) -> Result<Observed, StepFailure> {
+        let now = PackageState::now(&cx.host).await?;
+        let before = self.before(cx).await?;
+        let names = self.present(&before);
+        let at_version = |name: &&str| {
+            now.installed
+                .get(*name)
+                .and_then(|found| kubernetes_version(found))
+                == Some(version)
+        };
+        if !names.iter().all(at_version) {
+            let untouched = names
+                .iter()
+                .all(|name| now.installed.get(*name) == before.installed.get(*name));
+            return Ok(if untouched {
+                Observed::Absent
+            } else {
+                Observed::Partial
+            });
+        }
+        let held = before.held_of(&names) == now.held_of(&names);
+        // A program that does not run is as good as a package that is not whole.
+        let reported = cx.host.packages.binary_version(self.program).await;
+        let whole = held && reported.is_ok_and(|reported| reported == version);
+        Ok(if whole { Observed::Done } else { Observed::Partial })
+    }
+
+    /// Versions and holds as they were.
+    pub(super) async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
+        Ok(serde_json::to_value(self.before(cx).await?)?)
+    }
+
+    /// Mends what an interrupted installation left, installs the version, and holds again what was held.
+    pub(super) async fn install(
+        &self,
+        cx: &Context,
+        version: KubernetesVersion,
+        pre: &PreState,
+    ) -> Result<(), StepFailure> {
+        Backup::require(cx).await?;
+        let before: PackageState = serde_json::from_value(pre.clone())?;
+        let (names, packages) = (self.present(&before), &cx.host.packages);
+        let held = before.held_of(&names);
+        cx.timed(TimeSpent::Child, async {
+            packages.repair(&cx.permit()?, cx).await?;
+            packages.install(&cx.permit()?, &names, version, &held, cx).await
+        })
+        .await?;
+        if self.observe(cx, version).await? == Observed::Done {
+            return Ok(());
+        }
+        let now = PackageState::now(&cx.host).await?;
+        Err(StepFailure::Unproven(format!(
+            "{} should be at {version} after the installation, and installed are {:?}, held {:?}: `dpkg --audit` and \
+             `apt-cache policy {}` on {} tell more",
+            names.join(" and "),
+            now.installed_of(&names),
+            now.held,
+            names.join(" "),
+            cx.node
+        )))
+    }
+
+    /// Puts versions and holds back; whether anything had changed.
+    pub(super) async fn put_back(&self, cx: &Context, pre: &PreState) -> Result<bool, StepFailure> {
+        let before: PackageState = serde_json::from_value(pre.clone())?;
+        put_back(cx, &before, self.names).await
+    }
+
+    /// The state before the plan's first change. While there is no backup nothing was changed, so it is the present
+    /// one.
+    async fn before(&self, cx: &Context) -> Result<PackageState, StepFailure> {
+        Ok(match Backup::find(cx).await? {
+            Some(backup) => PackageState::before(cx, &backup).await?,
+            None => PackageState::now(&cx.host).await?,
+        })
+    }
+
+    /// Those of the packages that the node had: one that it did without is not brought in.
+    fn present(&self, before: &PackageState) -> Vec<&'static str> {
+        self.names
+            .iter()
+            .copied()
+            .filter(|name| before.installed.contains_key(*name))
+            .collect()
+    }
+}
+
+/// Puts packages back to what they were; whether anything had changed.
+pub(super) async fn put_back(
+    cx: &Context,
+    before: &PackageState,
+    names: &[&str],
+) -> Result<bool, StepFailure> {
+    let now = PackageState::now(&cx.host).await?;
+    let (installed, held) = (before.installed_of(names), before.held_of(names));
+    if now.installed_of(names) == installed && now.held_of(names) == held {
+        return Ok(false);
+    }
+    let packages = &cx.host.packages;
+    cx.timed(TimeSpent::Child, async {
+        packages.repair(&cx.permit()?, cx).await?;
+        packages.reinstall(&cx.permit()?, &installed, &held, cx).await
+    })
+    .await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packages_version_holds_the_kubernetes_version() {
+        let version = Some(KubernetesVersion::new(1, 31, 2));
+        for text in ["1.31.2-1.1", "1.31.2-00", "0:1.31.2-1.1", "1.31.2"] {
+            assert_eq!(kubernetes_version(text), version, "{text}");
+        }
+        assert_eq!(
+            kubernetes_version("1.31.20-1.1"),
+            Some(KubernetesVersion::new(1, 31, 20))
+        );
+        assert_eq!(kubernetes_version("1.31.2~rc1-1"), None);
+    }
+}

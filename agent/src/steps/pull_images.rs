@@ -1,0 +1,97 @@
+//! Pulls the target's images through the container runtime, so that kubeadm and the kubelet find them.
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream;
+use liftlock_proto::plan::Role;
+use liftlock_proto::version::KubernetesVersion;
+
+use crate::engine::context::PrepareContext;
+use crate::engine::step::{Preparation, StepFailure};
+use crate::host::HostResult;
+
+/// What runs on every node; the others are static pods of control planes.
+const ON_WORKERS: [&str; 3] = ["kube-proxy", "pause", "coredns"];
+
+/// A registry and a disk are busy with this many.
+const SIDE_BY_SIDE: usize = 3;
+
+pub(super) struct PullImages {
+    pub(super) version: KubernetesVersion,
+    pub(super) role: Role,
+}
+
+impl PullImages {
+    fn wanted(&self, image: &str) -> bool {
+        self.role.is_control_plane() || ON_WORKERS.contains(&base_name(image))
+    }
+}
+
+/// `kube-proxy` of `registry:5000/k8s/kube-proxy:v1.20.2`
+fn base_name(image: &str) -> &str {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split([':', '@']).next().unwrap_or(last)
+}
+
+async fn pull(cx: &PrepareContext, image: &str) -> HostResult<()> {
+    if !cx.host.runtime.has_image(image).await? {
+        cx.reporter.line(cx.step, &format!("pulling {image}"));
+        cx.host.runtime.pull(image).await?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Preparation for PullImages {
+    async fn run(&self, cx: &PrepareContext) -> Result<(), StepFailure> {
+        let mut images = cx.host.packages.images_of(self.version).await?;
+        images.retain(|image| self.wanted(image));
+        let mut failures: Vec<String> = stream::iter(images)
+            .map(|image| async move {
+                pull(cx, &image)
+                    .await
+                    .err()
+                    .map(|error| format!("{image}: {error}"))
+            })
+            .buffer_unordered(SIDE_BY_SIDE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        if failures.is_empty() {
+            return Ok(());
+        }
+        failures.sort();
+        Err(StepFailure::Unproven(format!(
+            "{} images of {} could not be pulled to {}, so the upgrade would fail later: {}; make the registry \
+             reachable or import them, then apply the plan again",
+            failures.len(),
+            self.version,
+            cx.node,
+            failures.join("; ")
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_needs_no_static_pods_images() {
+        let worker = PullImages {
+            version: KubernetesVersion::new(1, 20, 2),
+            role: Role::Worker,
+        };
+        let images = include_str!("../../../tests/fixtures/real/kubeadm/images-list-target/stdout");
+        let wanted: Vec<&str> = images.lines().filter(|image| worker.wanted(image)).collect();
+        assert_eq!(
+            wanted,
+            [
+                "k8s.gcr.io/kube-proxy:v1.20.2",
+                "k8s.gcr.io/pause:3.2",
+                "k8s.gcr.io/coredns:1.7.0"
+            ]
+        );
+        assert!(worker.wanted("registry:5000/coredns/coredns@sha256:abc"));
+    }
+}

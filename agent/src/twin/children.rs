@@ -1,0 +1,372 @@
+//! Children: what they do step by step, under transient units that outlive the agent.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use camino::{Utf8Path, Utf8PathBuf};
+use liftlock_proto::argv::Argv;
+use liftlock_proto::version::KubernetesVersion;
+
+use super::fault::Fault;
+use super::kubeadm;
+use super::machine::{MANIFESTS, Unit};
+use super::node::NodeTwin;
+use super::world::World;
+use crate::engine::lease::Permit;
+use crate::host::{Commands, HostError, HostResult, Limits, Lines, UnitState};
+
+/// How long kubeadm waits for a static pod.
+const STATIC_POD_LIMIT: Duration = Duration::from_secs(300);
+
+/// One thing that a child does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Op {
+    Say(String),
+    Elapse(Duration),
+    MakeFolder(Utf8PathBuf),
+    WriteFile(Utf8PathBuf, String),
+    CopyTree(Utf8PathBuf, Utf8PathBuf),
+    /// kubeadm moves it back if it fails later.
+    MoveManifest(Utf8PathBuf, Utf8PathBuf),
+    /// A component and the image that its container must have.
+    AwaitContainer(&'static str, String),
+    /// kubeadm-config.
+    RaiseCluster(KubernetesVersion),
+    /// The kube-proxy `DaemonSet`.
+    RaiseProxy(KubernetesVersion),
+    /// A package and its version.
+    Unpack(String, String),
+    Configure(String),
+    Hold(String),
+    DaemonReload,
+    RestartKubelet,
+}
+
+impl Op {
+    /// What it changes, in words; `None` if nothing.
+    fn change(&self) -> Option<String> {
+        Some(match self {
+            Self::Say(_) | Self::Elapse(_) | Self::AwaitContainer(..) => return None,
+            Self::MakeFolder(path) => format!("child: make {path}"),
+            Self::WriteFile(path, _) => format!("child: write {path}"),
+            Self::CopyTree(from, to) => format!("child: copy {from} to {to}"),
+            Self::MoveManifest(from, to) => format!("child: move {from} to {to}"),
+            Self::RaiseCluster(version) => format!("child: kubeadm-config to {version}"),
+            Self::RaiseProxy(version) => format!("child: kube-proxy to {version}"),
+            Self::Unpack(package, version) => format!("child: unpack {package} {version}"),
+            Self::Configure(package) => format!("child: configure {package}"),
+            Self::Hold(package) => format!("child: hold {package}"),
+            Self::DaemonReload => "child: daemon-reload".to_owned(),
+            Self::RestartKubelet => "child: restart the kubelet".to_owned(),
+        })
+    }
+
+    /// Does it.
+    fn apply(&self, world: &mut World, node: &str, unit: &str) {
+        match self {
+            Self::RaiseCluster(version) => world.cluster.version = *version,
+            Self::RaiseProxy(version) => world.cluster.proxy_version = *version,
+            Self::RestartKubelet => world.restart_kubelet(node),
+            _ => {}
+        }
+        let Some(machine) = world.machine_mut(node) else {
+            return;
+        };
+        match self {
+            Self::MakeFolder(path) => machine.disk.make_folder(path, 0o700),
+            Self::WriteFile(path, content) => machine.disk.put(path.clone(), content, 0o600),
+            Self::CopyTree(from, to) => {
+                let copies: Vec<_> = machine
+                    .disk
+                    .below(from)
+                    .map(|(path, file)| (path.clone(), file.clone()))
+                    .collect();
+                for (path, file) in copies {
+                    if let Ok(rest) = path.strip_prefix(from) {
+                        machine.disk.put(to.join(rest), file.content, file.mode);
+                    }
+                }
+            }
+            Self::MoveManifest(from, to) => {
+                if machine.disk.rename(from, to)
+                    && let Some(unit) = machine.units.get_mut(unit)
+                {
+                    unit.moved.push((to.clone(), from.clone()));
+                }
+            }
+            Self::Unpack(name, version) => {
+                if let Some(package) = machine.packages.get_mut(name) {
+                    package.version.clone_from(version);
+                    package.configured = false;
+                    package.held = false;
+                }
+            }
+            Self::Configure(name) => {
+                if let Some(package) = machine.packages.get_mut(name) {
+                    package.configured = true;
+                }
+            }
+            Self::Hold(name) => {
+                if let Some(package) = machine.packages.get_mut(name) {
+                    package.held = true;
+                }
+            }
+            _ => {}
+        }
+        world.look_at_manifests(node);
+    }
+
+    /// Whether it can go on: `None` while it has to wait.
+    fn waits_for(&self, world: &World, node: &str) -> bool {
+        match self {
+            Self::AwaitContainer(component, image) => {
+                let machine = world.machine(node);
+                let container = machine.and_then(|machine| machine.containers.get(*component));
+                // Its hash is asked for through the API.
+                container.is_none_or(|container| container.image != *image) || !world.api_is_up()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl NodeTwin {
+    /// Runs a child as a unit, or joins the unit where it is there.
+    pub(super) async fn child(
+        &self,
+        name: &str,
+        argv: &Argv,
+        script: impl FnOnce(&mut World, &str) -> Result<VecDeque<Op>, String>,
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        let failed = |output: String| HostError::Command {
+            argv: argv.clone(),
+            status: "exit status 1".to_owned(),
+            output,
+        };
+        match self.machine(|machine| machine.units.get(name).map(|unit| unit.argv.clone()))? {
+            Some(running) if running != *argv => {
+                return Err(HostError::Malformed {
+                    what: format!("the unit {name}.service"),
+                    why: format!("it runs something else: {}", running.join(" ")),
+                });
+            }
+            Some(_) => {}
+            None => {
+                let start = |world: &mut World| {
+                    let (ops, failure) = match script(world, &self.name) {
+                        Ok(ops) => (ops, None),
+                        Err(failure) => (VecDeque::new(), Some(failure)),
+                    };
+                    let unit = Unit {
+                        argv: argv.clone(),
+                        ops,
+                        moved: Vec::new(),
+                        failure,
+                    };
+                    if let Some(machine) = world.machine_mut(&self.name) {
+                        machine.units.insert(name.to_owned(), unit);
+                    }
+                };
+                let not_started = || failed("it could not be started".to_owned());
+                self.change(&format!("start `{}`", argv.join(" ")), not_started, start)
+                    .await?;
+            }
+        }
+        let failure = self.follow(name, lines).await?;
+        self.machine(|machine| machine.units.remove(name))?;
+        failure.map_or(Ok(()), |failure| Err(failed(failure)))
+    }
+
+    /// Goes through what is left to do of a unit; why it failed, if it did.
+    async fn follow(&self, name: &str, lines: &dyn Lines) -> HostResult<Option<String>> {
+        loop {
+            let next = self.machine(|machine| {
+                let unit = machine.units.get_mut(name)?;
+                match &unit.failure {
+                    Some(failure) => Some(Err(failure.clone())),
+                    None => unit.ops.front().cloned().map(Ok),
+                }
+            })?;
+            let op = match next {
+                None => return Ok(None),
+                Some(Err(failure)) => return Ok(Some(failure)),
+                Some(Ok(op)) => op,
+            };
+            match &op {
+                Op::Say(line) => lines.line(line),
+                Op::Elapse(duration) => {
+                    let _: Option<()> = self.wait(*duration, |_| None).await;
+                }
+                Op::AwaitContainer(component, _) => {
+                    let come = |world: &mut World| (!op.waits_for(world, &self.name)).then_some(());
+                    if self.wait(STATIC_POD_LIMIT, come).await.is_none() {
+                        let failure =
+                            format!("static Pod hash for component {component} did not change after 5m0s");
+                        self.world(|world| fail(world, &self.name, name, failure));
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            if let Some(change) = op.change() {
+                match self.strike(&change) {
+                    None => {}
+                    Some(Fault::Fails) => {
+                        self.world(|world| {
+                            fail(
+                                world,
+                                &self.name,
+                                name,
+                                format!("{change}: no space left on device"),
+                            )
+                        });
+                        continue;
+                    }
+                    Some(Fault::AgentDies | Fault::PowerFails) => std::future::pending().await,
+                }
+            }
+            self.world(|world| {
+                if let Some(unit) = world
+                    .machine_mut(&self.name)
+                    .and_then(|machine| machine.units.get_mut(name))
+                {
+                    unit.ops.pop_front();
+                }
+                op.apply(world, &self.name, name);
+            });
+        }
+    }
+}
+
+/// A child ends badly; kubeadm moves back what it moved.
+fn fail(world: &mut World, node: &str, name: &str, failure: String) {
+    let Some(machine) = world.machine_mut(node) else {
+        return;
+    };
+    let Some(unit) = machine.units.get_mut(name) else {
+        return;
+    };
+    unit.failure = Some(failure);
+    unit.ops.clear();
+    for (from, to) in std::mem::take(&mut unit.moved).iter().rev() {
+        // Of a pair of moves only the old manifest's is reversed: it replaces the new one.
+        if to.starts_with(MANIFESTS) {
+            machine.disk.rename(from, to);
+        }
+    }
+    world.look_at_manifests(node);
+}
+
+/// Lets every child of a node go on to its end while no agent looks.
+pub(super) fn finish(world: &mut World, node: &str) {
+    let names: Vec<String> = world
+        .machine(node)
+        .into_iter()
+        .flat_map(|machine| machine.units.keys().cloned())
+        .collect();
+    for name in names {
+        loop {
+            let next = world
+                .machine(node)
+                .and_then(|machine| machine.units.get(&name))
+                .and_then(|unit| unit.ops.front().cloned());
+            let Some(op) = next else { break };
+            let deadline = world.now() + STATIC_POD_LIMIT;
+            world.wake_at(deadline);
+            while op.waits_for(world, node) && world.now() < deadline && world.advance() {}
+            if op.waits_for(world, node) {
+                fail(
+                    world,
+                    node,
+                    &name,
+                    "static Pod hash did not change after 5m0s".to_owned(),
+                );
+                break;
+            }
+            if let Some(unit) = world
+                .machine_mut(node)
+                .and_then(|machine| machine.units.get_mut(&name))
+            {
+                unit.ops.pop_front();
+            }
+            op.apply(world, node, &name);
+        }
+    }
+}
+
+/// What a command does.
+fn script(world: &mut World, node: &str, argv: &Argv) -> Result<VecDeque<Op>, String> {
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    match argv.as_slice() {
+        ["kubeadm", arguments @ ..] => kubeadm::script(world, node, arguments),
+        ["systemctl", "daemon-reload"] => Ok([Op::DaemonReload].into()),
+        ["systemctl", "restart", "kubelet.service"] => Ok([Op::RestartKubelet].into()),
+        other => Err(format!("no such command: {other:?}")),
+    }
+}
+
+#[async_trait]
+impl Commands for NodeTwin {
+    async fn read(&self, argv: &Argv, _: Duration) -> HostResult<String> {
+        Err(HostError::Command {
+            argv: argv.clone(),
+            status: "was not started".to_owned(),
+            output: "the twin has no such program".to_owned(),
+        })
+    }
+
+    async fn run(&self, _: &Permit, unit: &str, argv: &Argv, _: Limits, lines: &dyn Lines) -> HostResult<()> {
+        self.child(unit, argv, |world, node| script(world, node, argv), lines)
+            .await
+    }
+
+    async fn run_undisturbing(
+        &self,
+        unit: &str,
+        argv: &Argv,
+        _: Limits,
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        self.child(unit, argv, |world, node| script(world, node, argv), lines)
+            .await
+    }
+
+    async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {
+        let inactive = || UnitState {
+            active: "inactive".to_owned(),
+            main_pid: 0,
+            started_monotonic_us: 0,
+        };
+        self.machine(|machine| match unit.strip_suffix(".service").unwrap_or(unit) {
+            "kubelet" => machine.kubelet.map_or_else(inactive, |kubelet| UnitState {
+                active: "active".to_owned(),
+                main_pid: kubelet.pid,
+                started_monotonic_us: u64::try_from(kubelet.started.as_micros()).unwrap_or(u64::MAX),
+            }),
+            name => match machine.units.get(name) {
+                None => inactive(),
+                Some(Unit { failure: Some(_), .. }) => UnitState {
+                    active: "failed".to_owned(),
+                    main_pid: 0,
+                    started_monotonic_us: 1,
+                },
+                Some(Unit { ops, .. }) => UnitState {
+                    active: "active".to_owned(),
+                    main_pid: u32::from(!ops.is_empty()),
+                    started_monotonic_us: 1,
+                },
+            },
+        })
+    }
+}
+
+/// For paths in messages.
+pub(super) fn file_error(doing: &'static str, path: &Utf8Path, kind: std::io::ErrorKind) -> HostError {
+    HostError::File {
+        doing,
+        path: path.to_owned(),
+        source: kind.into(),
+    }
+}

@@ -1,0 +1,86 @@
+//! etcd: a member on each control plane, healthy while its container runs.
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+
+use super::fault::SnapshotFault;
+use super::node::NodeTwin;
+use crate::host::{ChunkSink, Etcd, EtcdMember, EtcdStatus, HostError, HostResult};
+
+/// Bytes that a message of a snapshot's stream carries here. Not a divisor of anything, so that chunks end anywhere.
+const CHUNK: usize = 700;
+
+impl NodeTwin {
+    fn etcd_error(&self, what: &str, why: &str) -> HostError {
+        HostError::Api {
+            what: what.to_owned(),
+            endpoint: format!("https://{}:2379", self.name),
+            why: why.to_owned(),
+            transient: true,
+        }
+    }
+
+    /// `3.5.15` of the image of a member's container.
+    fn etcd_version(&self, member: &str) -> Option<String> {
+        self.world(|world| {
+            let machine = world.machine(member).filter(|machine| machine.powered)?;
+            let (_, tag) = machine.containers.get("etcd")?.image.rsplit_once(':')?;
+            Some(tag.split('-').next().unwrap_or(tag).to_owned())
+        })
+    }
+}
+
+#[async_trait]
+impl Etcd for NodeTwin {
+    async fn members(&self) -> HostResult<Vec<EtcdMember>> {
+        let names = self.world(|world| world.cluster.etcd_members.clone());
+        let versions: Vec<Option<String>> = names.iter().map(|name| self.etcd_version(name)).collect();
+        let alive = versions.iter().flatten().count();
+        if alive <= names.len() / 2 {
+            return Err(self.etcd_error("cannot list etcd's members", "etcdserver: no leader"));
+        }
+        let ids = 1..;
+        Ok(ids
+            .zip(names.into_iter().zip(versions))
+            .map(|(id, (name, version))| EtcdMember {
+                id,
+                learner: false,
+                local: name == self.name,
+                name,
+                status: version
+                    .ok_or_else(|| "connection refused".to_owned())
+                    .map(|version| EtcdStatus {
+                        version,
+                        db_size: 4096,
+                        leader: 1,
+                        errors: Vec::new(),
+                    }),
+            })
+            .collect())
+    }
+
+    async fn alarms(&self) -> HostResult<Vec<String>> {
+        Ok(self.world(|world| world.etcd_alarms.clone()))
+    }
+
+    async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()> {
+        if self.etcd_version(&self.name).is_none() {
+            return Err(self.etcd_error("cannot take a snapshot", "connection refused"));
+        }
+        let mut bytes: Vec<u8> = (0_u16..2048).map(|at| at.to_le_bytes()[0]).collect();
+        bytes.extend_from_slice(&Sha256::digest(&bytes));
+        match self.world(|world| world.snapshot_fault) {
+            Some(SnapshotFault::Flipped) => {
+                if let Some(byte) = bytes.get_mut(1000) {
+                    *byte ^= 1;
+                }
+            }
+            Some(SnapshotFault::CutOff) => bytes.truncate(1024),
+            None => {}
+        }
+        for chunk in bytes.chunks(CHUNK) {
+            sink.chunk(chunk).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! What can go wrong, and when.
+
+/// A fault that strikes right before a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The change fails, once.
+    Fails,
+    /// The agent's process ends. Children run on.
+    AgentDies,
+    /// The machine is off: agent, children, kubelet and containers end where they are.
+    PowerFails,
+}
+
+/// What etcd's snapshot suffers on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotFault {
+    /// One bit is another.
+    Flipped,
+    /// The end is missing, though the stream ended well.
+    CutOff,
+}
+
+/// Faults to come and faults that struck, and every change so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Faults {
+    armed: Option<Armed>,
+    struck: Option<String>,
+    changes: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+struct Armed {
+    node: String,
+    /// 1: before the very next one.
+    nth: usize,
+    fault: Fault,
+}
+
+impl Faults {
+    pub(super) fn arm(&mut self, node: &str, nth: usize, fault: Fault) {
+        self.struck = None;
+        self.armed = Some(Armed {
+            node: node.to_owned(),
+            nth,
+            fault,
+        });
+    }
+
+    pub(super) fn struck(&self) -> Option<String> {
+        self.struck.clone()
+    }
+
+    /// Counts a change that is about to be made; the fault that strikes instead, if any.
+    pub(super) fn before(&mut self, node: &str, change: &str) -> Option<Fault> {
+        if let Some(armed) = &mut self.armed
+            && armed.node == node
+        {
+            armed.nth = armed.nth.saturating_sub(1);
+            if armed.nth == 0 {
+                let fault = armed.fault;
+                self.armed = None;
+                self.struck = Some(change.to_owned());
+                return Some(fault);
+            }
+        }
+        self.changes.push((node.to_owned(), change.to_owned()));
+        None
+    }
+
+    /// Changes on a node, oldest first.
+    pub(super) fn changes<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a str> {
+        self.changes
+            .iter()
+            .filter(move |(on, _)| on == node)
+            .map(|(_, change)| change.as_str())
+    }
+}

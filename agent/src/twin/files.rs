@@ -1,0 +1,187 @@
+//! The host's view of a node's disk.
+
+use std::io::ErrorKind;
+
+use async_trait::async_trait;
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::children::file_error;
+use super::disk::File;
+use super::node::NodeTwin;
+use super::world::World;
+use crate::backup::digest::FileDigest;
+use crate::engine::lease::Permit;
+use crate::host::{ChunkSink, CopiedFile, Files, HostResult, NewFile, Space};
+
+impl NodeTwin {
+    /// Puts a file, if its folder is there.
+    async fn put(&self, path: &Utf8Path, file: File) -> HostResult<()> {
+        let folder = path.parent().unwrap_or(path);
+        if self.machine(|machine| machine.disk.folder_mode(folder).is_none())? {
+            return Err(file_error("cannot write", path, ErrorKind::NotFound));
+        }
+        let full = || file_error("cannot write", path, ErrorKind::StorageFull);
+        self.change(&format!("write {path}"), full, |world| {
+            if let Some(machine) = world.machine_mut(&self.name) {
+                machine.disk.put(path, file.content, file.mode);
+            }
+            world.look_at_manifests(&self.name);
+        })
+        .await
+    }
+
+    fn file(&self, path: &Utf8Path) -> HostResult<File> {
+        let file = self.machine(|machine| machine.disk.file(path).cloned())?;
+        file.ok_or_else(|| file_error("cannot read", path, ErrorKind::NotFound))
+    }
+}
+
+#[async_trait]
+impl Files for NodeTwin {
+    async fn read(&self, path: &Utf8Path) -> HostResult<Option<Vec<u8>>> {
+        self.machine(|machine| machine.disk.read(path).map(<[u8]>::to_vec))
+    }
+
+    async fn stream(&self, path: &Utf8Path, sink: &mut dyn ChunkSink) -> HostResult<bool> {
+        let Some(content) = self.read(path).await? else {
+            return Ok(false);
+        };
+        for chunk in content.chunks(700) {
+            sink.chunk(chunk).await?;
+        }
+        Ok(true)
+    }
+
+    async fn list(&self, path: &Utf8Path) -> HostResult<Vec<String>> {
+        self.machine(|machine| machine.disk.list(path))
+    }
+
+    async fn exists(&self, path: &Utf8Path) -> HostResult<bool> {
+        self.machine(|machine| machine.disk.exists(path))
+    }
+
+    async fn space(&self, path: &Utf8Path) -> HostResult<Space> {
+        self.machine(|machine| machine.space(path))
+    }
+
+    async fn size_of_tree(&self, path: &Utf8Path) -> HostResult<u64> {
+        self.machine(|machine| machine.disk.size(path))
+    }
+
+    async fn write(&self, _: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()> {
+        self.put(
+            path,
+            File {
+                content: content.into(),
+                mode,
+            },
+        )
+        .await
+    }
+
+    async fn create_dir(&self, _: &Permit, path: &Utf8Path, mode: u32) -> HostResult<()> {
+        if self.machine(|machine| machine.disk.folder_mode(path).is_some())? {
+            return Ok(());
+        }
+        let full = || file_error("cannot make", path, ErrorKind::StorageFull);
+        self.change(&format!("make {path}"), full, |world: &mut World| {
+            if let Some(machine) = world.machine_mut(&self.name) {
+                machine.disk.make_folder(path, mode);
+            }
+        })
+        .await
+    }
+
+    async fn copy_tree(
+        &self,
+        permit: &Permit,
+        from: &Utf8Path,
+        to: &Utf8Path,
+    ) -> HostResult<Vec<CopiedFile>> {
+        let files: Vec<(Utf8PathBuf, File)> = self.machine(|machine| {
+            machine
+                .disk
+                .below(from)
+                .map(|(path, file)| (path.clone(), file.clone()))
+                .collect()
+        })?;
+        let mut copied = Vec::new();
+        for (path, file) in files {
+            let Ok(rest) = path.strip_prefix(from) else {
+                continue;
+            };
+            let target = if rest.as_str().is_empty() {
+                to.to_owned()
+            } else {
+                to.join(rest)
+            };
+            self.create_dir(permit, target.parent().unwrap_or(&target), 0o700)
+                .await?;
+            let digest = FileDigest::of(&file.content);
+            copied.push(CopiedFile {
+                path: rest.to_owned(),
+                size: digest.size,
+                sha256: digest.sha256,
+            });
+            self.put(&target, file).await?;
+        }
+        Ok(copied)
+    }
+
+    async fn restore_file(&self, _: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()> {
+        self.put(to, self.file(from)?).await
+    }
+
+    async fn remove_file(&self, _: &Permit, path: &Utf8Path) -> HostResult<()> {
+        if !self.exists(path).await? {
+            return Ok(());
+        }
+        let refused = || file_error("cannot remove", path, ErrorKind::PermissionDenied);
+        self.change(&format!("remove {path}"), refused, |world| {
+            if let Some(machine) = world.machine_mut(&self.name) {
+                machine.disk.remove(path);
+            }
+            world.look_at_manifests(&self.name);
+        })
+        .await
+    }
+
+    async fn create(&self, _: &Permit, path: &Utf8Path) -> HostResult<Box<dyn NewFile>> {
+        Ok(Box::new(Unfinished {
+            twin: self.clone(),
+            path: path.to_owned(),
+            content: Vec::new(),
+        }))
+    }
+}
+
+/// A file that has no name yet. Nothing of it is left when the agent dies.
+struct Unfinished {
+    twin: NodeTwin,
+    path: Utf8PathBuf,
+    content: Vec<u8>,
+}
+
+#[async_trait]
+impl NewFile for Unfinished {
+    async fn write(&mut self, bytes: &[u8]) -> HostResult<()> {
+        let full = || file_error("cannot write", &self.path, ErrorKind::StorageFull);
+        self.twin
+            .change(&format!("write a part of {}", self.path), full, |_| ())
+            .await?;
+        self.content.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> HostResult<()> {
+        self.twin
+            .put(
+                &self.path,
+                File {
+                    content: self.content.into(),
+                    mode: 0o600,
+                },
+            )
+            .await
+    }
+}

@@ -1,0 +1,205 @@
+//! The API.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use liftlock_proto::name::PlanId;
+use liftlock_proto::version::KubernetesVersion;
+
+use super::kubeadm;
+use super::node::NodeTwin;
+use super::world::World;
+use crate::engine::lease::Permit;
+use crate::host::{Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, PodState};
+
+fn away(what: &str) -> HostError {
+    HostError::Api {
+        what: what.to_owned(),
+        endpoint: "https://cluster:6443".to_owned(),
+        why: "connection refused".to_owned(),
+        transient: true,
+    }
+}
+
+impl NodeTwin {
+    fn ask<T>(&self, what: &str, look: impl FnOnce(&mut World) -> Option<T>) -> HostResult<T> {
+        self.world(|world| {
+            if world.api_is_up() {
+                Ok(look(world))
+            } else {
+                Err(away(what))
+            }
+        })?
+        .ok_or_else(|| HostError::Api {
+            what: what.to_owned(),
+            endpoint: "https://cluster:6443".to_owned(),
+            why: "not found".to_owned(),
+            transient: false,
+        })
+    }
+
+    async fn tell<T>(&self, what: &str, change: impl FnOnce(&mut World) -> Option<T>) -> HostResult<T> {
+        self.ask(what, |_| Some(()))?;
+        let changed = self.change(what, || away(what), change).await?;
+        changed.ok_or_else(|| away(what))
+    }
+}
+
+/// The pods bound to a node that a drain sees, mirror pods among them.
+fn pods_on(world: &World, node: &str) -> Vec<PodState> {
+    let bound = world
+        .cluster
+        .pods
+        .values()
+        .filter(|pod| pod.node.as_deref() == Some(node));
+    let mirrors = world
+        .machine(node)
+        .into_iter()
+        .flat_map(|machine| machine.containers.keys())
+        .map(|name| PodState {
+            namespace: "kube-system".to_owned(),
+            name: format!("{name}-{node}"),
+            uid: format!("mirror-{name}-{node}"),
+            controller: Some("Node".to_owned()),
+            mirror: true,
+            empty_dir: false,
+            finished: false,
+            terminating: false,
+        });
+    bound.map(|pod| pod.state.clone()).chain(mirrors).collect()
+}
+
+#[async_trait]
+impl Kube for NodeTwin {
+    async fn node(&self) -> HostResult<NodeState> {
+        self.ask("cannot read the Node", |world| {
+            world.cluster.node_state(&self.name)
+        })
+    }
+
+    async fn nodes(&self) -> HostResult<Vec<NodeState>> {
+        self.ask("cannot list Nodes", |world| {
+            world
+                .cluster
+                .nodes
+                .keys()
+                .map(|name| world.cluster.node_state(name))
+                .collect()
+        })
+    }
+
+    async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState> {
+        let wanted = condition.kubelet_version.to_string();
+        let seen = self
+            .wait(limit, |world| {
+                let node = world
+                    .api_is_up()
+                    .then(|| world.cluster.node_state(&self.name))
+                    .flatten();
+                node.filter(|node| node.ready && node.kubelet_version == wanted)
+            })
+            .await;
+        seen.ok_or_else(|| HostError::Timeout {
+            what: format!("{} to be Ready at {wanted}", self.name),
+            limit,
+            seen: self.world(|world| format!("{:?}", world.cluster.node_state(&self.name))),
+        })
+    }
+
+    async fn cordon(&self, _: &Permit, plan: &PlanId) -> HostResult<()> {
+        self.tell("cordon", |world| {
+            let node = world.cluster.nodes.get_mut(&self.name)?;
+            node.unschedulable = true;
+            node.cordoned_by = Some(plan.to_string());
+            Some(())
+        })
+        .await
+    }
+
+    async fn uncordon(&self, _: &Permit) -> HostResult<()> {
+        self.tell("uncordon", |world| {
+            let node = world.cluster.nodes.get_mut(&self.name)?;
+            node.unschedulable = false;
+            node.cordoned_by = None;
+            world.place_pods();
+            Some(())
+        })
+        .await
+    }
+
+    async fn pods(&self) -> HostResult<Vec<PodState>> {
+        self.ask("cannot list pods", |world| Some(pods_on(world, &self.name)))
+    }
+
+    async fn evict(&self, _: &Permit, pod: &PodState) -> HostResult<Eviction> {
+        let what = format!("evict {}/{}", pod.namespace, pod.name);
+        self.ask(&what, |_| Some(()))?;
+        if let Some(message) = self.world(|world| world.cluster.blocked(&pod.uid)) {
+            return Ok(Eviction::Blocked { message });
+        }
+        self.tell(&what, |world| {
+            world.end_pod(&pod.uid);
+            Some(Eviction::Accepted)
+        })
+        .await
+    }
+
+    async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>> {
+        let left = |world: &World| -> Vec<String> {
+            let pods = pods_on(world, &self.name);
+            uids.iter()
+                .filter(|uid| pods.iter().any(|pod| pod.uid == **uid))
+                .cloned()
+                .collect()
+        };
+        self.wait(limit, |world| {
+            Some(left(world)).filter(|left| left.len() < uids.len())
+        })
+        .await;
+        Ok(self.world(|world| left(world)))
+    }
+
+    async fn kubeadm_config_version(&self) -> HostResult<KubernetesVersion> {
+        self.ask("cannot read kubeadm-config", |world| Some(world.cluster.version))
+    }
+
+    async fn config_map(&self, name: &str) -> HostResult<Option<String>> {
+        let names = self.config_map_names().await?;
+        self.ask("cannot read a ConfigMap", |world| {
+            let yaml = match name {
+                "kubeadm-config" => kubeadm::cluster_configuration(world.cluster.version),
+                _ => format!("data:\n  of: {name}\n"),
+            };
+            Some(names.iter().any(|known| known == name).then_some(yaml))
+        })
+    }
+
+    async fn config_map_names(&self) -> HostResult<Vec<String>> {
+        let names = [
+            "coredns",
+            "extension-apiserver-authentication",
+            "kube-proxy",
+            "kubeadm-config",
+            "kubelet-config",
+        ];
+        self.ask("cannot list ConfigMaps", |_| {
+            Some(names.map(str::to_owned).to_vec())
+        })
+    }
+
+    async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {
+        let tag = format!(":{version}");
+        let seen = self
+            .wait(limit, |world| {
+                let machine = world.machine(&self.name)?;
+                let image = &machine.containers.get("kube-apiserver")?.image;
+                (image.ends_with(&tag) && world.api_is_up()).then_some(())
+            })
+            .await;
+        seen.ok_or_else(|| HostError::Timeout {
+            what: format!("the API server of {} to answer with {version}", self.name),
+            limit,
+            seen: "no answer".to_owned(),
+        })
+    }
+}

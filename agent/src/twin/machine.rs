@@ -1,0 +1,150 @@
+//! One node's machine: disk, packages, kubelet, containers, children.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use liftlock_proto::version::KubernetesVersion;
+
+use super::children::Op;
+use super::disk::Disk;
+use crate::host::Space;
+
+/// Static pods in the order in which kubeadm upgrades them.
+pub(super) const STATIC_PODS: [&str; 4] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+];
+
+pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
+
+/// A package on the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Of the files that are unpacked.
+    pub version: String,
+    /// dpkg has set it up; otherwise it was interrupted.
+    pub configured: bool,
+    /// `apt-mark hold`
+    pub held: bool,
+}
+
+/// The kubelet's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kubelet {
+    /// Another one after each start.
+    pub pid: u32,
+    /// Since boot.
+    pub started: Duration,
+    /// What the binary was when it started.
+    pub version: KubernetesVersion,
+}
+
+/// A static pod's container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its image.
+    pub image: String,
+    /// The manifest that it was started from.
+    pub(super) manifest: Vec<u8>,
+    /// Since the world's beginning.
+    pub(super) created: Duration,
+}
+
+/// A transient unit.
+#[derive(Debug, Clone)]
+pub(super) struct Unit {
+    pub(super) argv: Vec<String>,
+    /// What is left to do.
+    pub(super) ops: VecDeque<Op>,
+    /// Manifests that kubeadm moves back if it fails: (where it is now, where it belongs).
+    pub(super) moved: Vec<(Utf8PathBuf, Utf8PathBuf)>,
+    pub(super) failure: Option<String>,
+}
+
+/// One node's machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub(super) name: String,
+    /// Its files.
+    pub disk: Disk,
+    /// By name.
+    pub packages: BTreeMap<String, Package>,
+    /// `None` while it does not run.
+    pub kubelet: Option<Kubelet>,
+    /// Static pods' containers by name.
+    pub containers: BTreeMap<String, Container>,
+    /// Static pods whose manifests the kubelet does not look at any more, for whatever reason.
+    pub stuck: BTreeSet<String>,
+    /// On its disk.
+    pub images: BTreeSet<String>,
+    /// Images that no registry has.
+    pub unpullable: BTreeSet<String>,
+    /// Room below a path, where it is not that of `/`.
+    pub mounts: BTreeMap<Utf8PathBuf, Space>,
+    pub(super) units: BTreeMap<String, Unit>,
+    pub(super) agent_is_dead: bool,
+    pub(super) powered: bool,
+    pub(super) starts: u32,
+}
+
+impl Machine {
+    /// The version of a package's files.
+    pub fn unpacked(&self, package: &str) -> Option<KubernetesVersion> {
+        let version = &self.packages.get(package)?.version;
+        version.split('-').next()?.parse().ok()
+    }
+
+    /// A manifest.
+    pub fn manifest(&self, component: &str) -> Option<&[u8]> {
+        self.disk.read(&manifest_path(component))
+    }
+
+    /// Where a path's file system has room.
+    pub(super) fn space(&self, path: &Utf8Path) -> Space {
+        let plenty = Space {
+            free: 64 << 30,
+            total: 128 << 30,
+            device: 1,
+        };
+        path.ancestors()
+            .find_map(|above| self.mounts.get(above))
+            .copied()
+            .unwrap_or(plenty)
+    }
+
+    /// Whether manifests call for other containers than those that run.
+    pub(super) fn out_of_date(&self) -> Vec<&'static str> {
+        let differs = |component: &&str| {
+            let running = self
+                .containers
+                .get(*component)
+                .map(|container| container.manifest.as_slice());
+            running != self.manifest(component) && !self.stuck.contains(*component)
+        };
+        STATIC_PODS.into_iter().filter(differs).collect()
+    }
+
+    pub(super) fn start_kubelet(&mut self, now: Duration) {
+        let version = self.unpacked("kubelet");
+        self.starts += 1;
+        self.kubelet = version.map(|version| Kubelet {
+            pid: 1000 + self.starts,
+            started: now,
+            version,
+        });
+    }
+}
+
+pub(super) fn manifest_path(component: &str) -> Utf8PathBuf {
+    Utf8Path::new(MANIFESTS).join(format!("{component}.yaml"))
+}
+
+/// The image that a manifest names; `None` if it is none.
+pub(super) fn image_of(manifest: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(manifest).ok()?;
+    text.lines()
+        .find_map(|line| line.trim().strip_prefix("image: ").map(str::to_owned))
+}

@@ -1,0 +1,126 @@
+//! Packages, through a package manager that can be cut off anywhere.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use async_trait::async_trait;
+use liftlock_proto::version::KubernetesVersion;
+
+use super::children::{self, Op};
+use super::kubeadm;
+use super::node::NodeTwin;
+use super::world::World;
+use crate::engine::lease::Permit;
+use crate::host::{HostError, HostResult, Lines, Packages};
+
+impl NodeTwin {
+    /// Runs the package manager. One that an agent left running holds dpkg's lock, so its end is waited for.
+    async fn apt(&self, what: &str, ops: VecDeque<Op>, lines: &dyn Lines) -> HostResult<()> {
+        self.world(|world: &mut World| {
+            let left: Vec<String> = world
+                .machine(&self.name)
+                .into_iter()
+                .flat_map(|machine| machine.units.keys())
+                .filter(|unit| unit.starts_with("apt"))
+                .cloned()
+                .collect();
+            if !left.is_empty() {
+                children::finish(world, &self.name);
+            }
+            for unit in left {
+                if let Some(machine) = world.machine_mut(&self.name) {
+                    machine.units.remove(&unit);
+                }
+            }
+        });
+        let argv = vec!["apt-get".to_owned(), what.to_owned()];
+        self.child(&format!("apt-{what}"), &argv, |_, _| Ok(ops), lines)
+            .await
+    }
+}
+
+#[async_trait]
+impl Packages for NodeTwin {
+    async fn installed(&self) -> HostResult<BTreeMap<String, String>> {
+        self.machine(|machine| {
+            let configured = machine.packages.iter().filter(|(_, package)| package.configured);
+            configured
+                .map(|(name, package)| (name.clone(), package.version.clone()))
+                .collect()
+        })
+    }
+
+    async fn offered(&self) -> HostResult<Vec<KubernetesVersion>> {
+        Ok(Vec::new())
+    }
+
+    async fn held(&self) -> HostResult<Vec<String>> {
+        self.machine(|machine| {
+            let held = machine.packages.iter().filter(|(_, package)| package.held);
+            held.map(|(name, _)| name.clone()).collect()
+        })
+    }
+
+    async fn refresh(&self, _: &dyn Lines) -> HostResult<()> {
+        Ok(())
+    }
+
+    async fn download(&self, _: KubernetesVersion, _: &dyn Lines) -> HostResult<()> {
+        Ok(())
+    }
+
+    async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {
+        Ok(kubeadm::images(version))
+    }
+
+    async fn repair(&self, _: &Permit, lines: &dyn Lines) -> HostResult<()> {
+        let broken: VecDeque<Op> = self.machine(|machine| {
+            let broken = machine.packages.iter().filter(|(_, package)| !package.configured);
+            broken.map(|(name, _)| Op::Configure(name.clone())).collect()
+        })?;
+        if broken.is_empty() {
+            Ok(())
+        } else {
+            self.apt("repair", broken, lines).await
+        }
+    }
+
+    async fn install(
+        &self,
+        permit: &Permit,
+        packages: &[&str],
+        version: KubernetesVersion,
+        held: &[String],
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        let version = format!("{}-1.1", version.bare());
+        let exact: Vec<(String, String)> = packages
+            .iter()
+            .map(|package| ((*package).to_owned(), version.clone()))
+            .collect();
+        self.reinstall(permit, &exact, held, lines).await
+    }
+
+    async fn reinstall(
+        &self,
+        _: &Permit,
+        packages: &[(String, String)],
+        held: &[String],
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        let unpack = packages
+            .iter()
+            .map(|(name, version)| Op::Unpack(name.clone(), version.clone()));
+        let configure = packages.iter().map(|(name, _)| Op::Configure(name.clone()));
+        let hold = held.iter().map(|name| Op::Hold(name.clone()));
+        self.apt("install", unpack.chain(configure).chain(hold).collect(), lines)
+            .await
+    }
+
+    async fn binary_version(&self, program: &str) -> HostResult<KubernetesVersion> {
+        self.machine(|machine| machine.unpacked(program))?
+            .ok_or_else(|| HostError::Malformed {
+                what: format!("`{program}`"),
+                why: "it is not installed".to_owned(),
+            })
+    }
+}

@@ -1,0 +1,43 @@
+//! The container runtime.
+
+use async_trait::async_trait;
+
+use super::node::NodeTwin;
+use crate::host::{ContainerRuntime, HostError, HostResult, RunningContainer};
+
+#[async_trait]
+impl ContainerRuntime for NodeTwin {
+    async fn running(&self) -> HostResult<Vec<RunningContainer>> {
+        self.machine(|machine| {
+            let containers = machine.containers.iter();
+            containers
+                .map(|(name, container)| RunningContainer {
+                    name: name.clone(),
+                    pod: format!("{name}-{}", machine.name),
+                    namespace: "kube-system".to_owned(),
+                    images: vec![container.image.clone()],
+                    created_at_ns: i64::try_from(container.created.as_nanos()).unwrap_or(i64::MAX),
+                })
+                .collect()
+        })
+    }
+
+    async fn has_image(&self, image: &str) -> HostResult<bool> {
+        self.machine(|machine| machine.images.contains(image))
+    }
+
+    async fn pull(&self, image: &str) -> HostResult<()> {
+        let failure = || HostError::Api {
+            what: format!("cannot pull {image}"),
+            endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
+            why: "not found".to_owned(),
+            transient: false,
+        };
+        if self.machine(|machine| machine.unpullable.contains(image))? {
+            return Err(failure());
+        }
+        self.change(&format!("pull {image}"), failure, |_| ()).await?;
+        self.machine(|machine| machine.images.insert(image.to_owned()))
+            .map(drop)
+    }
+}

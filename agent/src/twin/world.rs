@@ -1,0 +1,441 @@
+//! Everything there is, and what happens in it by itself.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use liftlock_proto::version::KubernetesVersion;
+
+use super::Shape;
+use super::cluster::{Cluster, NodeObject, Pod};
+use super::disk::{Disk, File};
+use super::fault::{Fault, Faults, SnapshotFault};
+use super::kubeadm;
+use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
+
+/// The kubelet looks at its manifests, and a container starts, after this long.
+const STATIC_POD_DELAY: Duration = Duration::from_millis(800);
+/// A kubelet's first report after its start.
+const REPORT_DELAY: Duration = Duration::from_secs(5);
+/// A pod's start.
+const POD_START: Duration = Duration::from_secs(2);
+/// 2026-11-21T15:00:07Z, in milliseconds.
+const EPOCH_MS: u64 = 1_795_273_207_000;
+
+/// What happens at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Event {
+    /// Somebody waits for this moment.
+    Wake,
+    /// The kubelet looks at its manifests.
+    LookAtManifests(String),
+    /// A static pod's container starts.
+    StartContainer(String, String),
+    /// The kubelet reports its node's status.
+    Report(String),
+    /// A pod is ready.
+    PodReady(String),
+    /// A pod has ended.
+    PodGone(String),
+}
+
+/// Everything there is.
+#[derive(Clone)]
+pub struct World {
+    now: Duration,
+    events: BTreeMap<(Duration, u64), Event>,
+    numbers: u64,
+    wakers: Vec<Waker>,
+    faults: Faults,
+    machines: BTreeMap<String, Machine>,
+    /// What the API server shows.
+    pub cluster: Cluster,
+    /// What happens to the next snapshots.
+    pub snapshot_fault: Option<SnapshotFault>,
+    /// Alarms that etcd has raised.
+    pub etcd_alarms: Vec<String>,
+    /// Until then the API does not answer, for no reason that anybody can see.
+    pub api_is_away_until: Duration,
+}
+
+/// A node and its cluster at one moment, without backups, marks and pods: what an undo has to bring back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    files: BTreeMap<Utf8PathBuf, File>,
+    packages: BTreeMap<String, Package>,
+    containers: BTreeMap<String, String>,
+    kubelet: Option<KubernetesVersion>,
+    node: Option<NodeObject>,
+    cluster_version: KubernetesVersion,
+    proxy_version: KubernetesVersion,
+}
+
+impl World {
+    pub(super) fn new(shape: Shape) -> Self {
+        let mut world = Self {
+            now: Duration::from_secs(1000),
+            events: BTreeMap::new(),
+            numbers: 0,
+            wakers: Vec::new(),
+            faults: Faults::default(),
+            machines: BTreeMap::new(),
+            cluster: Cluster::new(shape.version),
+            snapshot_fault: None,
+            etcd_alarms: Vec::new(),
+            api_is_away_until: Duration::ZERO,
+        };
+        for number in 1..=shape.control_planes {
+            world.join(format!("cp{number}"), true, shape);
+        }
+        for number in 1..=shape.workers {
+            world.join(format!("w{number}"), false, shape);
+        }
+        world
+    }
+
+    /// What `kubeadm init` and `kubeadm join` leave.
+    fn join(&mut self, name: String, control_plane: bool, shape: Shape) {
+        let version = shape.version;
+        let mut machine = Machine {
+            disk: Disk::default(),
+            packages: BTreeMap::new(),
+            kubelet: None,
+            containers: BTreeMap::new(),
+            stuck: [].into(),
+            images: kubeadm::images(version).into_iter().collect(),
+            unpullable: [].into(),
+            mounts: BTreeMap::new(),
+            units: BTreeMap::new(),
+            agent_is_dead: false,
+            powered: true,
+            starts: 0,
+            name: name.clone(),
+        };
+        for package in ["kubeadm", "kubelet", "kubectl"] {
+            let version = format!("{}-1.1", version.bare());
+            machine.packages.insert(
+                package.to_owned(),
+                Package {
+                    version,
+                    configured: true,
+                    held: true,
+                },
+            );
+        }
+        let disk = &mut machine.disk;
+        for folder in ["/var/lib/liftlock", "/var/cache/apt/archives", "/usr/bin"] {
+            disk.make_folder(folder.into(), 0o755);
+        }
+        disk.put(
+            "/etc/kubernetes/kubelet.conf",
+            format!("kubelet of {name}"),
+            0o600,
+        );
+        disk.put("/etc/kubernetes/pki/ca.crt", "the cluster's CA", 0o644);
+        disk.put(
+            "/var/lib/kubelet/config.yaml",
+            kubeadm::kubelet_config(version),
+            0o644,
+        );
+        disk.put(
+            "/var/lib/kubelet/kubeadm-flags.env",
+            "KUBELET_KUBEADM_ARGS=\"\"\n",
+            0o644,
+        );
+        if control_plane {
+            for conf in ["admin", "controller-manager", "scheduler"] {
+                disk.put(
+                    format!("/etc/kubernetes/{conf}.conf"),
+                    format!("{conf} of {name}"),
+                    0o600,
+                );
+            }
+            disk.put("/etc/kubernetes/pki/apiserver.crt", "made by init", 0o644);
+            disk.put("/etc/kubernetes/pki/etcd/server.crt", "made by init", 0o644);
+            disk.put("/var/lib/etcd/member/snap/db", "data", 0o600);
+            disk.put("/var/lib/etcd/member/wal/0.wal", "log", 0o600);
+            let members: Vec<String> = self.machines.keys().cloned().chain([name.clone()]).collect();
+            for (component, manifest) in kubeadm::manifests(&name, version, &members) {
+                let image = image_of(manifest.as_bytes()).unwrap_or_default();
+                disk.put(format!("{MANIFESTS}/{component}.yaml"), &manifest, 0o600);
+                let container = Container {
+                    image,
+                    manifest: manifest.into_bytes(),
+                    created: Duration::ZERO,
+                };
+                machine.containers.insert(component.to_owned(), container);
+            }
+        }
+        machine.start_kubelet(Duration::ZERO);
+        self.cluster.join(&name, control_plane, version);
+        self.machines.insert(name, machine);
+    }
+
+    /// Since some moment before everything.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub(super) fn unix_ms(&self) -> u64 {
+        EPOCH_MS + u64::try_from(self.now.as_millis()).unwrap_or_default()
+    }
+
+    /// Every node's machine.
+    pub fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.values()
+    }
+
+    /// A node's machine, if there is such a node.
+    pub fn machine(&self, node: &str) -> Option<&Machine> {
+        self.machines.get(node)
+    }
+
+    /// Changes a node's machine, as somebody else than its agent would.
+    pub fn change<T>(&mut self, node: &str, change: impl FnOnce(&mut Machine) -> T) -> Option<T> {
+        let result = self.machines.get_mut(node).map(change);
+        self.look_at_manifests(node);
+        result
+    }
+
+    /// Changes that were made on a node so far, in words.
+    pub fn changes<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a str> {
+        self.faults.changes(node)
+    }
+
+    /// The node at this moment.
+    pub fn picture(&self, node: &str) -> Option<Picture> {
+        let machine = self.machines.get(node)?;
+        let ours = |path: &Utf8PathBuf| {
+            path.starts_with("/etc/kubernetes/tmp") || path.starts_with("/var/lib/liftlock")
+        };
+        Some(Picture {
+            files: machine
+                .disk
+                .files()
+                .filter(|(path, _)| !ours(path))
+                .map(|(path, file)| (path.clone(), file.clone()))
+                .collect(),
+            packages: machine.packages.clone(),
+            containers: machine
+                .containers
+                .iter()
+                .map(|(name, of)| (name.clone(), of.image.clone()))
+                .collect(),
+            kubelet: machine.kubelet.map(|kubelet| kubelet.version),
+            node: self.cluster.nodes.get(node).cloned(),
+            cluster_version: self.cluster.version,
+            proxy_version: self.cluster.proxy_version,
+        })
+    }
+
+    /// Whether etcd has a quorum and some API server runs.
+    pub fn api_is_up(&self) -> bool {
+        let runs = |component: &str| {
+            let has = |machine: &&Machine| machine.powered && machine.containers.contains_key(component);
+            self.machines.values().filter(has).count()
+        };
+        let members = self.cluster.etcd_members.len();
+        self.now >= self.api_is_away_until && runs("kube-apiserver") > 0 && runs("etcd") > members / 2
+    }
+
+    pub(super) fn inject(&mut self, node: &str, nth: usize, fault: Fault) {
+        self.faults.arm(node, nth, fault);
+    }
+
+    pub(super) fn struck(&self) -> Option<String> {
+        self.faults.struck()
+    }
+
+    /// Counts a change that is about to be made on a node, and lets a fault strike instead.
+    pub(super) fn before(&mut self, node: &str, change: &str) -> Option<Fault> {
+        let fault = self.faults.before(node, change);
+        let machine = self.machines.get_mut(node)?;
+        match fault {
+            Some(Fault::AgentDies) => machine.agent_is_dead = true,
+            Some(Fault::PowerFails) => {
+                machine.agent_is_dead = true;
+                machine.powered = false;
+                machine.kubelet = None;
+                machine.containers.clear();
+                machine.units.clear();
+                if let Some(object) = self.cluster.nodes.get_mut(node) {
+                    object.ready = false;
+                }
+            }
+            Some(Fault::Fails) | None => {}
+        }
+        fault
+    }
+
+    pub(super) fn restart(&mut self, node: &str) {
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(node) else {
+            return;
+        };
+        machine.agent_is_dead = false;
+        if !machine.powered {
+            machine.powered = true;
+            machine.start_kubelet(now);
+            self.report_soon(node);
+            self.look_at_manifests(node);
+        }
+    }
+
+    pub(super) fn machine_mut(&mut self, node: &str) -> Option<&mut Machine> {
+        self.machines.get_mut(node)
+    }
+
+    /// The kubelet will see what has become of its manifests.
+    pub(super) fn look_at_manifests(&mut self, node: &str) {
+        if self
+            .machines
+            .get(node)
+            .is_some_and(|machine| !machine.out_of_date().is_empty())
+        {
+            self.schedule(STATIC_POD_DELAY, Event::LookAtManifests(node.to_owned()));
+        }
+    }
+
+    pub(super) fn restart_kubelet(&mut self, node: &str) {
+        let now = self.now;
+        if let Some(machine) = self.machines.get_mut(node) {
+            machine.start_kubelet(now);
+        }
+        self.report_soon(node);
+        self.look_at_manifests(node);
+    }
+
+    fn report_soon(&mut self, node: &str) {
+        self.schedule(REPORT_DELAY, Event::Report(node.to_owned()));
+    }
+
+    /// Marks a pod as ending, and lets its controller start another one.
+    pub(super) fn end_pod(&mut self, uid: &str) {
+        let Some(pod) = self.cluster.pods.get_mut(uid) else {
+            return;
+        };
+        if pod.state.terminating {
+            return;
+        }
+        pod.state.terminating = true;
+        let (grace, successor) = (pod.grace, pod.clone());
+        self.schedule(grace, Event::PodGone(uid.to_owned()));
+        if successor.state.controller.is_some() && !successor.state.finished {
+            self.numbers += 1;
+            let uid = format!("{}-{}", successor.app, self.numbers);
+            let mut pod = Pod {
+                node: None,
+                ready: false,
+                ..successor
+            };
+            pod.state.terminating = false;
+            pod.state.name.clone_from(&uid);
+            pod.state.uid.clone_from(&uid);
+            self.cluster.pods.insert(uid, pod);
+            self.place_pods();
+        }
+    }
+
+    /// What the scheduler does.
+    pub(super) fn place_pods(&mut self) {
+        for uid in self.cluster.place_pods() {
+            self.schedule(POD_START, Event::PodReady(uid));
+        }
+    }
+
+    pub(super) fn wake_at(&mut self, at: Duration) {
+        self.numbers += 1;
+        self.events.insert((at, self.numbers), Event::Wake);
+    }
+
+    pub(super) fn wake_on_change(&mut self, waker: &Waker) {
+        self.wakers.push(waker.clone());
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.numbers += 1;
+        self.events.insert((self.now + after, self.numbers), event);
+    }
+
+    /// Moves time on to the next thing that happens; false where nothing is left.
+    pub fn advance(&mut self) -> bool {
+        let Some(((at, _), event)) = self.events.pop_first() else {
+            return false;
+        };
+        self.now = self.now.max(at);
+        self.happen(event);
+        for waker in self.wakers.drain(..) {
+            waker.wake();
+        }
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Wake => {}
+            Event::LookAtManifests(node) => self.happen_to_static_pods(&node),
+            Event::StartContainer(node, component) => {
+                let Some(machine) = self.machines.get_mut(&node) else {
+                    return;
+                };
+                let manifest = machine.manifest(&component).map(<[u8]>::to_vec);
+                if let Some(manifest) = manifest
+                    && machine.kubelet.is_some()
+                    && let Some(image) = image_of(&manifest)
+                {
+                    machine.containers.insert(
+                        component,
+                        Container {
+                            image,
+                            manifest,
+                            created: now,
+                        },
+                    );
+                }
+            }
+            Event::Report(node) => {
+                let up = self.api_is_up();
+                let Some(kubelet) = self.machines.get(&node).and_then(|machine| machine.kubelet) else {
+                    return;
+                };
+                match self.cluster.nodes.get_mut(&node) {
+                    Some(object) if up => {
+                        object.ready = true;
+                        object.kubelet_version = kubelet.version;
+                    }
+                    _ => self.schedule(Duration::from_secs(1), Event::Report(node)),
+                }
+            }
+            Event::PodReady(uid) => {
+                if let Some(pod) = self.cluster.pods.get_mut(&uid) {
+                    pod.ready = true;
+                }
+            }
+            Event::PodGone(uid) => {
+                self.cluster.pods.remove(&uid);
+            }
+        }
+    }
+
+    /// Ends the containers whose manifests have changed, and starts them anew a moment later.
+    fn happen_to_static_pods(&mut self, node: &str) {
+        let Some(machine) = self.machines.get_mut(node) else {
+            return;
+        };
+        if machine.kubelet.is_none() {
+            return;
+        }
+        let changed = machine.out_of_date();
+        for component in &changed {
+            machine.containers.remove(*component);
+        }
+        for component in changed {
+            self.schedule(
+                STATIC_POD_DELAY,
+                Event::StartContainer(node.to_owned(), component.to_owned()),
+            );
+        }
+    }
+}
