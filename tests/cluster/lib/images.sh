@@ -88,11 +88,10 @@ coredns_files() { install -m 755 "$HERE/images/coredns" "$1/usr/local/bin/"; mkd
 app_files() { install -m 755 "$HERE/images/app" "$1/usr/local/bin/"; }
 
 kube_proxy_files() {
-  local applet plugins=usr/lib/x86_64-linux-gnu/xtables
+  local applet plugins=/usr/lib/x86_64-linux-gnu/xtables
   program_files "$1"
-  with_libraries "$1" /usr/sbin/xtables-legacy-multi /usr/sbin/conntrack
-  mkdir -p "$1/$plugins"
-  cp "/$plugins"/* "$1/$plugins/"
+  # The plugins ask for libraries of their own (statistic, which spreads a Service over its pods, for libm).
+  with_libraries "$1" /usr/sbin/xtables-legacy-multi /usr/sbin/conntrack "$plugins"/*
   for applet in iptables ip6tables; do
     ln -s xtables-legacy-multi "$1/usr/sbin/$applet"
     ln -s xtables-legacy-multi "$1/usr/sbin/$applet-save"

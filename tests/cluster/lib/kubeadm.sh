@@ -60,7 +60,7 @@ cluster_ready() {
 
 # The shape of the cluster that stands is written down, for the programs that work on it later.
 cluster_remember() {
-  printf '%s=%s\n' FROM "$FROM" TO "$TO" CONTROL_PLANES "$CONTROL_PLANES" WORKERS "$WORKERS" > "$STATE/shape"
+  printf '%s=%s\n' FROM "$FROM" TO "$TO" CONTROL_PLANES "$CONTROL_PLANES" WORKERS "$WORKERS" SUBNET "$SUBNET" > "$STATE/shape"
 }
 
 cluster_shape() {

@@ -30,7 +30,7 @@ in_gopath() { # TREE COMMAND...: Go as it was before modules
 }
 
 kubernetes_source() { # INTO
-  local into=$1 apt tree list=$1/packages
+  local into=$1 apt tree watcher list=$1/packages
   mkdir -p "$into/lists/partial" "$into/unpack" "$into/src/k8s.io"
   # Only Debian's own sources, in lists of our own: the machine's apt configuration is left as it is.
   cat > "$into/source.sources" <<SOURCES
@@ -53,6 +53,12 @@ SOURCES
   rm -r "$tree/vendor/github.com/modern-go/reflect2"
   cp -rL /usr/share/gocode/src/github.com/modern-go/reflect2 "$tree/vendor/github.com/modern-go/"
   rm -f "$tree"/vendor/github.com/modern-go/reflect2/*_test.go
+
+  # A watch of Services that the apiserver ends (etcd without a leader for a moment, as at every join) is never closed towards the
+  # client in this version, which then learns nothing of new Services for up to ten minutes. Later versions close it; so does this one.
+  watcher=$tree/staging/src/k8s.io/apiserver/pkg/registry/generic/registry/decorated_watcher.go
+  sed -i '/if !ok {/,/return/s/^\(\t*\)d\.cancel()$/&\n\1close(d.resultCh)/' "$watcher"
+  [ "$(grep -c 'close(d.resultCh)' "$watcher")" = 2 ] || die "the mend of decorated_watcher.go does not fit this source"
 
   # The apiserver's OpenAPI definitions are generated and not in the package: made here, from every package that asks for them.
   in_gopath "$into" "$GO" build -o "$into/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
