@@ -1,13 +1,16 @@
 //! The node's side of Liftlock. See ARCHITECTURE.md for the rooms and the way of one plan through them.
 
 pub mod backup;
+pub mod config;
 pub mod disk;
 pub mod engine;
 pub mod etcd;
+pub mod facts;
 pub mod host;
 pub mod kube;
 pub mod packages;
 pub mod runtime;
+pub mod session;
 pub mod steps;
 #[cfg(any(test, feature = "twin"))]
 pub mod twin;

@@ -1,2 +1,252 @@
-//! placeholder
-fn main() {}
+//! `liftlock-agent`: the service on every node.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_mangen::Man;
+use liftlock_agent::config::{Config, Settings};
+use liftlock_agent::disk::{Disk, LocalDisk};
+use liftlock_agent::host::{self, Clock};
+use liftlock_agent::session::enrolling;
+use liftlock_agent::session::identity::{Enrolled, IdentityStore};
+use liftlock_agent::session::{Agent, Workplace};
+use liftlock_agent::steps;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Threads for everything that waits: one more than one, so that a slow answer holds up nobody. An engine and what
+/// blocks get threads of their own.
+const THREADS: usize = 2;
+
+/// Carries out leased Kubernetes upgrade steps on this node, and proves what it did.
+#[derive(Debug, Parser)]
+#[command(name = "liftlock-agent", version)]
+struct Cli {
+    /// How to log to standard error. What is logged follows LIFTLOCK_LOG, such as info or liftlock_agent=debug.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// Lines for people and the system's journal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serves the coordinator until SIGTERM; enrols first if there is a join token and no identity.
+    Run(NodeArgs),
+    /// Trades a one-time join token for this node's identity, also in the place of an old one.
+    Enroll(NodeArgs),
+    /// Writes the manual pages.
+    Man {
+        /// The folder to write to; it is made if need be.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: Utf8PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct NodeArgs {
+    /// The configuration file: /etc/liftlock/agent.toml, where there is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<Utf8PathBuf>,
+    /// The file with the join token, which is removed once it is used: /etc/liftlock/join-token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn main() -> ExitCode {
+    let Cli { log_format, verb } = Cli::parse();
+    // The only provider that is compiled in; an error means that it was installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    log(log_format);
+    let result = match verb {
+        Verb::Run(args) => with_runtime(run(args)),
+        Verb::Enroll(args) => with_runtime(enroll(args)),
+        Verb::Man { dir } => manual(&dir),
+    };
+    if let Err(error) = result {
+        tracing::error!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn with_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build();
+    let runtime = runtime.context("cannot start the agent's threads")?;
+    let result = runtime.block_on(work);
+    // An engine may be in the middle of a step: it is left as a crash would leave it, and its journal knows.
+    runtime.shutdown_background();
+    result
+}
+
+/// Everything that `run` and `enroll` share.
+struct Start {
+    config: Config,
+    disk: Arc<dyn Disk>,
+    store: IdentityStore,
+    token_file: Utf8PathBuf,
+}
+
+impl Start {
+    fn new(args: NodeArgs) -> Result<Self> {
+        let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+        let config = Config::load(disk.as_ref(), args.config.as_deref(), args.settings)?;
+        let token_file = args.token_file.unwrap_or_else(|| config.token_file());
+        let store = IdentityStore::new(Arc::clone(&disk), config.layout().state_dir.join("identity"));
+        Ok(Self {
+            config,
+            disk,
+            store,
+            token_file,
+        })
+    }
+
+    async fn enroll(&self, clock: &dyn Clock) -> Result<Enrolled> {
+        let coordinator = self.config.coordinator().ok_or_else(|| {
+            anyhow!("the coordinator's address is needed to enrol: --coordinator https://HOST:7443, or the configuration")
+        })?;
+        let node = self.config.node_or_host_name()?;
+        Ok(enrolling::enroll(&self.store, coordinator, &node, &self.token_file, clock).await?)
+    }
+
+    /// The identity at hand, or a new one if there is none, or none any more, and a token is there.
+    async fn identity(&self, clock: &dyn Clock) -> Result<Enrolled> {
+        let unreadable = || format!("cannot read {}", self.token_file);
+        let token_is_there = || {
+            Ok::<_, anyhow::Error>(
+                self.disk
+                    .read(&self.token_file)
+                    .with_context(unreadable)?
+                    .is_some(),
+            )
+        };
+        let mut enrolled = match self.store.load()? {
+            Some(enrolled) if clock.unix_ms() < enrolled.ends_at_ms => enrolled,
+            Some(_) if !token_is_there()? => bail!(
+                "this node's certificate has ended: make a token with `liftlock token create --node NAME`, put it in {}",
+                self.token_file
+            ),
+            _ => self.enroll(clock).await?,
+        };
+        if let Some(node) = self.config.node()
+            && *node != enrolled.node
+        {
+            bail!(
+                "the configuration says that this is node {node}, and its certificate is for {}",
+                enrolled.node
+            );
+        }
+        if let Some(coordinator) = self.config.coordinator() {
+            enrolled.coordinator.clone_from(coordinator);
+        }
+        Ok(enrolled)
+    }
+}
+
+async fn run(args: NodeArgs) -> Result<()> {
+    let start = Start::new(args)?;
+    let mut stop = stop_signal()?;
+    notify(NotifyState::Ready);
+    let clock = host::real::RealClock;
+    let enrolled = tokio::select! {
+        enrolled = start.identity(&clock) => enrolled?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let host = host::real::host(&start.config.host(enrolled.node.clone()))?;
+    let place = Workplace {
+        host,
+        node: enrolled.node.clone(),
+        disk: Arc::clone(&start.disk),
+        steps: Arc::new(steps::runner),
+        preparations: Arc::new(steps::preparation),
+    };
+    let agent = Agent::open(place, start.store.clone(), enrolled).await?;
+    let result = agent.run(stop).await;
+    notify(NotifyState::Stopping);
+    Ok(result?)
+}
+
+async fn enroll(args: NodeArgs) -> Result<()> {
+    let enrolled = Start::new(args)?.enroll(&host::real::RealClock).await?;
+    tracing::info!(node = %enrolled.node, coordinator = %enrolled.coordinator, "enrolled");
+    Ok(())
+}
+
+/// Turns true at SIGTERM or SIGINT.
+fn stop_signal() -> Result<watch::Receiver<bool>> {
+    let (stop, stopped) = watch::channel(false);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; what runs goes on as its unit, and is taken up again at the next start");
+        let _ = stop.send(true);
+    });
+    Ok(stopped)
+}
+
+/// Tells systemd, if it is systemd that started this.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("LIFTLOCK_LOG")
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log
+            .compact()
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "manual pages are for everyone to read, and made anew at will"
+)]
+fn manual(dir: &Utf8Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {dir}"))?;
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let verbs: Vec<_> = command.get_subcommands().cloned().collect();
+    for page in std::iter::once(command).chain(verbs) {
+        let man = Man::new(page).section("8");
+        let path = dir.join(man.get_filename());
+        let mut text = Vec::new();
+        man.render(&mut text)?;
+        std::fs::write(&path, text).with_context(|| format!("cannot write {path}"))?;
+    }
+    Ok(())
+}

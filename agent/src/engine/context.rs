@@ -64,9 +64,10 @@ impl Context {
         self.captured.get(step)
     }
 
-    /// The name of the transient unit of this step's child, the same after a restart of the agent.
+    /// The name of the transient unit of this step's child: the same after a restart of the agent, and under a later
+    /// lease of the same plan, so that a child that still runs is joined and never doubled.
     pub fn unit(&self, what: &str) -> String {
-        format!("liftlock-{}-{}-{what}", self.plan, self.lease.token())
+        format!("liftlock-{}-{}-{what}", self.plan, self.step)
     }
 
     /// Runs something and reports where its time went.
@@ -97,7 +98,7 @@ pub struct PrepareContext {
 impl PrepareContext {
     /// The name of the transient unit of this preparation's child, the same after a restart of the agent.
     pub fn unit(&self, what: &str) -> String {
-        format!("liftlock-{}-prepare-{what}", self.plan)
+        format!("liftlock-{}-{}-{what}", self.plan, self.step)
     }
 }
 

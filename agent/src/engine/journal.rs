@@ -1,7 +1,6 @@
 //! The journal of one lease on this node: what was begun and what became of it, durable before and after each effect.
 
 use std::io;
-use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
@@ -141,7 +140,6 @@ pub enum JournalError {
 
 /// An open journal.
 pub struct Journal {
-    disk: Arc<dyn Disk>,
     path: Utf8PathBuf,
     header: Header,
     state: State,
@@ -160,7 +158,7 @@ pub(crate) struct Reading {
 
 impl Journal {
     /// Begins one. The file is there with its whole header or not at all.
-    pub fn create(disk: Arc<dyn Disk>, path: Utf8PathBuf, header: Header) -> Result<Self, JournalError> {
+    pub fn create(disk: &dyn Disk, path: Utf8PathBuf, header: Header) -> Result<Self, JournalError> {
         let state = start(&path, &header)?;
         let frame = encode(&path, 0, &header)?;
         disk.replace(&path, &frame).map_err(failed("create", &path))?;
@@ -168,7 +166,6 @@ impl Journal {
             .append_to(&path, frame.len() as u64)
             .map_err(failed("create", &path))?;
         Ok(Self {
-            disk,
             path,
             header,
             state,
@@ -180,17 +177,16 @@ impl Journal {
 
     /// Opens one after a restart. An append at its end that was cut off, and so never acknowledged, is taken away;
     /// anything else that does not check is refused.
-    pub fn open(disk: Arc<dyn Disk>, path: Utf8PathBuf) -> Result<Self, JournalError> {
+    pub fn open(disk: &dyn Disk, path: Utf8PathBuf) -> Result<Self, JournalError> {
         let Reading {
             header,
             state,
             length,
-        } = read(disk.as_ref(), &path)?;
+        } = read(disk, &path)?;
         let file = disk
             .append_to(&path, length as u64)
             .map_err(failed("open", &path))?;
         Ok(Self {
-            disk,
             path,
             header,
             state,
@@ -237,18 +233,6 @@ impl Journal {
     /// How far it is.
     pub fn state(&self) -> &State {
         &self.state
-    }
-
-    /// Where it lies.
-    pub fn path(&self) -> &Utf8Path {
-        &self.path
-    }
-
-    /// Puts it away as `closed`: the lease is over on both sides.
-    pub(crate) fn close_as(self, closed: &Utf8Path) -> Result<(), JournalError> {
-        self.disk
-            .rename(&self.path, closed)
-            .map_err(failed("close", &self.path))
     }
 }
 

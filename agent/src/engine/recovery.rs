@@ -23,7 +23,7 @@ pub struct Journals {
 /// How a granted lease stands on this node.
 pub enum Begun {
     /// Run it, from where its journal stands.
-    Run(Journal),
+    Run(Box<Journal>),
     /// It ran to its end before, and that is still to be told.
     Ended(End),
 }
@@ -92,7 +92,7 @@ impl Journals {
             .find(|entry| entry.plan == lease.plan && entry.token == token);
         let begun = match same {
             Some(entry) => self.resume(entry, &lease)?,
-            None => Begun::Run(self.create(lease, &entries)?),
+            None => Begun::Run(Box::new(self.create(lease, &entries)?)),
         };
         // Only now: had the power gone before, the older ones would still say what was begun.
         for passed in entries.iter().filter(|entry| entry.open && entry.token < token) {
@@ -101,14 +101,13 @@ impl Journals {
         Ok(begun)
     }
 
-    /// Puts a journal away: both sides know that the lease is over.
-    pub fn close(&self, journal: Journal) -> Result<(), JournalError> {
-        let closed = Entry {
-            plan: journal.header().plan.clone(),
-            token: journal.header().token,
-            open: false,
-        };
-        journal.close_as(&self.path(&closed))
+    /// Puts a lease's journal away, if it is open: both sides know that the lease is over.
+    pub fn close(&self, plan: &PlanId, token: FencingToken) -> Result<(), JournalError> {
+        let open = |entry: &&Entry| entry.open && entry.plan == *plan && entry.token == token;
+        self.entries()?
+            .iter()
+            .find(open)
+            .map_or(Ok(()), |entry| self.put_away(entry))
     }
 
     fn create(&self, mut lease: Header, entries: &[Entry]) -> Result<Journal, JournalError> {
@@ -124,7 +123,7 @@ impl Journals {
             token: lease.token,
             open: true,
         };
-        Journal::create(Arc::clone(&self.disk), self.path(&entry), lease)
+        Journal::create(self.disk.as_ref(), self.path(&entry), lease)
     }
 
     fn resume(&self, entry: &Entry, granted: &Header) -> Result<Begun, JournalError> {
@@ -137,7 +136,7 @@ impl Journals {
         }
         match (state.end(), entry.open) {
             (Some(end), _) => Ok(Begun::Ended(end.clone())),
-            (None, true) => self.open(entry).map(Begun::Run),
+            (None, true) => self.open(entry).map(Box::new).map(Begun::Run),
             (None, false) => Err(self.foreign(
                 entry,
                 "the coordinator took this lease back before it ended".to_owned(),
@@ -146,7 +145,7 @@ impl Journals {
     }
 
     fn open(&self, entry: &Entry) -> Result<Journal, JournalError> {
-        let journal = Journal::open(Arc::clone(&self.disk), self.path(entry))?;
+        let journal = Journal::open(self.disk.as_ref(), self.path(entry))?;
         self.own(entry, journal.header())?;
         Ok(journal)
     }
@@ -234,11 +233,17 @@ mod tests {
         Journals::new(Arc::new(disk.clone()), "/journal".into(), node.parse().unwrap()).unwrap()
     }
 
-    fn begin(disk: &MemoryDisk, token: u64) -> Journal {
+    fn begin(disk: &MemoryDisk, token: u64) -> Box<Journal> {
         match journals(disk).begin(header(token)).unwrap() {
             Begun::Run(journal) => journal,
             Begun::Ended(end) => panic!("ended: {end:?}"),
         }
+    }
+
+    fn close(disk: &MemoryDisk, token: u64) {
+        journals(disk)
+            .close(&PLAN.parse().unwrap(), FencingToken(token))
+            .unwrap();
     }
 
     fn started() -> Event {
@@ -272,7 +277,7 @@ mod tests {
         let disk = MemoryDisk::default();
         let mut journal = begin(&disk, 7);
         journal.append(1, &started()).unwrap();
-        journals(&disk).close(journal).unwrap();
+        close(&disk, 7);
         begin(&disk, 8);
         let third = begin(&disk, 9);
         assert_eq!(third.state().captured()["etcd-snapshot"], json!("as it was"));
@@ -288,7 +293,7 @@ mod tests {
         let mut journal = begin(&disk, 7);
         journal.append(1, &ended()).unwrap();
         assert!(matches!(journals(&disk).begin(header(7)), Ok(Begun::Ended(_))));
-        journals(&disk).close(journal).unwrap();
+        close(&disk, 7);
         assert!(matches!(journals(&disk).begin(header(7)), Ok(Begun::Ended(_))));
         assert!(journals(&disk).held().unwrap().is_none());
     }
@@ -296,8 +301,8 @@ mod tests {
     #[test]
     fn a_lease_that_was_taken_back_does_not_begin_again() {
         let disk = MemoryDisk::default();
-        let journal = begin(&disk, 7);
-        journals(&disk).close(journal).unwrap();
+        begin(&disk, 7);
+        close(&disk, 7);
         assert!(matches!(
             journals(&disk).begin(header(7)),
             Err(JournalError::Foreign { .. })
@@ -338,7 +343,8 @@ mod tests {
             journals(&disk).held().unwrap().unwrap().header().token,
             FencingToken(8)
         );
-        journals(&disk).close(begin(&disk, 8)).unwrap();
+        begin(&disk, 8);
+        close(&disk, 8);
         assert!(journals(&disk).held().unwrap().is_none());
     }
 

@@ -19,10 +19,10 @@ use crate::host::{Host, HostError};
 /// `kubeadm upgrade` leaves another copy of etcd's data on the disk.
 const MAX_CUT_OFF: u32 = 5;
 
-/// Hears of each event once it is durable.
+/// Hears of each step's events once they are durable.
 pub trait Observer: Send + Sync {
-    /// `step` is the name of the step that the event is about; `None` at the lease's end.
-    fn journalled(&self, step: Option<&str>, event: &Event);
+    /// `attempt` is the run of the step that the event is about, counted from 1; 0 where it never ran.
+    fn journalled(&self, step: &str, attempt: u32, event: &Event);
 }
 
 /// What carries out the steps of a plan; `None` for a step that does not run under a lease.
@@ -88,7 +88,7 @@ impl From<StepFailure> for Setback {
 
 /// One lease being carried out.
 pub struct Engine {
-    journal: Journal,
+    journal: Box<Journal>,
     gear: Gear,
     meter: Arc<Meter>,
     /// The clock at the grant's arrival, or at the restart, and how long the lease had run by then.
@@ -97,7 +97,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that goes on where the journal stands.
-    pub fn new(journal: Journal, gear: Gear) -> Self {
+    pub fn new(journal: Box<Journal>, gear: Gear) -> Self {
         let clock = &gear.host.clock;
         let before = clock.unix_ms().saturating_sub(journal.header().granted_at_ms);
         let began = (clock.monotonic(), Duration::from_millis(before));
@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// The journal, when the engine has stopped.
-    pub fn into_journal(self) -> Journal {
+    pub fn into_journal(self) -> Box<Journal> {
         self.journal
     }
 
@@ -270,16 +270,19 @@ impl Engine {
             lease_ms,
             spent: self.journal.state().spent(),
         };
-        let event = Event::Ended(end.clone());
-        self.journal.append(self.gear.host.clock.unix_ms(), &event)?;
-        self.gear.observer.journalled(None, &event);
+        self.journal
+            .append(self.gear.host.clock.unix_ms(), &Event::Ended(end.clone()))?;
         Ok(end)
     }
 
     fn journal(&mut self, index: usize, cx: &Context, event: &Event) -> Result<(), JournalError> {
+        let attempt = match event {
+            Event::Started { attempt, .. } => *attempt,
+            _ => self.runs(index).map_or(0, |runs| runs.started),
+        };
         self.journal.append(self.gear.host.clock.unix_ms(), event)?;
-        tracing::info!(step = cx.step, index, event = event.name(), "journalled");
-        self.gear.observer.journalled(Some(cx.step), event);
+        tracing::info!(step = cx.step, attempt, event = event.name(), "journalled");
+        self.gear.observer.journalled(cx.step, attempt, event);
         Ok(())
     }
 

@@ -264,7 +264,8 @@ impl State {
                 next.captured.remove(&name);
             }
             Event::Ended(end) => {
-                if end.failure.is_none() && !(self.all_done() && !self.unwinding()) {
+                let raised = self.all_done() && !self.unwinding();
+                if end.failure.is_none() && !raised {
                     return Err(Illegal::NotRaised);
                 }
                 next.end = Some(end.clone());

@@ -47,7 +47,7 @@ fn events() -> Vec<Event> {
 
 /// A journal with these events, its bytes, and where each record ends.
 fn written(disk: &MemoryDisk, events: &[Event]) -> (Vec<u8>, Vec<usize>) {
-    let mut journal = Journal::create(Arc::new(disk.clone()), PATH.into(), header()).unwrap();
+    let mut journal = Journal::create(disk, PATH.into(), header()).unwrap();
     let mut ends = vec![disk.content(PATH.into()).len()];
     for event in events {
         journal.append(1, event).unwrap();
@@ -59,7 +59,7 @@ fn written(disk: &MemoryDisk, events: &[Event]) -> (Vec<u8>, Vec<usize>) {
 fn open(bytes: &[u8]) -> Result<(MemoryDisk, Journal), JournalError> {
     let disk = MemoryDisk::default();
     disk.put(PATH.into(), bytes);
-    Journal::open(Arc::new(disk.clone()), PATH.into()).map(|journal| (disk, journal))
+    Journal::open(&disk, PATH.into()).map(|journal| (disk, journal))
 }
 
 fn state_after(events: &[Event]) -> State {
@@ -132,7 +132,7 @@ fn records_in_another_order_are_refused_although_each_is_whole() {
 #[test]
 fn an_event_that_cannot_follow_is_not_written() {
     let disk = MemoryDisk::default();
-    let mut journal = Journal::create(Arc::new(disk.clone()), PATH.into(), header()).unwrap();
+    let mut journal = Journal::create(&disk, PATH.into(), header()).unwrap();
     let before = disk.content(PATH.into());
     assert!(matches!(
         journal.append(1, &Event::Undone { index: 0 }),
@@ -164,7 +164,7 @@ fn on_a_full_disk_the_append_fails_and_the_journal_opens_with_all_that_was_ackno
     for room in [0, 1, 11, 12, 40] {
         disk.limit(None);
         disk.put(PATH.into(), &bytes);
-        let mut journal = Journal::open(Arc::new(disk.clone()), PATH.into()).unwrap();
+        let mut journal = Journal::open(&disk, PATH.into()).unwrap();
         disk.limit(Some(room));
         let error = journal.append(1, &events()[1]).unwrap_err();
         assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
@@ -174,7 +174,7 @@ fn on_a_full_disk_the_append_fails_and_the_journal_opens_with_all_that_was_ackno
             journal.append(1, &events()[1]),
             Err(JournalError::Unusable { .. })
         ));
-        let mut journal = Journal::open(Arc::new(disk.clone()), PATH.into()).unwrap();
+        let mut journal = Journal::open(&disk, PATH.into()).unwrap();
         assert_eq!(disk.content(PATH.into()).len(), ends[1]);
         journal.append(1, &events()[1]).unwrap();
         bytes.truncate(ends[1]);
@@ -185,9 +185,7 @@ fn on_a_full_disk_the_append_fails_and_the_journal_opens_with_all_that_was_ackno
 fn a_disk_that_is_full_at_the_grant_leaves_no_journal() {
     let disk = MemoryDisk::default();
     disk.limit(Some(10));
-    let error = Journal::create(Arc::new(disk.clone()), PATH.into(), header())
-        .err()
-        .unwrap();
+    let error = Journal::create(&disk, PATH.into(), header()).err().unwrap();
     assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
     assert_eq!(disk.read(PATH.into()).unwrap(), None);
 }

@@ -1,0 +1,174 @@
+//! What a node reports of itself and, from a control plane, of its cluster. What cannot be read becomes a sentence.
+
+use std::fmt::Display;
+
+use camino::Utf8Path;
+use liftlock_proto::v1::{ClusterFacts, ClusterNode, NodeFacts};
+use liftlock_proto::version::KubernetesVersion;
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
+
+use crate::host::{Host, HostResult, RunningContainer};
+
+/// The sentences of what could not be read.
+#[derive(Default)]
+struct Errors(Vec<String>);
+
+impl Errors {
+    /// The value, or its default and a sentence.
+    fn note<T: Default, E: Display>(&mut self, result: Result<T, E>) -> T {
+        result.unwrap_or_else(|error| {
+            self.0.push(error.to_string());
+            T::default()
+        })
+    }
+}
+
+/// Everything that can be read now.
+pub async fn gather(host: &Host) -> NodeFacts {
+    let mut errors = Errors::default();
+    let manifests = host.layout.manifests();
+    let (apiserver, admin, etcd) = (
+        host.files.exists(&manifests.join("kube-apiserver.yaml")).await,
+        host.files.exists(&host.layout.admin_kubeconfig()).await,
+        host.files.exists(&manifests.join("etcd.yaml")).await,
+    );
+    let control_plane = errors.note(apiserver) | errors.note(admin);
+    let local_etcd = errors.note(etcd);
+
+    let (kubelet, kubeadm, offered, boot) = futures::join!(
+        host.packages.binary_version("kubelet"),
+        host.packages.binary_version("kubeadm"),
+        host.packages.offered(),
+        boot_id(host),
+    );
+    let kubelet_version = errors.note(kubelet.map(|version| version.to_string()));
+    let kubeadm_version = errors.note(kubeadm.map(|version| version.to_string()));
+    let offered_versions = errors.note(offered).iter().map(ToString::to_string).collect();
+    let boot_id = errors.note(boot);
+
+    let (mut cluster, mut control_plane_version) = (None, String::new());
+    if control_plane {
+        let (containers, facts) = futures::join!(
+            host.runtime.running(),
+            cluster_facts(host, local_etcd, &mut errors)
+        );
+        cluster = facts;
+        control_plane_version = errors.note(containers.map(|running| api_server_version(&running)));
+    }
+    NodeFacts {
+        control_plane,
+        kubelet_version,
+        kubeadm_version,
+        offered_versions,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        agent_memory_bytes: agent_memory(),
+        boot_id,
+        cluster,
+        errors: errors.0,
+        control_plane_version,
+    }
+}
+
+/// Names this boot of the machine; empty where the kernel does not tell.
+pub async fn boot_id(host: &Host) -> HostResult<String> {
+    let path = Utf8Path::new("/proc/sys/kernel/random/boot_id");
+    let bytes = host.files.read(path).await?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Option<ClusterFacts> {
+    let (version, nodes) = futures::join!(host.kube.kubeadm_config_version(), host.kube.nodes());
+    // Without its nodes a cluster is not seen at all; its other facts are worth telling one by one.
+    let nodes = match nodes {
+        Ok(nodes) => nodes,
+        Err(error) => {
+            errors.0.push(error.to_string());
+            return None;
+        }
+    };
+    let members = if local_etcd {
+        errors.note(host.etcd.members().await)
+    } else {
+        Vec::new()
+    };
+    let voters = members.iter().filter(|member| !member.learner);
+    let healthy = voters
+        .clone()
+        .filter(|member| matches!(&member.status, Ok(status) if status.errors.is_empty()));
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Some(ClusterFacts {
+        kubeadm_config_version: errors.note(version.map(|version| version.to_string())),
+        etcd_members: count(voters.count()),
+        etcd_healthy_members: count(healthy.count()),
+        nodes: nodes
+            .into_iter()
+            .map(|node| ClusterNode {
+                name: node.name,
+                kubelet_version: node.kubelet_version,
+                control_plane: node.control_plane,
+                ready: node.ready,
+                unschedulable: node.unschedulable,
+                tainted: node.tainted,
+            })
+            .collect(),
+    })
+}
+
+/// The version of the kube-apiserver container that runs, by its image's tag: `…/kube-apiserver:v1.20.2`.
+fn api_server_version(running: &[RunningContainer]) -> String {
+    let api_server = running
+        .iter()
+        .filter(|one| one.name == "kube-apiserver" && one.namespace == "kube-system");
+    let newest = api_server.max_by_key(|one| one.created_at_ns);
+    let mut tags = newest
+        .into_iter()
+        .flat_map(|one| &one.images)
+        .filter_map(|image| image.rsplit_once(':'));
+    tags.find_map(|(_, tag)| tag.parse::<KubernetesVersion>().ok())
+        .map(|version| version.to_string())
+        .unwrap_or_default()
+}
+
+/// Resident memory of this process, in bytes; 0 where the system does not tell.
+fn agent_memory() -> u64 {
+    let (Ok(pid), Ok(mut system)) = (sysinfo::get_current_pid(), System::new()) else {
+        return 0;
+    };
+    let memory = ProcessRefreshKind::nothing().with_memory();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, memory);
+    system.process(pid).map_or(0, sysinfo::Process::memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(name: &str, image: &str, created_at_ns: i64) -> RunningContainer {
+        RunningContainer {
+            name: name.to_owned(),
+            pod: format!("{name}-cp1"),
+            namespace: "kube-system".to_owned(),
+            images: vec![
+                "k8s.gcr.io/kube-apiserver@sha256:0123".to_owned(),
+                image.to_owned(),
+            ],
+            created_at_ns,
+        }
+    }
+
+    #[test]
+    fn the_control_planes_version_is_that_of_the_newest_api_server_container() {
+        let running = [
+            container("kube-apiserver", "registry:5000/kube-apiserver:v1.19.7", 1),
+            container("kube-apiserver", "registry:5000/kube-apiserver:v1.20.2", 2),
+            container("etcd", "registry:5000/etcd:v1.99.9", 3),
+        ];
+        assert_eq!(api_server_version(&running), "v1.20.2");
+        assert_eq!(api_server_version(&[]), "");
+    }
+
+    #[test]
+    fn the_agent_knows_its_own_memory() {
+        assert!(agent_memory() > 1 << 20);
+    }
+}

@@ -1,0 +1,469 @@
+//! What this node is doing for the coordinator. It goes on while connections come and go.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use liftlock_proto::step::Step;
+use liftlock_proto::v1;
+use liftlock_proto::v1::agent_message::Message;
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::disk::Disk;
+use crate::engine::fence::{Fence, FenceError};
+use crate::engine::journal::{Header, Journal};
+use crate::engine::lease::Lease;
+use crate::engine::recovery::{Begun, Journals};
+use crate::engine::runner::{Engine, Gear, StepTable, Stopped};
+use crate::engine::step::Preparation;
+use crate::engine::transition::{End, Spent};
+use crate::host::Host;
+use crate::session::StartError;
+use crate::session::inquiry::Inquiry;
+use crate::session::outbox::Outbox;
+use crate::session::preparing::Preparing;
+use crate::session::voice::Voice;
+
+/// What carries out preparations; `None` for a step that needs a lease.
+pub type PreparationTable = dyn Fn(&Step) -> Option<Box<dyn Preparation>> + Send + Sync;
+
+/// What the agent works on and with.
+#[derive(Clone)]
+pub struct Workplace {
+    /// The machine.
+    pub host: Host,
+    /// This node.
+    pub node: NodeName,
+    /// The agent's own files.
+    pub disk: Arc<dyn Disk>,
+    /// What carries out steps under a lease.
+    pub steps: Arc<StepTable>,
+    /// What carries out preparations.
+    pub preparations: Arc<PreparationTable>,
+}
+
+/// Everything under way.
+pub(crate) struct Duties {
+    place: Workplace,
+    journals: Journals,
+    fence: Arc<Mutex<Fence>>,
+    outbox: Arc<Outbox>,
+    held: Option<Held>,
+    /// A newer lease; it begins when the engine of the one before has stopped.
+    next: Option<Granted>,
+    preparing: Preparing,
+    inquiry: Inquiry,
+}
+
+/// The lease that this node is in the middle of.
+struct Held {
+    plan: PlanId,
+    token: FencingToken,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Its journal is open and nothing runs: the agent was restarted, or the lease lapsed. A grant goes on with it.
+    Open,
+    /// An engine carries it out.
+    Running(Running),
+    /// It has ended here; the coordinator is told until it says that it knows.
+    Ended(v1::LeaseEnd),
+}
+
+struct Running {
+    lease: Arc<Lease>,
+    voice: Arc<Voice>,
+    ttl: Duration,
+    engine: JoinHandle<Outcome>,
+    /// The coordinator took the lease back: the journal is put away as soon as the engine stops.
+    taken_back: bool,
+}
+
+struct Granted {
+    lease: Box<Header>,
+    ttl: Duration,
+    /// On the monotonic clock.
+    deadline: Duration,
+}
+
+/// How an engine stopped.
+enum Outcome {
+    /// The lease ended, and the journal says how.
+    Ended(End),
+    /// The lease could not begin or be recorded. No journal says so, only this.
+    Refused(String),
+    /// The lease is not this agent's now; its journal is open.
+    Lost(String),
+}
+
+/// Something under way came to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// It was told, or will be.
+    Told,
+    /// The lease ran out before the coordinator renewed it: only a new Hello makes it grant it again.
+    LeaseLapsed,
+}
+
+/// A bug in the agent. The journal is as after a crash, so the cure is the same: start anew.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the agent failed in the middle of a lease ({0}); it stops here, and goes on from its journal when it is started again"
+)]
+pub(crate) struct EngineFailed(String);
+
+impl Duties {
+    /// Finds what an earlier run of the agent was in the middle of.
+    pub(crate) fn open(place: Workplace, outbox: Arc<Outbox>) -> Result<Self, StartError> {
+        let state_dir = place.host.layout.state_dir.clone();
+        let folder = state_dir.join("journal");
+        let journals = Journals::new(Arc::clone(&place.disk), folder, place.node.clone())?;
+        let fence = Fence::open(Arc::clone(&place.disk), state_dir.join("fence"))?;
+        let mut inquiry = Inquiry::default();
+        let held = match journals.held() {
+            Ok(journal) => journal.as_ref().map(Held::of),
+            Err(error) => {
+                // The agent stays up, so that the coordinator hears of it: as a fact now, as a refusal of each lease.
+                tracing::error!(%error, "no lease can go on or begin on this node");
+                inquiry.always(error.to_string());
+                None
+            }
+        };
+        if let Some(held) = &held {
+            tracing::info!(plan = %held.plan, token = %held.token, "in the middle of a lease");
+        }
+        let preparing = Preparing::default();
+        Ok(Self {
+            place,
+            journals,
+            fence: Arc::new(Mutex::new(fence)),
+            outbox,
+            held,
+            next: None,
+            preparing,
+            inquiry,
+        })
+    }
+
+    /// The highest token ever seen here; 0 if none.
+    pub(crate) fn highest_token(&self) -> FencingToken {
+        self.fence
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .highest()
+    }
+
+    /// What Hello says of the lease.
+    pub(crate) fn held(&self) -> Option<v1::HeldLease> {
+        let held = self.held.as_ref()?;
+        let ended = match &held.stage {
+            Stage::Ended(end) => Some(end.clone()),
+            Stage::Open | Stage::Running(_) => None,
+        };
+        Some(v1::HeldLease {
+            plan_id: held.plan.to_string(),
+            fencing_token: held.token.0,
+            ended,
+        })
+    }
+
+    /// The last report of the step under way, for a coordinator that may have missed it.
+    pub(crate) fn last_report(&self) -> Option<v1::StepReport> {
+        self.running()
+            .and_then(|(_, running)| running.voice.last_report())
+    }
+
+    /// The lease to renew, and how long each renewal lasts.
+    pub(crate) fn to_renew(&self) -> Option<(v1::RenewLease, Duration)> {
+        let (held, running) = self.running()?;
+        if running.taken_back {
+            return None;
+        }
+        let renew = v1::RenewLease {
+            plan_id: held.plan.to_string(),
+            fencing_token: held.token.0,
+        };
+        Some((renew, running.ttl))
+    }
+
+    /// One line for people.
+    pub(crate) fn status(&self) -> String {
+        match self.held.as_ref().map(|held| (held.token, &held.stage)) {
+            None => "no lease".to_owned(),
+            Some((token, Stage::Open)) => format!("lease {token} waits for the coordinator"),
+            Some((token, Stage::Running(_))) => format!("lease {token} is being carried out"),
+            Some((token, Stage::Ended(_))) => format!("the end of lease {token} is to be told"),
+        }
+    }
+
+    /// Reads the node's facts and puts them in the outbox.
+    pub(crate) fn inquire(&mut self, refresh: bool) {
+        self.inquiry.ask(&self.place.host, refresh);
+    }
+
+    /// Does what disturbs nothing.
+    pub(crate) fn prepare(&mut self, plan: PlanId, steps: Vec<Step>) {
+        self.preparing.begin(&self.place, &self.outbox, plan, steps);
+    }
+
+    /// A lease arrived: begins it, goes on with it, or only renews it.
+    pub(crate) fn grant(&mut self, lease: Box<Header>, ttl: Duration) {
+        let (plan, token) = (lease.plan.clone(), lease.token);
+        let highest = self.highest_token();
+        if token < highest {
+            return self.refuse(
+                &plan,
+                token,
+                &FenceError::Stale {
+                    offered: token,
+                    highest,
+                }
+                .to_string(),
+            );
+        }
+        let deadline = self.place.host.clock.monotonic().saturating_add(ttl);
+        let granted = Granted { lease, ttl, deadline };
+        match self
+            .held
+            .as_mut()
+            .map(|held| (held.token == token && held.plan == plan, &mut held.stage))
+        {
+            Some((true, Stage::Running(running))) if !running.taken_back => {
+                running.ttl = ttl;
+                running.lease.renew(deadline);
+            }
+            Some((true, Stage::Ended(end))) => self.outbox.push(Message::LeaseEnd(end.clone())),
+            Some((same, Stage::Running(running))) => {
+                if !same {
+                    running.lease.lose(&format!("lease {token} was granted after it"));
+                    running.taken_back = true;
+                }
+                self.next = Some(granted);
+            }
+            _ => self.begin(granted),
+        }
+    }
+
+    /// A renewal was answered; `sent` is the moment on the monotonic clock when it was asked for.
+    pub(crate) fn renewed(&mut self, token: FencingToken, sent: Duration, ttl: Duration) {
+        if let Some(Held {
+            token: held,
+            stage: Stage::Running(running),
+            ..
+        }) = &mut self.held
+            && *held == token
+        {
+            running.ttl = ttl;
+            running.lease.renew(sent.saturating_add(ttl));
+        }
+    }
+
+    /// The lease is over for the coordinator: nothing more is started, and its journal is put away.
+    pub(crate) async fn over(&mut self, token: FencingToken, why: &str) -> Result<(), StartError> {
+        match &mut self.held {
+            Some(Held {
+                token: held,
+                stage: Stage::Running(running),
+                ..
+            }) if *held == token => {
+                tracing::warn!(%token, why, "the lease was taken back");
+                running.lease.lose(why);
+                running.taken_back = true;
+                Ok(())
+            }
+            Some(held) if held.token == token => {
+                tracing::info!(%token, why, "the lease is over");
+                self.put_away().await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until something under way has ended, and tells of it. Dropped before it is ready, it loses nothing.
+    pub(crate) async fn done(&mut self) -> Result<Done, EngineFailed> {
+        let outcome = tokio::select! {
+            outcome = engine(&mut self.held) => outcome,
+            report = self.preparing.done() => {
+                self.outbox.push(Message::PrepareReport(report));
+                return Ok(Done::Told);
+            }
+            facts = self.inquiry.done(&self.place.host) => {
+                self.outbox.push(Message::Facts(facts));
+                return Ok(Done::Told);
+            }
+        };
+        let outcome = outcome.map_err(|error| EngineFailed(error.to_string()))?;
+        self.stopped(outcome).await
+    }
+
+    async fn stopped(&mut self, outcome: Outcome) -> Result<Done, EngineFailed> {
+        let Some(held) = &mut self.held else {
+            return Ok(Done::Told);
+        };
+        let taken_back = matches!(&held.stage, Stage::Running(running) if running.taken_back);
+        let mut done = Done::Told;
+        match outcome {
+            Outcome::Lost(why) => {
+                tracing::warn!(token = %held.token, why, "the lease stopped before its end");
+                held.stage = Stage::Open;
+                if !taken_back {
+                    done = Done::LeaseLapsed;
+                }
+            }
+            Outcome::Ended(end) => held.ended(lease_end(&held.plan, held.token, end), &self.outbox),
+            Outcome::Refused(failure) => {
+                tracing::error!(token = %held.token, %failure, "the lease cannot be carried out");
+                let end = End {
+                    failure: Some(failure),
+                    lease_ms: 0,
+                    spent: Spent::default(),
+                };
+                held.ended(lease_end(&held.plan, held.token, end), &self.outbox);
+            }
+        }
+        if taken_back {
+            self.put_away()
+                .await
+                .map_err(|error| EngineFailed(error.to_string()))?;
+        }
+        if let Some(next) = self.next.take() {
+            self.begin(next);
+            done = Done::Told;
+        }
+        Ok(done)
+    }
+
+    fn begin(&mut self, granted: Granted) {
+        let Granted {
+            lease: header,
+            ttl,
+            deadline,
+        } = granted;
+        let (plan, token) = (header.plan.clone(), header.token);
+        tracing::info!(%plan, %token, steps = header.steps.len(), "a lease begins or goes on");
+        let lease = Arc::new(Lease::new(token, deadline));
+        let voice = Arc::new(Voice::new(Arc::clone(&self.outbox), plan.clone(), token));
+        let gear = Gear {
+            host: self.place.host.clone(),
+            node: self.place.node.clone(),
+            lease: Arc::clone(&lease),
+            reporter: Arc::clone(&voice) as _,
+            observer: Arc::clone(&voice) as _,
+            steps: Arc::clone(&self.place.steps),
+        };
+        let (fence, journals, handle) = (Arc::clone(&self.fence), self.journals.clone(), Handle::current());
+        // A thread of its own: each fsync of the journal blocks, and nothing else must wait for it.
+        let engine = spawn_blocking(move || handle.block_on(carry_out(&fence, &journals, *header, gear)));
+        let running = Running {
+            lease,
+            voice,
+            ttl,
+            engine,
+            taken_back: false,
+        };
+        self.held = Some(Held {
+            plan,
+            token,
+            stage: Stage::Running(running),
+        });
+    }
+
+    /// Puts the held lease's journal away and forgets the lease.
+    async fn put_away(&mut self) -> Result<(), StartError> {
+        if let Some(Held { plan, token, .. }) = self.held.take() {
+            let journals = self.journals.clone();
+            let closed = spawn_blocking(move || journals.close(&plan, token)).await;
+            closed.map_err(|error| StartError::Thread(error.to_string()))??;
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, plan: &PlanId, token: FencingToken, why: &str) {
+        tracing::error!(%plan, %token, why, "a lease was refused");
+        let end = End {
+            failure: Some(why.to_owned()),
+            lease_ms: 0,
+            spent: Spent::default(),
+        };
+        self.outbox.push(Message::LeaseEnd(lease_end(plan, token, end)));
+    }
+
+    fn running(&self) -> Option<(&Held, &Running)> {
+        let held = self.held.as_ref()?;
+        match &held.stage {
+            Stage::Running(running) => Some((held, running)),
+            Stage::Open | Stage::Ended(_) => None,
+        }
+    }
+}
+
+impl Held {
+    fn of(journal: &Journal) -> Self {
+        let Header { plan, token, .. } = journal.header().clone();
+        let stage = match journal.state().end() {
+            Some(end) => Stage::Ended(lease_end(&plan, token, end.clone())),
+            None => Stage::Open,
+        };
+        Self { plan, token, stage }
+    }
+
+    fn ended(&mut self, end: v1::LeaseEnd, outbox: &Outbox) {
+        tracing::info!(token = %self.token, failure = end.failure, "the lease has ended here");
+        outbox.push(Message::LeaseEnd(end.clone()));
+        self.stage = Stage::Ended(end);
+    }
+}
+
+/// Waits for the engine, for ever if none runs.
+async fn engine(held: &mut Option<Held>) -> Result<Outcome, tokio::task::JoinError> {
+    match held {
+        Some(Held {
+            stage: Stage::Running(running),
+            ..
+        }) => (&mut running.engine).await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// The fence first, then the journal, then the steps.
+async fn carry_out(fence: &Mutex<Fence>, journals: &Journals, mut header: Header, gear: Gear) -> Outcome {
+    let admitted = fence
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .admit(header.token);
+    if let Err(error) = admitted {
+        return Outcome::Refused(error.to_string());
+    }
+    header.granted_at_ms = gear.host.clock.unix_ms();
+    let journal = match journals.begin(header) {
+        Ok(Begun::Run(journal)) => journal,
+        Ok(Begun::Ended(end)) => return Outcome::Ended(end),
+        Err(error) => return Outcome::Refused(error.to_string()),
+    };
+    match Engine::new(journal, gear).run().await {
+        Ok(end) => Outcome::Ended(end),
+        Err(Stopped::LeaseLost(lost)) => Outcome::Lost(lost.to_string()),
+        Err(Stopped::Journal(error)) => Outcome::Refused(error.to_string()),
+    }
+}
+
+fn lease_end(plan: &PlanId, token: FencingToken, end: End) -> v1::LeaseEnd {
+    let Spent {
+        child_ms,
+        wait_ms,
+        snapshot_ms,
+    } = end.spent;
+    v1::LeaseEnd {
+        plan_id: plan.to_string(),
+        fencing_token: token.0,
+        failure: end.failure.unwrap_or_default(),
+        timings: Some(v1::Timings {
+            lease_ms: end.lease_ms,
+            child_ms,
+            wait_ms,
+            snapshot_ms,
+        }),
+    }
+}

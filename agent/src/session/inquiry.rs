@@ -1,0 +1,74 @@
+//! Reads the node's facts when the coordinator asks for them, one reading at a time.
+
+use liftlock_proto::v1::NodeFacts;
+use tokio::task::JoinHandle;
+
+use crate::facts;
+use crate::host::{Host, Lines};
+
+/// The reading under way, and the one to follow.
+#[derive(Default)]
+pub(crate) struct Inquiry {
+    under_way: Option<JoinHandle<NodeFacts>>,
+    /// Asked for while one was under way; true to read the package repositories' lists anew.
+    again: Option<bool>,
+    /// What was found wrong when the agent started, and stays wrong until it is started again.
+    always: Vec<String>,
+}
+
+impl Inquiry {
+    /// A sentence that goes with all facts from now on.
+    pub(crate) fn always(&mut self, error: String) {
+        self.always.push(error);
+    }
+
+    /// Asks for the facts as they are after this moment.
+    pub(crate) fn ask(&mut self, host: &Host, refresh: bool) {
+        if self.under_way.is_some() {
+            self.again = Some(refresh || self.again == Some(true));
+        } else {
+            self.under_way = Some(tokio::spawn(read(host.clone(), refresh)));
+        }
+    }
+
+    /// Waits for facts, for ever if nobody asked.
+    pub(crate) async fn done(&mut self, host: &Host) -> NodeFacts {
+        let Some(under_way) = &mut self.under_way else {
+            return std::future::pending().await;
+        };
+        let mut facts = under_way.await.unwrap_or_else(|error| NodeFacts {
+            errors: vec![format!(
+                "the agent failed while it read this node's facts: {error}"
+            )],
+            ..NodeFacts::default()
+        });
+        self.under_way = None;
+        if let Some(refresh) = self.again.take() {
+            self.ask(host, refresh);
+        }
+        facts.errors.extend(self.always.iter().cloned());
+        facts
+    }
+}
+
+async fn read(host: Host, refresh: bool) -> NodeFacts {
+    let refreshed = if refresh {
+        host.packages.refresh(&ToLog).await
+    } else {
+        Ok(())
+    };
+    let mut facts = facts::gather(&host).await;
+    facts
+        .errors
+        .extend(refreshed.err().map(|error| error.to_string()));
+    facts
+}
+
+/// What the package manager prints while it reads its lists concerns nobody unless it fails.
+struct ToLog;
+
+impl Lines for ToLog {
+    fn line(&self, line: &str) {
+        tracing::debug!(line, "package lists");
+    }
+}
