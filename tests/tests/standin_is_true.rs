@@ -341,7 +341,8 @@ async fn as_kubelet(real: &RealShape, node: &str) -> kube::Client {
             *file = file.as_ref().map(|file| tree.at(file).into_string());
         }
     }
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    config.default_retry = false;
     kube::Client::try_from(config).unwrap()
 }
 

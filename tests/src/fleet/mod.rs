@@ -1,3 +1,240 @@
 //! Liftlock itself as processes: a coordinator, agents and the command line, on stand-in nodes.
 
 pub mod binaries;
+pub mod operator;
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+use tempfile::TempDir;
+
+use crate::fleet::binaries::Binaries;
+use crate::fleet::operator::Operator;
+use crate::fleet::process::{Output, Process};
+use crate::standin::cluster::{Cluster, Shape};
+use crate::standin::pki::write_secret;
+
+/// How long a fleet may take to come up, on a machine that is busy with other tests.
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// A coordinator and an agent for each node of a stand-in cluster. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    // In the order in which they have to go: Liftlock, the cluster, the folder.
+    agents: BTreeMap<String, Process>,
+    coordinator: Option<Process>,
+    /// The machine and the cluster.
+    pub cluster: Cluster,
+    binaries: &'static Binaries,
+    port: u16,
+    folder: TempDir,
+}
+
+impl Fleet {
+    /// Makes a cluster, starts a coordinator and an agent on each node, and waits until the coordinator knows what
+    /// every node is.
+    pub async fn start(shape: &Shape) -> Result<Self> {
+        let mut fleet = Self::without_agents(shape).await?;
+        let nodes = fleet.nodes();
+        for node in &nodes {
+            fleet.start_agent(node).await?;
+        }
+        fleet.operator().await?.wait_for_facts(&nodes, START_LIMIT).await.with_context(|| fleet.last_words())?;
+        Ok(fleet)
+    }
+
+    /// The same with no agent started or enrolled.
+    pub async fn without_agents(shape: &Shape) -> Result<Self> {
+        let binaries = Binaries::find()?;
+        let folder = tempfile::Builder::new().prefix("liftlock-").tempdir()?;
+        let path = Utf8Path::from_path(folder.path()).context("the temporary folder's name is no UTF-8")?;
+        let cluster = Cluster::start(&path.join("cluster"), &binaries.standin, shape).await?;
+        fs::create_dir_all(path.join("log"))?;
+        let mut fleet = Self {
+            agents: BTreeMap::new(),
+            coordinator: None,
+            cluster,
+            binaries,
+            port: free_port()?,
+            folder,
+        };
+        fleet.start_coordinator().await?;
+        Ok(fleet)
+    }
+
+    /// The folder that everything lies in.
+    pub fn folder(&self) -> &Utf8Path {
+        Utf8Path::from_path(self.folder.path()).unwrap_or(Utf8Path::new(""))
+    }
+
+    /// The names of all nodes, control planes first.
+    pub fn nodes(&self) -> Vec<String> {
+        self.cluster.machines().map(|machine| machine.facts.name.clone()).collect()
+    }
+
+    /// The coordinator's state.
+    pub fn coordinator_state(&self) -> Utf8PathBuf {
+        self.folder().join("coordinator")
+    }
+
+    /// Where the coordinator listens.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The local operator's identity.
+    pub fn operator_identity(&self) -> Utf8PathBuf {
+        self.coordinator_state().join("operator")
+    }
+
+    fn log(&self, name: &str) -> Utf8PathBuf {
+        self.folder().join("log").join(name)
+    }
+
+    /// What a process has said so far.
+    pub fn log_of(&self, name: &str) -> String {
+        fs::read_to_string(self.log(name)).unwrap_or_default()
+    }
+
+    /// The end of what each process has said, for a failing test.
+    pub fn last_words(&self) -> String {
+        let names = self.nodes().into_iter().chain(["coordinator".to_owned()]);
+        let words = names.map(|name| {
+            let log = self.log_of(&name);
+            let lines: Vec<&str> = log.lines().rev().take(12).collect();
+            let tail: Vec<&str> = lines.into_iter().rev().collect();
+            format!("--- {name}\n{}\n", tail.join("\n"))
+        });
+        words.collect()
+    }
+
+    /// Starts the coordinator, and waits until it answers.
+    pub async fn start_coordinator(&mut self) -> Result<()> {
+        let state = self.coordinator_state();
+        let arguments = [
+            "serve",
+            "--listen",
+            &format!("127.0.0.1:{}", self.port),
+            "--state-dir",
+            state.as_str(),
+            "--name",
+            "127.0.0.1",
+        ];
+        let process = Process::start(self.binaries, &self.binaries.liftlock, &arguments, &self.log("coordinator"))?;
+        self.coordinator = Some(process);
+        let end = tokio::time::Instant::now() + START_LIMIT;
+        loop {
+            let failure = match self.operator().await {
+                Ok(mut operator) => match operator.nodes().await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            let ended = self.coordinator.as_mut().is_none_or(|process| !process.runs());
+            if ended || tokio::time::Instant::now() > end {
+                bail!("the coordinator does not serve: {failure:#}\n{}", self.log_of("coordinator"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL to the coordinator.
+    pub fn kill_coordinator(&mut self) -> Result<()> {
+        self.coordinator.take().context("the coordinator does not run")?.kill()
+    }
+
+    /// A connection with the local operator's identity.
+    pub async fn operator(&self) -> Result<Operator> {
+        Operator::connect(&self.operator_identity()).await
+    }
+
+    /// Makes a join token.
+    pub async fn token(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.cli(&[&["token", "create"], arguments].concat()).await?.success()?;
+        let token = output.stdout.split_whitespace().find(|word| word.starts_with("liftlock1."));
+        token.map(str::to_owned).with_context(|| format!("no token in {:?}", output.stdout))
+    }
+
+    /// Writes a node's agent configuration, and a token for it if it has no identity.
+    pub async fn prepare_agent(&self, node: &str) -> Result<Utf8PathBuf> {
+        let machine = self.cluster.machine(node)?;
+        let folder = machine.tree.at("/etc/liftlock");
+        fs::create_dir_all(&folder)?;
+        if !machine.tree.agent_state().join("identity/cert.pem").exists() {
+            let token = self.token(&["--node", node]).await?;
+            write_secret(&folder.join("join-token"), &token)?;
+        }
+        let config = folder.join("agent.toml");
+        let text = format!(
+            "coordinator = \"{}\"\nnode = \"{node}\"\nstate-dir = \"{}\"\nroot = \"{}\"\npath = [\"{}\"]\n\
+             runtime-endpoint = \"unix://{}\"\netcd-endpoint = \"https://{}:2379\"\n",
+            self.url(),
+            machine.tree.agent_state(),
+            machine.tree.root(),
+            machine.tree.programs(),
+            machine.tree.runtime_socket(),
+            machine.facts.address,
+        );
+        fs::write(&config, text)?;
+        Ok(config)
+    }
+
+    /// Starts a node's agent as systemd would: it enrolls if it has to.
+    pub async fn start_agent(&mut self, node: &str) -> Result<()> {
+        let config = self.prepare_agent(node).await?;
+        let token = config.with_file_name("join-token");
+        let mut arguments = vec!["run", "--config", config.as_str()];
+        if token.exists() {
+            arguments.extend(["--token-file", token.as_str()]);
+        }
+        let process = Process::start(self.binaries, &self.binaries.agent, &arguments, &self.log(node))?;
+        self.agents.insert(node.to_owned(), process);
+        Ok(())
+    }
+
+    /// SIGKILL to a node's agent. What it started as a unit runs on.
+    pub fn kill_agent(&mut self, node: &str) -> Result<()> {
+        self.agents.remove(node).with_context(|| format!("no agent runs on {node}"))?.kill()
+    }
+
+    /// A node's agent.
+    pub fn agent(&mut self, node: &str) -> Result<&mut Process> {
+        self.agents.get_mut(node).with_context(|| format!("no agent runs on {node}"))
+    }
+
+    /// Runs the agent's program to its end.
+    pub async fn agent_program(&self, arguments: &[&str]) -> Result<Output> {
+        process::run(&self.binaries.agent, arguments, &[]).await
+    }
+
+    /// Runs the command line with the local operator's identity.
+    pub async fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        self.cli_as(&self.operator_identity(), arguments).await
+    }
+
+    /// Runs the command line with another identity.
+    pub async fn cli_as(&self, identity: &Utf8Path, arguments: &[&str]) -> Result<Output> {
+        let home = self.folder().join("home");
+        let environment =
+            [("LIFTLOCK_IDENTITY", identity.as_str()), ("HOME", home.as_str()), ("NO_COLOR", "1"), ("COLUMNS", "110")];
+        process::run(&self.binaries.liftlock, arguments, &environment).await
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.agents.clear();
+        self.coordinator = None;
+    }
+}
+
+/// A port that nobody listens on now. The coordinator takes the same one again after a restart, as agents expect.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}

@@ -54,6 +54,7 @@ impl Api {
             }
         }
         let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(5));
         config.read_timeout = Some(Duration::from_secs(10));
         Ok(Self { client: Client::try_from(config)? })

@@ -10,6 +10,7 @@ mod systemd;
 use std::fmt::Display;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -74,6 +75,9 @@ pub fn main() -> ExitCode {
     let mut arguments = std::env::args();
     let program = Utf8PathBuf::from(arguments.next().unwrap_or_default());
     let arguments: Vec<String> = arguments.collect();
+    if program.file_name() == Some("standin") {
+        return become_program(&arguments);
+    }
     let Ok(root) = std::env::var(ROOT_VARIABLE) else {
         err(format_args!("{program}: {ROOT_VARIABLE} names no stand-in node; this is a stand-in program of Liftlock's tests"));
         return ExitCode::from(99);
@@ -103,6 +107,16 @@ pub fn main() -> ExitCode {
             ExitCode::from(98)
         }
     }
+}
+
+/// Becomes another program, which dies with whoever started it.
+fn become_program(argv: &[String]) -> ExitCode {
+    _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    if let Some((program, arguments)) = argv.split_first() {
+        let error = std::process::Command::new(program).args(arguments).exec();
+        err(format_args!("cannot become {program}: {error}"));
+    }
+    ExitCode::from(97)
 }
 
 fn kubelet(call: &Call) -> Result<u8> {
