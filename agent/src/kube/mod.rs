@@ -22,6 +22,8 @@ use crate::host::{
 mod access;
 mod objects;
 pub mod static_pod;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use access::{Access, Refusal, in_words};

@@ -26,6 +26,8 @@ use tonic_prost::ProstCodec;
 use crate::host::{ContainerRuntime, Files, HostError, HostResult, Layout, RunningContainer};
 
 mod socket;
+#[cfg(test)]
+mod tests;
 
 /// How long the runtime may take over a question.
 const REQUEST: Duration = Duration::from_secs(15);

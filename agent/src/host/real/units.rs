@@ -97,6 +97,7 @@ impl Units {
             if let Err(error) = self.start(name, argv, &log_path).await {
                 let shown = self.show(&unit).await?;
                 self.release(&unit, &shown).await?;
+                forget(log_path).await?;
                 return Err(error);
             }
         } else if there.description == argv.join(" ") {
