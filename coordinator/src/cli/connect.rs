@@ -6,10 +6,15 @@ use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::causes::{causes, find_cause};
 use liftlock_proto::enrollment::Identity;
 use liftlock_proto::v1::operator_service_client::OperatorServiceClient;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tonic::transport::{Channel, Error as TransportError};
 
-use crate::cli::error::{CliError, refuses_certificate};
+use crate::cli::error::CliError;
+use crate::cli::time::{clock, moment};
+use crate::clock::{Clock, SystemClock};
 use crate::identity::files;
+use crate::identity::subject::Peer;
 
 /// The coordinator's operator service.
 pub type Client = OperatorServiceClient<Channel>;
@@ -95,16 +100,41 @@ impl Whereabouts {
     /// Speaks with the coordinator, or says why that cannot be.
     pub async fn connect(&self) -> Result<Client, CliError> {
         let found = self.find()?;
-        let unusable = |error: TransportError| CliError::UnusableIdentity {
-            folder: found.folder.clone(),
-            why: causes(&error),
-        };
-        let endpoint = found.identity.endpoint(&found.coordinator).map_err(unusable)?;
+        found.refuse_ended(SystemClock.unix_ms())?;
+        let endpoint = found
+            .identity
+            .endpoint(&found.coordinator)
+            .map_err(|error| found.unusable(causes(&error)))?;
         let channel = endpoint
             .connect()
             .await
             .map_err(|error| not_connected(&found.coordinator, &error))?;
         Ok(OperatorServiceClient::new(channel))
+    }
+}
+
+impl Found {
+    /// TLS would only cut the connection, without a word.
+    fn refuse_ended(&self, now_ms: u64) -> Result<(), CliError> {
+        let unusable = |why: String| self.unusable(why);
+        let der = CertificateDer::from_pem_slice(self.identity.certificate_pem.as_bytes())
+            .map_err(|error| unusable(error.to_string()))?;
+        let peer = Peer::of_certificate(&der).map_err(|error| unusable(error.to_string()))?;
+        let end_ms = u64::try_from(peer.not_after_s).unwrap_or(0).saturating_mul(1000);
+        if now_ms <= end_ms {
+            return Ok(());
+        }
+        Err(CliError::CertificateEnded {
+            folder: self.folder.clone(),
+            ended: clock(moment(end_ms)),
+        })
+    }
+
+    fn unusable(&self, why: String) -> CliError {
+        CliError::UnusableIdentity {
+            folder: self.folder.clone(),
+            why,
+        }
     }
 }
 
@@ -125,9 +155,7 @@ const COORDINATOR: &str = "coordinator";
 
 fn not_connected(coordinator: &CoordinatorUrl, error: &TransportError) -> CliError {
     let why = causes(error);
-    if refuses_certificate(&why) {
-        CliError::CertificateNotAccepted { why }
-    } else if let Some(rustls::Error::InvalidCertificate(reason)) = find_cause(error) {
+    if let Some(rustls::Error::InvalidCertificate(reason)) = find_cause(error) {
         CliError::CoordinatorNotTrusted {
             coordinator: coordinator.clone(),
             why: reason.to_string(),
@@ -137,5 +165,92 @@ fn not_connected(coordinator: &CoordinatorUrl, error: &TransportError) -> CliErr
             coordinator: coordinator.clone(),
             why,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Exit;
+    use crate::identity::authority::Authority;
+
+    fn whereabouts(folder: &Path) -> Whereabouts {
+        Whereabouts {
+            identity: Some(folder.to_owned()),
+            coordinator: None,
+            own_folder: None,
+        }
+    }
+
+    struct At(u64);
+
+    impl Clock for At {
+        fn unix_ms(&self) -> u64 {
+            self.0
+        }
+    }
+
+    const NOON: u64 = 1_767_268_800_000;
+
+    fn identity_made_at(now: u64, folder: &Path) {
+        let authority = Authority::open(&folder.join("ca"), &At(now)).unwrap();
+        authority
+            .local_operator(&folder.join("operator"), &At(now))
+            .unwrap();
+    }
+
+    #[test]
+    fn an_empty_folder_is_named_with_the_ways_to_an_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = whereabouts(folder.path()).find().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("{} (nothing there)", folder.path().display())),
+            "{text}"
+        );
+        assert!(text.contains("liftlock login"), "{text}");
+    }
+
+    #[test]
+    fn what_is_stored_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            key_pem: "key".to_owned(),
+            certificate_pem: "certificate".to_owned(),
+            ca_pem: "ca".to_owned(),
+        };
+        let coordinator: CoordinatorUrl = "https://lift.example".parse().unwrap();
+        store(folder.path(), &identity, &coordinator).unwrap();
+        let found = whereabouts(folder.path()).find().unwrap();
+        assert_eq!((found.identity, found.coordinator), (identity, coordinator));
+    }
+
+    #[test]
+    fn a_part_of_an_identity_is_not_taken_for_a_whole_one() {
+        for missing in [KEY, CA, COORDINATOR] {
+            let folder = tempfile::tempdir().unwrap();
+            for part in [KEY, CERTIFICATE, CA, COORDINATOR]
+                .into_iter()
+                .filter(|part| *part != missing)
+            {
+                files::write(&folder.path().join(part), "https://lift.example").unwrap();
+            }
+            let text = whereabouts(folder.path()).find().unwrap_err().to_string();
+            assert!(text.contains(&format!("{missing} is missing")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_is_named_with_its_end_before_anyone_is_dialled() {
+        let folder = tempfile::tempdir().unwrap();
+        identity_made_at(NOON, folder.path());
+        let operator = folder.path().join("operator");
+        files::write(&operator.join(COORDINATOR), "https://lift.example").unwrap();
+        let found = whereabouts(&operator).find().unwrap();
+        assert!(found.refuse_ended(NOON).is_ok());
+        let in_a_hundred_years = NOON + 100 * 366 * 24 * 3_600 * 1_000;
+        let error = found.refuse_ended(in_a_hundred_years).unwrap_err();
+        assert_eq!(error.exit(), Exit::NotPermitted);
+        assert!(error.to_string().contains("liftlock login"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong for an operator: what happened, why, and what to do.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 
 use liftlock_proto::address::CoordinatorUrl;
@@ -78,7 +79,8 @@ pub enum CliError {
     },
     /// It answered before, and then no more.
     #[error(
-        "the connection to the coordinator was lost ({why}): is `liftlock serve` still running? Nothing was undone by this"
+        "the connection to the coordinator was cut ({why}): either `liftlock serve` stopped, which undoes nothing, or it \
+         does not accept this identity's certificate; then run `liftlock login` with a new token"
     )]
     Lost {
         /// What the network says.
@@ -95,14 +97,15 @@ pub enum CliError {
         /// What TLS says.
         why: String,
     },
-    /// The coordinator does not accept this identity's certificate.
+    /// The identity was made too long ago.
     #[error(
-        "the coordinator does not accept this identity's certificate ({why}): it has ended, was revoked or comes from \
-         another CA; run `liftlock login` with a new token"
+        "the certificate in {} ended at {ended}: get a new token from an operator and run `liftlock login` again", folder.display()
     )]
-    CertificateNotAccepted {
-        /// What TLS says.
-        why: String,
+    CertificateEnded {
+        /// Where it lies.
+        folder: PathBuf,
+        /// When, RFC 3339.
+        ended: String,
     },
     /// The role does not reach so far.
     #[error("not permitted: {0}")]
@@ -157,7 +160,7 @@ impl CliError {
             | Self::Lost { .. }
             | Self::Enrollment(EnrollmentError::Connect { .. }) => Exit::Unreachable,
             Self::NotPermitted(_)
-            | Self::CertificateNotAccepted { .. }
+            | Self::CertificateEnded { .. }
             | Self::Enrollment(EnrollmentError::Refused { .. }) => Exit::NotPermitted,
             _ => Exit::Error,
         }
@@ -173,19 +176,18 @@ impl From<Status> for CliError {
             Code::NotFound => Self::NotFound(message),
             Code::InvalidArgument => Self::Usage(message),
             Code::Unimplemented => Self::OtherVersion,
-            _ if refuses_certificate(&causes(&status)) => {
-                Self::CertificateNotAccepted { why: causes(&status) }
-            }
-            Code::Unavailable => Self::Lost { why: causes(&status) },
+            _ if is_cut(&status) => Self::Lost {
+                why: status.source().map_or(message, causes),
+            },
             code => Self::Coordinator { code, message },
         }
     }
 }
 
-/// In TLS 1.3 a server refuses a client's certificate after the handshake has ended for the client: the alert
-/// comes with the first answer, and the HTTP/2 layer keeps only its text.
-pub(crate) fn refuses_certificate(causes: &str) -> bool {
-    causes.contains("received fatal alert")
+/// Whether the call broke off instead of being answered: what a coordinator says has no cause on this side. (In TLS 1.3 a
+/// server that refuses a client's certificate cuts a connection that the client takes for established.)
+pub(crate) fn is_cut(status: &Status) -> bool {
+    status.code() == Code::Unavailable || status.source().is_some()
 }
 
 #[cfg(test)]
@@ -205,8 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_certificate_is_not_taken_for_a_silent_coordinator() {
-        let status = Status::unavailable("transport error: received fatal alert: CertificateExpired");
-        assert_eq!(CliError::from(status).exit(), Exit::NotPermitted);
+    fn a_call_that_breaks_off_is_told_from_one_that_the_coordinator_answers() {
+        let broken = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        assert_eq!(CliError::from(broken).exit(), Exit::Unreachable);
+        assert_eq!(CliError::from(Status::unknown("why")).exit(), Exit::Error);
     }
 }

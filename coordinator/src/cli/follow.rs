@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use liftlock_proto::v1::{GetRequest, Rollout};
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::{Code, Status, Streaming};
+use liftlock_proto::v1::GetRequest;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
 
 use crate::cli::Desk;
 use crate::cli::connect::Client;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, is_cut};
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, Format};
 use crate::cli::progress::Display;
@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What Ctrl-C says. The roll-out belongs to the coordinator, not to this terminal.
-const STOPPED: &str = "Stopped following. The roll-out goes on: `liftlock status --watch` follows it again, `liftlock pause` and \
-                       `liftlock abort` stop it.";
+const STOPPED: &str = "Stopped following. The roll-out goes on: `liftlock status --watch` follows it again, \
+                       `liftlock pause` and `liftlock abort` stop it.";
 
 /// Shows every change until the roll-out is raised, aborted or halted, or Ctrl-C ends the following. At the end
 /// the whole state goes to standard output.
@@ -32,94 +32,104 @@ pub(crate) async fn to_the_end(
     display: &mut dyn Display,
     format: Format,
 ) -> Result<Exit, CliError> {
+    let mut following = Following {
+        desk,
+        plan,
+        display,
+        away_since: None,
+    };
     let last = tokio::select! {
-        last = watch(desk, client, plan, display) => last,
+        last = following.watch(client) => Some(last),
         interrupted = tokio::signal::ctrl_c() => {
-            display.end();
             interrupted?;
-            output::note(STOPPED);
-            return Ok(Exit::StoppedFollowing);
+            None
         }
     };
     display.end();
+    let Some(last) = last else {
+        output::note(STOPPED);
+        return Ok(Exit::StoppedFollowing);
+    };
     let last = last?;
-    if !display.shows_everything() {
+    if !display.shows_documents() {
         output::write(&output::render(&last, format, desk.paint)?)?;
     }
-    Ok(exit(last.phase))
-}
-
-fn exit(phase: RolloutPhase) -> Exit {
-    if phase == RolloutPhase::Raised {
+    Ok(if last.phase == RolloutPhase::Raised {
         Exit::Done
     } else {
         Exit::NotRaised
-    }
+    })
 }
 
-async fn watch(
-    desk: &Desk,
-    mut client: Client,
-    plan: &str,
-    display: &mut dyn Display,
-) -> Result<RolloutView, CliError> {
-    loop {
-        let lost = match client
-            .watch(GetRequest {
-                plan_id: plan.to_owned(),
-            })
-            .await
-        {
-            Ok(stream) => match until_at_rest(stream.into_inner(), display).await? {
-                Ok(last) => return Ok(last),
-                Err(lost) => lost,
-            },
-            Err(status) => status,
-        };
-        if !is_away(&lost) {
-            return Err(lost.into());
-        }
-        display.note("the coordinator went away; waiting for it to come back")?;
-        client = again(desk).await?;
-        display.note("the coordinator is back")?;
-    }
+struct Following<'a> {
+    desk: &'a Desk,
+    plan: &'a str,
+    display: &'a mut dyn Display,
+    /// Since when the coordinator has said nothing; `None` while it speaks.
+    away_since: Option<Instant>,
 }
 
-/// The last state, or how the stream broke off before it.
-async fn until_at_rest(
-    mut stream: Streaming<Rollout>,
-    display: &mut dyn Display,
-) -> Result<Result<RolloutView, Status>, CliError> {
-    loop {
-        let rollout = match stream.message().await {
-            Ok(Some(rollout)) => RolloutView::from(rollout),
-            Ok(None) => return Ok(Err(Status::unavailable("the stream ended"))),
-            Err(status) => return Ok(Err(status)),
-        };
-        display.show(&rollout)?;
-        if rollout.phase.is_at_rest() {
-            return Ok(Ok(rollout));
+/// How one stream of states ended.
+enum Ended {
+    AtRest(RolloutView),
+    Broken(Status),
+}
+
+impl Following<'_> {
+    /// The state in which the roll-out came to rest. A coordinator that is restarted in between is waited for: the roll-out
+    /// goes on without anybody who follows.
+    async fn watch(&mut self, mut client: Client) -> Result<RolloutView, CliError> {
+        loop {
+            match self.stream(&mut client).await? {
+                Ended::AtRest(last) => return Ok(last),
+                Ended::Broken(status) if !is_cut(&status) => return Err(status.into()),
+                Ended::Broken(status) => self.wait_or(status).await?,
+            }
+            client = loop {
+                match self.desk.whereabouts.connect().await {
+                    Err(CliError::Unreachable { why, .. }) => self.wait_or(Status::unavailable(why)).await?,
+                    connected => break connected?,
+                }
+            };
         }
     }
-}
 
-/// A coordinator that stops ends its streams in one of these ways; anything else is an answer.
-fn is_away(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
-}
-
-async fn again(desk: &Desk) -> Result<Client, CliError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let attempt = timeout_at(deadline, desk.whereabouts.connect()).await;
-        match attempt {
-            Ok(Err(CliError::Unreachable { .. })) if Instant::now() + PAUSE < deadline => sleep(PAUSE).await,
-            Ok(answer) => return answer,
-            Err(_) => {
-                return Err(CliError::Lost {
-                    why: format!("no answer for {} s", PATIENCE.as_secs()),
-                });
+    async fn stream(&mut self, client: &mut Client) -> Result<Ended, CliError> {
+        let request = GetRequest {
+            plan_id: self.plan.to_owned(),
+        };
+        let mut rollouts = match client.watch(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Ok(Ended::Broken(status)),
+        };
+        loop {
+            let rollout = match rollouts.message().await {
+                Ok(Some(rollout)) => RolloutView::from(rollout),
+                Ok(None) => return Ok(Ended::Broken(Status::unavailable("the coordinator stopped"))),
+                Err(status) => return Ok(Ended::Broken(status)),
+            };
+            if self.away_since.take().is_some() {
+                self.display.note("the coordinator is back")?;
+            }
+            self.display.show(&rollout)?;
+            if rollout.phase.is_at_rest() {
+                return Ok(Ended::AtRest(rollout));
             }
         }
+    }
+
+    /// A moment's pause, or the error once patience is at its end.
+    async fn wait_or(&mut self, status: Status) -> Result<(), CliError> {
+        match self.away_since {
+            Some(since) if since.elapsed() >= PATIENCE => return Err(status.into()),
+            Some(_) => {}
+            None => {
+                self.away_since = Some(Instant::now());
+                self.display
+                    .note("the coordinator went away; waiting for it to come back")?;
+            }
+        }
+        sleep(PAUSE).await;
+        Ok(())
     }
 }

@@ -78,32 +78,39 @@ pub(crate) fn run(args: &ManArgs) -> Result<Exit, CliError> {
         why: format!("{}: {error}", args.dir.display()),
     };
     fs::create_dir_all(&args.dir).map_err(unwritable)?;
-    let mut all = command().after_long_help("").disable_help_subcommand(true);
+    let mut all = command().disable_help_subcommand(true);
     all.build();
-    let pages = pages(&all);
-    for man in &pages {
-        fs::write(args.dir.join(man.get_filename()), page(man)?).map_err(unwritable)?;
+    let commands = commands(&all);
+    for command in &commands {
+        let man = Man::new((*command).clone());
+        fs::write(args.dir.join(man.get_filename()), page(command, &man)?).map_err(unwritable)?;
     }
     output::note(&format!(
         "{} manual pages are in {}",
-        pages.len(),
+        commands.len(),
         args.dir.display()
     ));
     Ok(Exit::Done)
 }
 
-/// The command's own page, and one for each of its verbs.
-fn pages(command: &Command) -> Vec<Man> {
-    let own = Man::new(command.clone());
-    std::iter::once(own)
-        .chain(command.get_subcommands().flat_map(pages))
+/// The command itself and every verb below it.
+fn commands(command: &Command) -> Vec<&Command> {
+    std::iter::once(command)
+        .chain(command.get_subcommands().flat_map(commands))
         .collect()
 }
 
-/// One page: clap's sections, then exit codes, environment and files in the sections that man(7) has for them.
-fn page(man: &Man) -> io::Result<String> {
+/// One page: clap's sections, then exit codes, environment and files in the sections that man-pages(7) has for them.
+fn page(command: &Command, man: &Man) -> io::Result<String> {
     let mut roff = Vec::new();
-    man.render(&mut roff)?;
+    man.render_title(&mut roff)?;
+    man.render_name_section(&mut roff)?;
+    man.render_synopsis_section(&mut roff)?;
+    man.render_description_section(&mut roff)?;
+    man.render_options_section(&mut roff)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut roff)?;
+    }
     let mut text = String::from_utf8_lossy(&roff).into_owned();
     let codes: Vec<(String, &str)> = Exit::ALL
         .iter()

@@ -71,7 +71,8 @@ pub fn read(path: &Path) -> Result<(KubernetesVersion, Policy), CliError> {
 }
 
 fn parse(text: &str) -> Result<(KubernetesVersion, Policy), String> {
-    let document: Document = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let document: Document = serde_saphyr::from_str(text)
+        .map_err(|error| error.to_string().trim_start_matches("error: ").to_owned())?;
     Ok((document.spec.to_version, document.spec.policy))
 }
 

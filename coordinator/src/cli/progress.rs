@@ -22,8 +22,8 @@ pub(crate) trait Display {
     fn note(&mut self, text: &str) -> Result<(), CliError>;
     /// Gives the terminal back.
     fn end(&mut self) {}
-    /// Whether the last state has been written to standard output as a document already.
-    fn shows_everything(&self) -> bool {
+    /// Whether every state goes to standard output as a whole, the last one too.
+    fn shows_documents(&self) -> bool {
         false
     }
 }
@@ -61,7 +61,7 @@ impl Display for Documents {
         Ok(())
     }
 
-    fn shows_everything(&self) -> bool {
+    fn shows_documents(&self) -> bool {
         true
     }
 }
