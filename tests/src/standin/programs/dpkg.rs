@@ -11,7 +11,8 @@ use crate::standin::packages::{Dpkg, Package};
 pub(super) fn dpkg(call: &Call) -> Result<u8> {
     let mut status = Dpkg::read(&call.node)?;
     let unpacked: Vec<Package> = status.iter().filter(|package| !package.configured).cloned().collect();
-    match call.arguments().as_slice() {
+    let arguments: Vec<&str> = call.arguments().into_iter().filter(|word| !word.starts_with("--force-")).collect();
+    match arguments.as_slice() {
         ["--audit" | "-C"] => {
             if !unpacked.is_empty() {
                 out("The following packages have been unpacked but not yet configured.");
@@ -41,8 +42,10 @@ pub(super) fn query(call: &Call) -> Result<u8> {
     let format = call.value(&["-f", "--showformat"]).unwrap_or("${Package}\\t${Version}\\n");
     let status = Dpkg::read(&call.node)?;
     let wanted: Vec<&str> = call.arguments().into_iter().filter(|word| !word.starts_with('-')).collect();
+    // Of patterns, those that end in an asterisk.
+    let matches = |word: &str, name: &str| word.strip_suffix('*').map_or(word == name, |start| name.starts_with(start));
     let mut found = String::new();
-    for package in status.iter().filter(|package| wanted.contains(&package.name.as_str())) {
+    for package in status.iter().filter(|package| wanted.iter().any(|word| matches(word, &package.name))) {
         found += &format
             .replace("${Package}", &package.name)
             .replace("${Version}", &package.version)
@@ -54,7 +57,8 @@ pub(super) fn query(call: &Call) -> Result<u8> {
     if !found.is_empty() {
         out(found.trim_end_matches('\n'));
     }
-    let missing: Vec<&&str> = wanted.iter().filter(|name| status.get(name).is_none()).collect();
+    let missing: Vec<&&str> =
+        wanted.iter().filter(|word| !status.iter().any(|package| matches(word, &package.name))).collect();
     for name in &missing {
         err(format_args!("dpkg-query: no packages found matching {name}"));
     }
