@@ -29,7 +29,7 @@ const THREADS: usize = 2;
 #[derive(Debug, Parser)]
 #[command(name = "liftlock-agent", version)]
 struct Cli {
-    /// How to log to standard error. What is logged follows LIFTLOCK_LOG, such as info or liftlock_agent=debug.
+    /// How to log to standard error. What is logged follows `LIFTLOCK_LOG`, such as `info` or `liftlock_agent=debug`.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
     log_format: LogFormat,
     #[command(subcommand)]

@@ -12,10 +12,22 @@ use crate::disk::{Appender, Disk};
 #[derive(Clone, Default)]
 pub(crate) struct MemoryDisk(Arc<Mutex<State>>);
 
+/// How an append fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppendFault {
+    /// Nothing of it arrives.
+    Lost,
+    /// A part of it arrives.
+    Torn,
+    /// All of it arrives, and nobody learns of it.
+    Unacknowledged,
+}
+
 #[derive(Default)]
 struct State {
     files: BTreeMap<Utf8PathBuf, Vec<u8>>,
     room: Option<usize>,
+    fault: Option<(usize, AppendFault)>,
 }
 
 impl State {
@@ -36,6 +48,11 @@ impl MemoryDisk {
     /// From now on only so many bytes more can be written.
     pub(crate) fn limit(&self, room: Option<usize>) {
         self.0.lock().unwrap().room = room;
+    }
+
+    /// The append after so many more fails in this way.
+    pub(crate) fn fail_append(&self, after: usize, fault: AppendFault) {
+        self.0.lock().unwrap().fault = Some((after, fault));
     }
 
     pub(crate) fn put(&self, path: &Utf8Path, content: &[u8]) {
@@ -109,9 +126,26 @@ struct MemoryFile {
 impl Appender for MemoryFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.0.lock().unwrap();
-        let fits = state.take(bytes.len());
+        let fault = match &mut state.fault {
+            Some((0, fault)) => Some(*fault),
+            Some((after, _)) => {
+                *after -= 1;
+                None
+            }
+            None => None,
+        };
+        let arrive = match fault {
+            None => state.take(bytes.len()),
+            Some(AppendFault::Lost) => 0,
+            Some(AppendFault::Torn) => bytes.len() / 2,
+            Some(AppendFault::Unacknowledged) => bytes.len(),
+        };
         let file = state.files.get_mut(&self.path).ok_or(ErrorKind::NotFound)?;
-        file.extend_from_slice(&bytes[..fits]);
-        if fits < bytes.len() { Err(full()) } else { Ok(()) }
+        file.extend_from_slice(&bytes[..arrive]);
+        if fault.is_some() {
+            state.fault = None;
+            return Err(ErrorKind::Other.into());
+        }
+        if arrive < bytes.len() { Err(full()) } else { Ok(()) }
     }
 }

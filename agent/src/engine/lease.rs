@@ -93,3 +93,68 @@ impl Lease {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct At(u64);
+
+    #[async_trait]
+    impl Clock for At {
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0)
+        }
+
+        fn unix_ms(&self) -> u64 {
+            0
+        }
+
+        async fn sleep(&self, _duration: Duration) {}
+    }
+
+    fn lease(deadline: u64) -> Lease {
+        Lease::new(FencingToken(7), Duration::from_secs(deadline))
+    }
+
+    #[test]
+    fn a_lease_permits_until_its_deadline_and_not_at_it() {
+        assert_eq!(lease(30).permit(&At(29)).unwrap().token(), FencingToken(7));
+        let lost = lease(30).permit(&At(30)).unwrap_err().to_string();
+        assert!(
+            lost.contains("lease 7") && lost.contains("could not be renewed in time"),
+            "{lost}"
+        );
+    }
+
+    #[test]
+    fn a_late_answer_to_an_early_renewal_does_not_shorten_the_lease() {
+        let lease = lease(30);
+        lease.renew(Duration::from_secs(50));
+        lease.renew(Duration::from_secs(40));
+        assert!(lease.permit(&At(49)).is_ok());
+    }
+
+    #[test]
+    fn a_lease_that_was_taken_back_is_lost_whatever_renewal_comes_after() {
+        let lease = lease(30);
+        lease.lose("lease 8 was granted after it");
+        lease.renew(Duration::from_secs(90));
+        let lost = lease.permit(&At(1)).unwrap_err();
+        assert_eq!(lost.why, "lease 8 was granted after it");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_permitted_after_the_last_deadline(deadlines in prop::collection::vec(0..100u64, 1..9), at in 0..120u64) {
+            let lease = lease(0);
+            for deadline in &deadlines {
+                lease.renew(Duration::from_secs(*deadline));
+            }
+            prop_assert_eq!(lease.permit(&At(at)).is_ok(), deadlines.iter().any(|deadline| at < *deadline));
+        }
+    }
+}

@@ -197,7 +197,7 @@ impl Engine {
             );
             return Err(StepFailure::Unproven(why).into());
         }
-        let pre = match cx.captured(cx.step) {
+        let pre = match self.journal.state().captured().get(cx.step) {
             Some(first) => first.clone(),
             None => runner.capture(cx).await?,
         };
@@ -331,3 +331,6 @@ async fn run_and_prove(runner: &dyn StepRunner, cx: &Context, pre: &PreState) ->
 fn unproven(why: &str) -> StepFailure {
     StepFailure::Unproven(why.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

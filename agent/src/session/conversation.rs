@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::causes::causes;
 use liftlock_proto::name::FencingToken;
@@ -16,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::host::Clock;
-use crate::session::duties::{Done, EngineFailed};
+use crate::session::duties::{Done, EngineFailed, Finished};
 use crate::session::order::{self, Order, Unreadable};
 use crate::session::{Agent, StartError};
 
@@ -65,7 +66,7 @@ pub(crate) enum Broken {
 enum Next<'a> {
     Heard(Result<Option<CoordinatorMessage>, Status>),
     Say(Permit<'a, AgentMessage>, Due),
-    Done(Result<Done, EngineFailed>),
+    Finished(Finished),
     NoWelcome,
 }
 
@@ -98,6 +99,10 @@ impl Agent {
         let clock = Arc::clone(&self.place.host.clock);
         let outbox = Arc::clone(&self.outbox);
         let (say, said) = mpsc::channel(IN_FLIGHT);
+        // What ended while there was no connection comes first, so that Hello says how things are now.
+        while let Some(finished) = self.duties.finished().now_or_never() {
+            self.duties.take(finished).await?;
+        }
         self.greet(&say).await;
         let mut heard = self.connect(said).await?;
 
@@ -128,16 +133,17 @@ impl Agent {
             let next = tokio::select! {
                 biased;
                 message = heard.message() => Next::Heard(message),
-                done = self.duties.done() => Next::Done(done),
+                finished = self.duties.finished() => Next::Finished(finished),
                 (place, due) = speak => Next::Say(place, due),
                 () = until(clock.as_ref(), greet_by) => Next::NoWelcome,
             };
             match next {
                 Next::Heard(message) => self.hear(message, &mut talk).await?,
                 Next::Say(place, due) => self.say(place, due, &mut talk),
-                Next::Done(done) => {
+                Next::Finished(finished) => {
+                    let done = self.duties.take(finished).await?;
                     self.tell_status("connected");
-                    if done? == Done::LeaseLapsed {
+                    if done == Done::LeaseLapsed {
                         return Err(Broken::LeaseLapsed);
                     }
                 }

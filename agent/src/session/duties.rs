@@ -8,7 +8,7 @@ use liftlock_proto::step::Step;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message;
 use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::disk::Disk;
 use crate::engine::fence::{Fence, FenceError};
@@ -88,8 +88,15 @@ struct Granted {
     deadline: Duration,
 }
 
+/// Something under way that has ended, before anybody drew the conclusions.
+pub(crate) enum Finished {
+    Engine(Result<Outcome, JoinError>),
+    Preparing(v1::PrepareReport),
+    Inquiry(v1::NodeFacts),
+}
+
 /// How an engine stopped.
-enum Outcome {
+pub(crate) enum Outcome {
     /// The lease ended, and the journal says how.
     Ended(End),
     /// The lease could not begin or be recorded. No journal says so, only this.
@@ -98,7 +105,7 @@ enum Outcome {
     Lost(String),
 }
 
-/// Something under way came to its end.
+/// What follows from something that has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Done {
     /// It was told, or will be.
@@ -281,21 +288,25 @@ impl Duties {
         }
     }
 
-    /// Waits until something under way has ended, and tells of it. Dropped before it is ready, it loses nothing.
-    pub(crate) async fn done(&mut self) -> Result<Done, EngineFailed> {
-        let outcome = tokio::select! {
-            outcome = engine(&mut self.held) => outcome,
-            report = self.preparing.done() => {
-                self.outbox.push(Message::PrepareReport(report));
-                return Ok(Done::Told);
-            }
-            facts = self.inquiry.done(&self.place.host) => {
-                self.outbox.push(Message::Facts(facts));
-                return Ok(Done::Told);
-            }
-        };
-        let outcome = outcome.map_err(|error| EngineFailed(error.to_string()))?;
-        self.stopped(outcome).await
+    /// Waits until something under way has ended, for ever if nothing is. Dropped before it is ready, it loses nothing;
+    /// what it returns goes to [`Self::take`] before it is called again.
+    pub(crate) async fn finished(&mut self) -> Finished {
+        tokio::select! {
+            outcome = engine(&mut self.held) => Finished::Engine(outcome),
+            report = self.preparing.done() => Finished::Preparing(report),
+            facts = self.inquiry.done(&self.place.host) => Finished::Inquiry(facts),
+        }
+    }
+
+    /// Draws the conclusions, and puts what is to be told in the outbox.
+    pub(crate) async fn take(&mut self, finished: Finished) -> Result<Done, EngineFailed> {
+        match finished {
+            Finished::Engine(Ok(outcome)) => return self.stopped(outcome).await,
+            Finished::Engine(Err(error)) => return Err(EngineFailed(error.to_string())),
+            Finished::Preparing(report) => self.outbox.push(Message::PrepareReport(report)),
+            Finished::Inquiry(facts) => self.outbox.push(Message::Facts(facts)),
+        }
+        Ok(Done::Told)
     }
 
     async fn stopped(&mut self, outcome: Outcome) -> Result<Done, EngineFailed> {
@@ -417,7 +428,7 @@ impl Held {
 }
 
 /// Waits for the engine, for ever if none runs.
-async fn engine(held: &mut Option<Held>) -> Result<Outcome, tokio::task::JoinError> {
+async fn engine(held: &mut Option<Held>) -> Result<Outcome, JoinError> {
     match held {
         Some(Held {
             stage: Stage::Running(running),

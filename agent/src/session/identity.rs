@@ -131,17 +131,26 @@ impl IdentityStore {
     ) -> Result<Enrolled, IdentityError> {
         let token = self.token(token_file, node)?;
         let identity = enrollment::enroll(coordinator, &token, node.as_str()).await?;
-        let enrolled = enrolled(identity, coordinator.clone()).map_err(|why| self.unusable(why))?;
-        if enrolled.node != *node {
-            return Err(self.unusable(format!(
-                "the coordinator certified it as {}, not as {node}",
-                enrolled.node
-            )));
-        }
-        self.store(&enrolled)?;
+        let enrolled = self.keep(identity, coordinator, node)?;
         self.disk
             .remove(token_file)
             .map_err(io_error("remove", token_file))?;
+        Ok(enrolled)
+    }
+
+    /// Stores an identity, if it is whole and this node's.
+    pub fn keep(
+        &self,
+        identity: Identity,
+        coordinator: &CoordinatorUrl,
+        node: &NodeName,
+    ) -> Result<Enrolled, IdentityError> {
+        let enrolled = enrolled(identity, coordinator.clone()).map_err(|why| self.unusable(why))?;
+        if enrolled.node != *node {
+            let why = format!("its certificate is for node {}, this is {node}", enrolled.node);
+            return Err(self.unusable(why));
+        }
+        self.store(&enrolled)?;
         Ok(enrolled)
     }
 

@@ -127,3 +127,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
