@@ -5,7 +5,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
+
+/// Names a folder with programs that were built before, such as those of a release.
+const FOLDER_VARIABLE: &str = "LIFTLOCK_BIN_DIR";
 
 /// The programs that a fleet is made of.
 #[derive(Debug, Clone)]
@@ -19,8 +22,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The programs beside the one that runs. Under cargo they are built first: it builds only the programs of the
-    /// package whose tests it runs.
+    /// The programs beside the one that runs, or those in the folder that `LIFTLOCK_BIN_DIR` names. Under cargo the
+    /// former are built first: it builds only the programs of the package whose tests it runs.
     pub fn find() -> Result<&'static Self> {
         static FOUND: OnceLock<Result<Binaries, String>> = OnceLock::new();
         let found = FOUND.get_or_init(|| Self::build_and_find().map_err(|error| format!("{error:#}")));
@@ -32,6 +35,10 @@ impl Binaries {
         // target/debug/deps/end_to_end-0123456789abcdef or target/debug/demo
         let folder = own.ancestors().skip(1).find(|folder| folder.file_name() != Some("deps"));
         let folder = folder.context("this program lies in no folder")?;
+        if let Some(given) = env::var_os(FOLDER_VARIABLE) {
+            let given = Utf8PathBuf::try_from(std::path::PathBuf::from(given))?;
+            return Self::in_folder(&given);
+        }
         if let Some(cargo) = env::var_os("CARGO") {
             let mut build = Command::new(cargo);
             build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -43,6 +50,10 @@ impl Binaries {
                 bail!("`cargo build --workspace --bins` ended with {status}");
             }
         }
+        Self::in_folder(folder)
+    }
+
+    fn in_folder(folder: &Utf8Path) -> Result<Self> {
         let binary = |name: &str| {
             let path = folder.join(name);
             if path.exists() { Ok(path) } else { bail!("{path} is missing: run `cargo build --workspace --bins`") }

@@ -217,7 +217,8 @@ impl NodeTree {
         let dated = "kubelet-client-2026-01-01-00-00-00.pem";
         write_secret(&pki.join(dated), &format!("{}{}", kubelet.certificate, kubelet.key))?;
         std::os::unix::fs::symlink(dated, pki.join("kubelet-client-current.pem"))?;
-        let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+        // A real one names /var/lib/kubelet/pki/…; a path that is relative to the kubeconfig stays on this node.
+        let current = "../../var/lib/kubelet/pki/kubelet-client-current.pem";
         let user = format!("client-certificate: {current}\n    client-key: {current}");
         write_secret(
             &self.at("/etc/kubernetes/kubelet.conf"),

@@ -9,6 +9,9 @@ use super::{Call, err, out};
 use crate::standin::fault::{Point, point};
 use crate::standin::packages::{Dpkg, Package, Repository, archive_name, sha256};
 
+/// What apt calls the repository. It is a folder, but one that apt fetches from, as it does over a network.
+const REPOSITORY: &str = "http://packages.example";
+
 /// What apt-get exits with when it could not.
 const FAILED: u8 = 100;
 
@@ -50,9 +53,8 @@ fn update(call: &Call) -> Result<u8> {
     if let Err(status) = fault(call, &Point::AptStarted) {
         return Ok(status);
     }
-    let repository = call.node.facts()?.repository;
-    out(format_args!("Get:1 file:{repository} ./ Packages"));
-    Repository::read(&repository)?.write_lists(&call.node)?;
+    out(format_args!("Get:1 {REPOSITORY} ./ Packages"));
+    Repository::read(&call.node.facts()?.repository)?.write_lists(&call.node)?;
     out("Reading package lists...");
     Ok(0)
 }
@@ -191,7 +193,7 @@ fn download(call: &Call, changed: &[(Package, String)]) -> Result<()> {
     for (index, (package, version)) in changed.iter().enumerate() {
         let name = archive_name(&package.name, version);
         if !archives.join(&name).exists() {
-            out(format_args!("Get:{} file:{repository} ./ {} {version}", index + 1, package.name));
+            out(format_args!("Get:{} {REPOSITORY} ./ {} {version}", index + 1, package.name));
             fs::copy(repository.join(&name), archives.join(&name)).with_context(|| format!("cannot fetch {name}"))?;
         }
     }
@@ -208,8 +210,7 @@ fn print_uris(call: &Call, packages: &[&str]) -> Result<u8> {
         let archive = archive_name(&name, &version);
         let content = fs::read(repository.join(&archive))?;
         out(format_args!(
-            "'file:{}' {archive} {} SHA256:{}",
-            repository.join(&archive),
+            "'{REPOSITORY}/{archive}' {archive} {} SHA256:{}",
             content.len(),
             sha256(&content)
         ));
@@ -219,11 +220,10 @@ fn print_uris(call: &Call, packages: &[&str]) -> Result<u8> {
 
 pub(super) fn cache(call: &Call) -> Result<u8> {
     let lists = Repository::read_lists(&call.node)?;
-    let repository = call.node.facts()?.repository;
     if let Some((&"madison", packages)) = words(call).split_first() {
         for package in packages {
             for version in lists.of(package) {
-                out(format_args!("{package:>10} | {version:>10} | file:{repository} ./ Packages"));
+                out(format_args!("{package:>10} | {version:>10} | {REPOSITORY} ./ Packages"));
             }
         }
         return Ok(0);

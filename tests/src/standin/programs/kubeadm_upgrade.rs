@@ -45,14 +45,7 @@ struct Api {
 impl Api {
     async fn connect(call: &Call, kubeconfig: &str) -> Result<Self> {
         let path = call.node.at(kubeconfig);
-        let mut config = Kubeconfig::read_from(&path)?;
-        for user in &mut config.auth_infos {
-            if let Some(info) = &mut user.auth_info {
-                for file in [&mut info.client_certificate, &mut info.client_key] {
-                    *file = file.as_ref().map(|file| call.node.at(file).into_string());
-                }
-            }
-        }
+        let config = Kubeconfig::read_from(&path)?;
         let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(5));
