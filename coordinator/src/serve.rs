@@ -124,7 +124,10 @@ pub async fn run(options: ServeOptions) -> Result<(), ServeError> {
 
     // The port first: a second coordinator is told so before it touches anything.
     let listener = listen(settings.listen).await?;
-    let bound = listener.local_addr().map_err(|source| ServeError::Listen { address: settings.listen, source })?;
+    let bound = listener.local_addr().map_err(|source| ServeError::Listen {
+        address: settings.listen,
+        source,
+    })?;
     let opened = settings.clone();
     let coordinator = tokio::task::spawn_blocking(move || Coordinator::open(&opened, bound))
         .await
@@ -155,7 +158,10 @@ pub async fn run(options: ServeOptions) -> Result<(), ServeError> {
             let _ = stopped.await;
         });
 
-    files::write(&settings.state_dir.join("operator/coordinator"), &format!("{}\n", local_url(bound)))?;
+    files::write(
+        &settings.state_dir.join("operator/coordinator"),
+        &format!("{}\n", local_url(bound)),
+    )?;
     tracing::info!(address = %bound, state = %settings.state_dir.display(), "the coordinator serves");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
 
@@ -198,18 +204,32 @@ impl Coordinator {
             .client_ca_root(Certificate::from_pem(authority.certificate_pem()))
             .client_auth_optional(true);
         let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
-        Ok(Self { keeper: Arc::new(keeper), tls })
+        Ok(Self {
+            keeper: Arc::new(keeper),
+            tls,
+        })
     }
 }
 
 impl Settings {
     fn of(options: ServeOptions) -> Result<Self, ServeError> {
         let file = read_config(options.config.as_deref())?;
-        let names = if options.names.is_empty() { file.names } else { options.names };
+        let names = if options.names.is_empty() {
+            file.names
+        } else {
+            options.names
+        };
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
-            state_dir: options.state_dir.or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
-            names: if names.is_empty() { host_name().into_iter().collect() } else { names },
+            state_dir: options
+                .state_dir
+                .or(file.state_dir)
+                .unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            names: if names.is_empty() {
+                host_name().into_iter().collect()
+            } else {
+                names
+            },
         })
     }
 }
@@ -217,7 +237,10 @@ impl Settings {
 /// The file that was named, or the default one if it is there.
 fn read_config(named: Option<&Path>) -> Result<ConfigFile, ServeError> {
     let path = named.unwrap_or(Path::new(DEFAULT_CONFIG));
-    let failed = |why: String| ServeError::Config { path: path.to_owned(), why };
+    let failed = |why: String| ServeError::Config {
+        path: path.to_owned(),
+        why,
+    };
     match files::read(path)? {
         Some(text) => toml::from_str(&text).map_err(|error| failed(error.to_string())),
         None if named.is_none() => Ok(ConfigFile::default()),
@@ -252,7 +275,9 @@ fn local_url(bound: SocketAddr) -> String {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { address, source })
 }
 
 /// Tells systemd and whoever asks for health once nothing can be recorded any more.
@@ -276,7 +301,10 @@ struct Stop {
 
 impl Stop {
     fn install() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn wait(&mut self) {

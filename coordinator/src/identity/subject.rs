@@ -32,7 +32,9 @@ pub struct Subject {
 
 /// A certificate that says of no one who they are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the client certificate is not one that this coordinator signs ({why}): enrol again with a join token")]
+#[error(
+    "the client certificate is not one that this coordinator signs ({why}): enrol again with a join token"
+)]
 pub struct ForeignCertificate {
     /// What is missing.
     pub why: &'static str,
@@ -76,7 +78,10 @@ impl Role {
 impl Subject {
     /// The agent of a node.
     pub fn agent(node: &NodeName) -> Self {
-        Self { kind: Role::Agent, name: node.to_string() }
+        Self {
+            kind: Role::Agent,
+            name: node.to_string(),
+        }
     }
 
     /// From a request for a token. The name of a node is a node's name; of a person, 1 to 64 plain characters.
@@ -99,7 +104,10 @@ impl Subject {
                 "\"{name}\" is not an operator's name: letters, digits, '.', '_', '-' and '@', at most 64"
             ));
         }
-        Ok(Self { kind, name: name.to_owned() })
+        Ok(Self {
+            kind,
+            name: name.to_owned(),
+        })
     }
 
     /// As messages name it.
@@ -115,7 +123,11 @@ impl Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.kind == Role::Agent { "node" } else { self.kind.name() };
+        let what = if self.kind == Role::Agent {
+            "node"
+        } else {
+            self.kind.name()
+        };
         write!(f, "{what} {}", self.name)
     }
 }
@@ -126,10 +138,20 @@ impl Peer {
         let foreign = |why| ForeignCertificate { why };
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| foreign("it does not parse"))?;
         let subject = certificate.subject();
-        let single = |mut values: Vec<&str>| if values.len() == 1 { values.pop().map(str::to_owned) } else { None };
+        let single = |mut values: Vec<&str>| {
+            if values.len() == 1 {
+                values.pop().map(str::to_owned)
+            } else {
+                None
+            }
+        };
         let texts = |attributes: Vec<_>| -> Vec<&str> { attributes.into_iter().flatten().collect() };
-        let organisation = single(texts(subject.iter_organization().map(|a| a.as_str().ok()).collect()));
-        let name = single(texts(subject.iter_common_name().map(|a| a.as_str().ok()).collect()));
+        let organisation = single(texts(
+            subject.iter_organization().map(|a| a.as_str().ok()).collect(),
+        ));
+        let name = single(texts(
+            subject.iter_common_name().map(|a| a.as_str().ok()).collect(),
+        ));
         let kind = organisation
             .and_then(|found| Role::ALL.into_iter().find(|role| role.organisation() == found))
             .ok_or(foreign("its organisation is no role"))?;
@@ -139,5 +161,28 @@ impl Peer {
             not_before_s: certificate.validity().not_before.timestamp(),
             not_after_s: certificate.validity().not_after.timestamp(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_for_somebody_with_a_plain_name() {
+        let requested = |kind, name: &str| Subject::requested(kind, name);
+        assert!(requested(v1::Subject::Node, "cp1.example").is_ok());
+        assert!(requested(v1::Subject::Operator, "alice@example.org").is_ok());
+        for (kind, name) in [
+            (v1::Subject::Node, "Cp1"),
+            (v1::Subject::Node, ""),
+            (v1::Subject::Operator, ""),
+            (v1::Subject::Viewer, "two words"),
+            (v1::Subject::Viewer, "a/b"),
+            (v1::Subject::Unspecified, "alice"),
+        ] {
+            assert!(requested(kind, name).is_err(), "{kind:?} {name:?}");
+        }
+        assert!(requested(v1::Subject::Operator, &"a".repeat(65)).is_err());
     }
 }

@@ -175,33 +175,12 @@ impl Keeper {
 
     /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word.
     fn advance(&self, state: &mut State) {
-        while let Some(node) = self.tell(state) {
+        while let Some(node) = state.tell() {
             if let Err(error) = self.grant(state, &node) {
                 tracing::error!(%node, %error, "no lease was granted");
                 return;
             }
         }
-    }
-
-    /// Sends what is due from the recorded state, and returns the node that is to be granted a lease.
-    fn tell(&self, state: &mut State) -> Option<NodeName> {
-        let (number, rollout) = state.saved.newest()?;
-        let (rollout, connected) = (rollout.clone(), state.connected());
-        let stranger = state.holder_of_unknown_lease();
-        let mut due = None;
-        for decision in decide(&rollout, &connected) {
-            match decision {
-                Decision::Prepare { node } => self.send_prepare(state, number, &rollout, &node),
-                Decision::Resume { node, lease } => self.send_lease(state, &rollout, &node, lease),
-                // A store that was put back from an old copy does not know the newest lease. Until its holder has
-                // reported, nobody else may act.
-                Decision::Grant { node } if stranger.as_ref().is_none_or(|holder| *holder == node) => {
-                    due = Some(node)
-                }
-                Decision::Grant { .. } => {}
-            }
-        }
-        due.filter(|_| state.failure.is_none())
     }
 
     fn grant(&self, state: &mut State, node: &NodeName) -> Result<(), KeeperError> {
@@ -258,6 +237,29 @@ impl State {
 
     fn connected(&self) -> BTreeSet<NodeName> {
         self.sessions.keys().cloned().collect()
+    }
+
+    /// Sends what is due from the recorded state, and returns the node that is to be granted a lease.
+    fn tell(&mut self) -> Option<NodeName> {
+        let (number, rollout) = self.saved.newest()?;
+        let rollout = rollout.clone();
+        let stranger = self.holder_of_unknown_lease();
+        let mut due = None;
+        for decision in decide(&rollout, &self.connected()) {
+            match decision {
+                Decision::Prepare { node } => self.send_prepare(number, &rollout, &node),
+                Decision::Resume { node, lease } => self.send_lease(&rollout, &node, lease),
+                // A store that was put back from an old copy does not know the newest lease. Until its holder has
+                // reported, nobody else may act.
+                Decision::Grant { node } => {
+                    due = stranger
+                        .as_ref()
+                        .is_none_or(|holder| *holder == node)
+                        .then_some(node)
+                }
+            }
+        }
+        due.filter(|_| self.failure.is_none())
     }
 }
 

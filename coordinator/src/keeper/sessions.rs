@@ -183,34 +183,6 @@ impl Keeper {
         self.lock().stopping
     }
 
-    pub(super) fn send_prepare(&self, state: &mut State, number: u64, rollout: &Rollout, node: &NodeName) {
-        let Some((planned, _)) = rollout.node(node) else {
-            return;
-        };
-        if state.first_time(node, Notice::Prepare { rollout: number }) {
-            let (plan_id, steps) = (rollout.plan.id.to_string(), messages(&planned.prepare));
-            state.send(node, Told::Prepare(v1::Prepare { plan_id, steps }));
-        }
-    }
-
-    pub(super) fn send_lease(&self, state: &mut State, rollout: &Rollout, node: &NodeName, lease: Lease) {
-        let Some((planned, _)) = rollout.node(node) else {
-            return;
-        };
-        if !state.first_time(node, Notice::Lease { token: lease.token }) {
-            return;
-        }
-        let grant = v1::Grant {
-            plan_id: rollout.plan.id.to_string(),
-            plan_hash: rollout.plan.hash.clone(),
-            fencing_token: lease.token.0,
-            ttl_ms: LEASE_TTL_MS,
-            role: v1::Role::from(planned.role).into(),
-            steps: messages(&planned.steps),
-        };
-        state.send(node, Told::Grant(grant));
-    }
-
     /// No token that any agent has ever seen is granted again, even by a coordinator whose store was put back from
     /// an old copy.
     fn raise_fence(
@@ -423,6 +395,34 @@ impl State {
             tracing::warn!(%node, "the agent does not take its messages: its session ends");
             self.sessions.remove(node);
         }
+    }
+
+    pub(super) fn send_prepare(&mut self, number: u64, rollout: &Rollout, node: &NodeName) {
+        let Some((planned, _)) = rollout.node(node) else {
+            return;
+        };
+        if self.first_time(node, Notice::Prepare { rollout: number }) {
+            let (plan_id, steps) = (rollout.plan.id.to_string(), messages(&planned.prepare));
+            self.send(node, Told::Prepare(v1::Prepare { plan_id, steps }));
+        }
+    }
+
+    pub(super) fn send_lease(&mut self, rollout: &Rollout, node: &NodeName, lease: Lease) {
+        let Some((planned, _)) = rollout.node(node) else {
+            return;
+        };
+        if !self.first_time(node, Notice::Lease { token: lease.token }) {
+            return;
+        }
+        let grant = v1::Grant {
+            plan_id: rollout.plan.id.to_string(),
+            plan_hash: rollout.plan.hash.clone(),
+            fencing_token: lease.token.0,
+            ttl_ms: LEASE_TTL_MS,
+            role: v1::Role::from(planned.role).into(),
+            steps: messages(&planned.steps),
+        };
+        self.send(node, Told::Grant(grant));
     }
 
     fn first_time(&mut self, node: &NodeName, notice: Notice) -> bool {

@@ -1,0 +1,949 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use liftlock_proto::enrollment::CertificateRequest;
+use liftlock_proto::plan::{Plan, Policy};
+use liftlock_proto::step::STEP_LIST_VERSION;
+use liftlock_proto::v1;
+use liftlock_proto::v1::agent_message::Message as Said;
+use liftlock_proto::v1::coordinator_message::Message as Told;
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::*;
+use crate::identity::subject::{Peer, Subject};
+use crate::store::memory::MemoryStore;
+
+const NODES: [&str; 4] = ["cp1", "cp2", "cp3", "w1"];
+
+/// One second later each time that it is read.
+#[derive(Default)]
+struct Ticking(AtomicU64);
+
+impl Clock for Ticking {
+    fn unix_ms(&self) -> u64 {
+        1_700_000_000_000 + self.0.fetch_add(1000, Ordering::Relaxed)
+    }
+}
+
+struct Coordinator {
+    keeper: Keeper,
+    store: Arc<MemoryStore>,
+    state_dir: tempfile::TempDir,
+}
+
+impl Coordinator {
+    fn new() -> Self {
+        Self::on(Arc::default(), tempfile::tempdir().unwrap())
+    }
+
+    fn on(store: Arc<MemoryStore>, state_dir: tempfile::TempDir) -> Self {
+        let keeper = open(&store, state_dir.path());
+        Self {
+            keeper,
+            store,
+            state_dir,
+        }
+    }
+
+    /// The same coordinator after its process ended, however it ended.
+    fn restarted(self) -> Self {
+        let store = self.store.copy();
+        Self::on(store, self.state_dir)
+    }
+
+    fn connect(&self, node: &str) -> Agent {
+        self.connect_with(node, 0, None).unwrap()
+    }
+
+    fn connect_with(
+        &self,
+        node: &str,
+        highest_token: u64,
+        held: Option<v1::HeldLease>,
+    ) -> Result<Agent, KeeperError> {
+        let (outbox, inbox) = mpsc::channel(64);
+        let name: NodeName = node.parse().unwrap();
+        let hello = v1::Hello {
+            highest_token,
+            held,
+            step_list_version: STEP_LIST_VERSION,
+            ..v1::Hello::default()
+        };
+        let session = self.keeper.open_session(&name, hello, outbox)?;
+        self.keeper
+            .hear(&name, session, Said::Facts(facts(node, "v1.30.4")))
+            .unwrap();
+        Ok(Agent {
+            node: name,
+            session,
+            inbox,
+        })
+    }
+
+    fn connect_all(&self) -> Vec<Agent> {
+        NODES.iter().map(|node| self.connect(node)).collect()
+    }
+
+    fn plan(&self) -> Plan {
+        self.keeper
+            .plan("v1.31.2".parse().unwrap(), &Policy::default())
+            .unwrap()
+    }
+
+    fn apply(&self) {
+        self.keeper.apply(&self.plan(), "alice").unwrap();
+    }
+
+    fn rollout(&self) -> v1::Rollout {
+        self.keeper.rollout(None).unwrap()
+    }
+
+    fn node(&self, name: &str) -> v1::RolloutNode {
+        self.rollout()
+            .nodes
+            .into_iter()
+            .find(|node| node.name == name)
+            .unwrap()
+    }
+
+    fn kinds(&self) -> Vec<&'static str> {
+        self.keeper
+            .history(None)
+            .into_iter()
+            .map(|(_, record)| record.kind.name())
+            .collect()
+    }
+}
+
+fn open(store: &Arc<MemoryStore>, state_dir: &Path) -> Keeper {
+    let authority = Authority::open(&state_dir.join("ca"), &Ticking::default()).unwrap();
+    Keeper::open(
+        Box::new(Arc::clone(store)),
+        authority,
+        Box::new(Ticking::default()),
+    )
+    .unwrap()
+}
+
+fn facts(node: &str, version: &str) -> v1::NodeFacts {
+    let control_plane = node.starts_with("cp");
+    let object = |name: &&str| v1::ClusterNode {
+        name: (*name).to_owned(),
+        kubelet_version: version.to_owned(),
+        control_plane: name.starts_with("cp"),
+        ready: true,
+        tainted: name.starts_with("cp"),
+        ..v1::ClusterNode::default()
+    };
+    // A second worker would have to prepare too; drains need somewhere to go.
+    let nodes = NODES
+        .iter()
+        .map(object)
+        .map(|node| v1::ClusterNode {
+            tainted: false,
+            ..node
+        })
+        .collect();
+    v1::NodeFacts {
+        control_plane,
+        kubelet_version: version.to_owned(),
+        kubeadm_version: version.to_owned(),
+        control_plane_version: if control_plane {
+            version.to_owned()
+        } else {
+            String::new()
+        },
+        offered_versions: vec!["v1.30.4".to_owned(), "v1.31.2".to_owned()],
+        cluster: control_plane.then(|| v1::ClusterFacts {
+            kubeadm_config_version: version.to_owned(),
+            nodes,
+            etcd_members: 3,
+            etcd_healthy_members: 3,
+        }),
+        ..v1::NodeFacts::default()
+    }
+}
+
+struct Agent {
+    node: NodeName,
+    session: SessionId,
+    inbox: mpsc::Receiver<Result<Told, Status>>,
+}
+
+impl Agent {
+    /// Everything that was sent since the last time.
+    fn received(&mut self) -> Vec<Told> {
+        std::iter::from_fn(|| self.inbox.try_recv().ok())
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    fn grants(&mut self) -> Vec<v1::Grant> {
+        let grant = |told| {
+            if let Told::Grant(grant) = told {
+                Some(grant)
+            } else {
+                None
+            }
+        };
+        self.received().into_iter().filter_map(grant).collect()
+    }
+
+    fn says(&self, coordinator: &Coordinator, said: Said) -> Result<bool, KeeperError> {
+        coordinator.keeper.hear(&self.node, self.session, said)
+    }
+
+    fn prepared(&self, coordinator: &Coordinator) {
+        let plan_id = coordinator.rollout().plan.unwrap().id;
+        self.says(
+            coordinator,
+            Said::PrepareReport(v1::PrepareReport {
+                plan_id,
+                failure: String::new(),
+            }),
+        )
+        .unwrap();
+    }
+
+    fn ends(&self, coordinator: &Coordinator, fencing_token: u64, failure: &str) {
+        self.says(coordinator, Said::LeaseEnd(end(fencing_token, failure)))
+            .unwrap();
+    }
+
+    fn leaves(self, coordinator: &Coordinator) {
+        coordinator.keeper.close_session(&self.node, self.session);
+    }
+}
+
+fn end(fencing_token: u64, failure: &str) -> v1::LeaseEnd {
+    v1::LeaseEnd {
+        fencing_token,
+        failure: failure.to_owned(),
+        ..v1::LeaseEnd::default()
+    }
+}
+
+fn held(fencing_token: u64) -> v1::HeldLease {
+    v1::HeldLease {
+        fencing_token,
+        ..v1::HeldLease::default()
+    }
+}
+
+fn prepare_all(coordinator: &Coordinator, agents: &[Agent]) {
+    for agent in agents {
+        agent.prepared(coordinator);
+    }
+}
+
+/// A roll-out whose first control plane holds lease 1.
+fn running() -> (Coordinator, Vec<Agent>) {
+    let coordinator = Coordinator::new();
+    let agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    (coordinator, agents)
+}
+
+#[test]
+fn every_node_prepares_and_then_one_after_the_other_is_leased_and_raised() {
+    let (coordinator, mut agents) = running();
+    for (index, agent) in agents.iter_mut().enumerate() {
+        let grants = agent.grants();
+        assert_eq!(grants.len(), 1, "{}", agent.node);
+        assert_eq!(grants[0].fencing_token, index as u64 + 1);
+        assert_eq!(
+            coordinator.node(agent.node.as_str()).phase(),
+            v1::NodePhase::Leased
+        );
+        agent.ends(&coordinator, grants[0].fencing_token, "");
+    }
+    assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::Raised);
+    assert_eq!(coordinator.kinds().last(), Some(&"rollout-ended"));
+}
+
+#[test]
+fn a_sent_lease_is_in_the_store() {
+    let (coordinator, mut agents) = running();
+    let grant = agents[0].grants().remove(0);
+    let found = Saved::load(&coordinator.store.copy()).unwrap();
+    assert_eq!(found.fence, FencingToken(grant.fencing_token));
+    let (_, rollout) = found.newest().unwrap();
+    assert_eq!(
+        rollout.leased().unwrap().1.token,
+        FencingToken(grant.fencing_token)
+    );
+}
+
+#[test]
+fn a_lease_that_could_not_be_made_durable_is_not_sent_and_is_reported() {
+    let coordinator = Coordinator::new();
+    let mut agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents[1..]);
+    let before = Saved::load(&coordinator.store.copy()).unwrap();
+    coordinator.store.fill_up();
+
+    let plan_id = coordinator.rollout().plan.unwrap().id;
+    let report = Said::PrepareReport(v1::PrepareReport {
+        plan_id,
+        failure: String::new(),
+    });
+    let error = agents[0].says(&coordinator, report).unwrap_err().to_string();
+
+    assert!(error.contains("make room"), "{error}");
+    assert!(agents.iter_mut().all(|agent| agent.grants().is_empty()));
+    assert_eq!(coordinator.node("cp1").phase(), v1::NodePhase::Pending);
+    assert_eq!(coordinator.keeper.lock().saved.rollouts, before.rollouts);
+    assert!(
+        coordinator.rollout().reason.contains("make room"),
+        "{}",
+        coordinator.rollout().reason
+    );
+}
+
+#[test]
+fn once_a_commit_failed_no_lease_is_granted_though_all_is_ready_for_it() {
+    let (coordinator, mut agents) = running();
+    assert_eq!(agents[0].grants().len(), 1);
+    coordinator.store.fill_up();
+    assert!(agents[0].says(&coordinator, Said::LeaseEnd(end(1, ""))).is_err());
+    assert!(
+        agents[0].received().is_empty(),
+        "the end of the lease was not acknowledged"
+    );
+    assert!(agents[1].grants().is_empty());
+    assert_eq!(coordinator.node("cp1").phase(), v1::NodePhase::Leased);
+}
+
+#[test]
+fn a_holder_that_reconnects_gets_the_same_lease_again() {
+    let (coordinator, mut agents) = running();
+    let first = agents[0].grants();
+    agents.remove(0).leaves(&coordinator);
+    let mut back = coordinator.connect_with("cp1", 1, Some(held(1))).unwrap();
+    assert_eq!(back.grants(), first);
+    assert!(back.grants().is_empty(), "once a session");
+    assert_eq!(
+        coordinator
+            .kinds()
+            .iter()
+            .filter(|kind| **kind == "lease-granted")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_coordinator_that_restarts_sends_the_same_lease_again() {
+    let (coordinator, mut agents) = running();
+    let first = agents[0].grants();
+    let coordinator = coordinator.restarted();
+    let mut back = coordinator.connect_with("cp1", 1, Some(held(1))).unwrap();
+    assert_eq!(back.grants(), first);
+}
+
+#[test]
+fn nobody_else_is_leased_while_a_holder_is_silent() {
+    let (coordinator, mut agents) = running();
+    agents.remove(0).leaves(&coordinator);
+    for agent in &mut agents {
+        agent
+            .says(&coordinator, Said::Facts(facts(agent.node.as_str(), "v1.30.4")))
+            .unwrap();
+        assert!(agent.grants().is_empty(), "{}", agent.node);
+    }
+    let holder = coordinator.node("cp1");
+    assert_eq!((holder.phase(), holder.connected), (v1::NodePhase::Leased, false));
+}
+
+#[test]
+fn a_second_session_of_a_node_ends_the_first() {
+    let coordinator = Coordinator::new();
+    let mut first = coordinator.connect("cp1");
+    let second = coordinator.connect("cp1");
+    let last = std::iter::from_fn(|| first.inbox.try_recv().ok()).last().unwrap();
+    assert_eq!(last.unwrap_err().code(), tonic::Code::Aborted);
+    assert!(
+        !first
+            .says(&coordinator, Said::Facts(v1::NodeFacts::default()))
+            .unwrap()
+    );
+    first.leaves(&coordinator);
+    assert!(
+        second
+            .says(&coordinator, Said::Facts(v1::NodeFacts::default()))
+            .unwrap(),
+        "the second one stays"
+    );
+}
+
+#[test]
+fn only_the_present_lease_is_renewed() {
+    let (coordinator, mut agents) = running();
+    for agent in &mut agents {
+        drop(agent.received());
+    }
+    let renewal = |fencing_token| {
+        Said::RenewLease(v1::RenewLease {
+            plan_id: String::new(),
+            fencing_token,
+        })
+    };
+    agents[0].says(&coordinator, renewal(1)).unwrap();
+    assert!(matches!(
+        agents[0].received()[..],
+        [Told::LeaseRenewed(v1::LeaseRenewed { fencing_token: 1, .. })]
+    ));
+    agents[0].says(&coordinator, renewal(7)).unwrap();
+    assert!(matches!(
+        agents[0].received()[..],
+        [Told::LeaseRefused(v1::LeaseRefused { fencing_token: 7, .. })]
+    ));
+    agents[1].says(&coordinator, renewal(1)).unwrap();
+    assert!(
+        matches!(agents[1].received()[..], [Told::LeaseRefused(_)]),
+        "another node's lease"
+    );
+}
+
+#[test]
+fn a_step_under_a_lease_that_is_over_is_refused() {
+    let (coordinator, mut agents) = running();
+    agents[0].ends(&coordinator, 1, "kubeadm failed");
+    drop(agents[0].received());
+    let report = v1::StepReport {
+        fencing_token: 1,
+        state: v1::StepState::Started.into(),
+        ..v1::StepReport::default()
+    };
+    agents[0].says(&coordinator, Said::StepReport(report)).unwrap();
+    assert!(matches!(agents[0].received()[..], [Told::LeaseRefused(_)]));
+}
+
+#[test]
+fn the_end_of_a_lease_is_acknowledged_each_time_and_recorded_once() {
+    let (coordinator, mut agents) = running();
+    drop(agents[0].received());
+    for _ in 0..2 {
+        agents[0].ends(&coordinator, 1, "");
+        assert!(matches!(agents[0].received()[..], [Told::LeaseEndRecorded(_)]));
+    }
+    assert_eq!(
+        coordinator
+            .kinds()
+            .iter()
+            .filter(|kind| **kind == "lease-ended")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_lease_whose_end_was_never_heard_of_ends_when_its_holder_is_back() {
+    let (coordinator, mut agents) = running();
+    agents.remove(0).leaves(&coordinator);
+    let ended = v1::HeldLease {
+        fencing_token: 1,
+        ended: Some(end(1, "")),
+        ..v1::HeldLease::default()
+    };
+    let mut back = coordinator.connect_with("cp1", 1, Some(ended)).unwrap();
+    assert!(
+        back.received()
+            .contains(&Told::LeaseEndRecorded(v1::LeaseEndRecorded { fencing_token: 1 }))
+    );
+    assert_eq!(agents[0].grants().len(), 1, "the next node has its lease");
+}
+
+#[test]
+fn a_node_that_failed_is_prepared_and_leased_again_with_a_higher_token() {
+    let (coordinator, mut agents) = running();
+    agents[0].ends(&coordinator, 1, "kubeadm failed");
+    assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::Halted);
+    assert!(agents[1].grants().is_empty());
+    drop(agents[0].received());
+
+    coordinator
+        .keeper
+        .order(&Order::Retry("cp1".parse().unwrap()), "alice")
+        .unwrap();
+    assert!(matches!(agents[0].received()[..], [Told::Prepare(_)]));
+    agents[0].prepared(&coordinator);
+    assert_eq!(agents[0].grants()[0].fencing_token, 2);
+}
+
+#[test]
+fn an_operator_is_told_why_an_order_makes_no_sense() {
+    let coordinator = Coordinator::new();
+    let none = coordinator.keeper.order(&Order::Pause, "alice").unwrap_err();
+    assert!(matches!(none, KeeperError::NotFound(_)), "{none}");
+    let (coordinator, _agents) = running();
+    let stranger = coordinator
+        .keeper
+        .order(&Order::Retry("w9".parse().unwrap()), "alice")
+        .unwrap_err();
+    assert!(stranger.to_string().contains("w9"), "{stranger}");
+}
+
+#[test]
+fn a_token_that_an_agent_has_seen_is_never_granted_again() {
+    let coordinator = Coordinator::new();
+    let mut agents: Vec<Agent> = ["cp1", "cp2", "cp3"].map(|node| coordinator.connect(node)).into();
+    agents.push(coordinator.connect_with("w1", 41, None).unwrap());
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    assert_eq!(agents[0].grants()[0].fencing_token, 42);
+    assert!(coordinator.kinds().contains(&"fence-raised"));
+    assert_eq!(
+        Saved::load(&coordinator.store.copy()).unwrap().fence,
+        FencingToken(42)
+    );
+}
+
+#[test]
+fn a_token_that_cannot_be_is_refused() {
+    let coordinator = Coordinator::new();
+    let error = coordinator.connect_with("cp1", u64::MAX, None).err().unwrap();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert_eq!(coordinator.keeper.lock().saved.fence, FencingToken(0));
+}
+
+#[test]
+fn a_coordinator_put_back_from_an_old_copy_leases_nobody_beside_the_holder_it_does_not_know() {
+    let (coordinator, agents) = running();
+    let old_copy = coordinator.store.copy();
+    agents[0].ends(&coordinator, 1, "");
+
+    let coordinator = Coordinator::on(old_copy, tempfile::tempdir().unwrap());
+    let mut cp2 = coordinator.connect_with("cp2", 2, Some(held(2))).unwrap();
+    assert!(
+        cp2.received()
+            .iter()
+            .any(|told| matches!(told, Told::LeaseRefused(_)))
+    );
+    let ended = v1::HeldLease {
+        fencing_token: 1,
+        ended: Some(end(1, "")),
+        ..v1::HeldLease::default()
+    };
+    let _cp1 = coordinator.connect_with("cp1", 1, Some(ended)).unwrap();
+    let mut cp3 = coordinator.connect("cp3");
+    assert_eq!(
+        cp2.grants()[0].fencing_token,
+        3,
+        "the holder itself may go on, under a new lease"
+    );
+    cp2.ends(&coordinator, 2, "the lease was lost");
+    cp2.ends(&coordinator, 3, "");
+    assert_eq!(cp3.grants()[0].fencing_token, 4);
+}
+
+#[test]
+fn a_node_that_comes_before_the_holder_of_an_unknown_lease_has_to_wait() {
+    let coordinator = Coordinator::new();
+    let agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents[1..]);
+    let coordinator = Coordinator::on(coordinator.store.copy(), tempfile::tempdir().unwrap());
+    let w1 = coordinator.connect_with("w1", 4, Some(held(4))).unwrap();
+    let mut cp1 = coordinator.connect("cp1");
+    cp1.prepared(&coordinator);
+    assert!(cp1.grants().is_empty());
+    assert!(
+        coordinator.rollout().reason.contains("w1"),
+        "{}",
+        coordinator.rollout().reason
+    );
+    w1.ends(&coordinator, 4, "the lease was lost");
+    assert_eq!(cp1.grants()[0].fencing_token, 5);
+}
+
+#[test]
+fn an_agent_that_knows_other_steps_is_refused() {
+    let coordinator = Coordinator::new();
+    let (outbox, _inbox) = mpsc::channel(64);
+    let hello = v1::Hello {
+        step_list_version: STEP_LIST_VERSION + 1,
+        ..v1::Hello::default()
+    };
+    let error = coordinator
+        .keeper
+        .open_session(&"cp1".parse().unwrap(), hello, outbox)
+        .unwrap_err();
+    assert!(
+        matches!(&error, KeeperError::NotNow(why) if why.contains("install the same version")),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_agent_that_takes_no_messages_is_cut_off() {
+    let coordinator = Coordinator::new();
+    let (outbox, inbox) = mpsc::channel(2);
+    let name: NodeName = "cp1".parse().unwrap();
+    let hello = v1::Hello {
+        step_list_version: STEP_LIST_VERSION,
+        ..v1::Hello::default()
+    };
+    let session = coordinator.keeper.open_session(&name, hello, outbox).unwrap();
+    let renewal = Said::RenewLease(v1::RenewLease {
+        plan_id: String::new(),
+        fencing_token: 1,
+    });
+    coordinator.keeper.hear(&name, session, renewal.clone()).unwrap();
+    assert!(!coordinator.keeper.hear(&name, session, renewal).unwrap());
+    drop(inbox);
+}
+
+#[test]
+fn a_plan_is_applied_only_as_it_was_made_and_only_while_it_still_fits() {
+    let coordinator = Coordinator::new();
+    let agents = coordinator.connect_all();
+    let plan = coordinator.plan();
+
+    let mut changed = plan.clone();
+    changed.nodes.swap(0, 3);
+    let error = coordinator.keeper.apply(&changed, "alice").unwrap_err();
+    assert!(
+        matches!(&error, KeeperError::Invalid(why) if why.contains("was changed")),
+        "{error}"
+    );
+
+    let mut moved = facts("cp2", "v1.30.4");
+    moved.control_plane_version = "v1.31.2".to_owned();
+    agents[1]
+        .says(
+            &coordinator,
+            Said::Facts(v1::NodeFacts {
+                offered_versions: vec![],
+                ..moved
+            }),
+        )
+        .unwrap();
+    let error = coordinator.keeper.apply(&plan, "alice").unwrap_err();
+    assert!(
+        matches!(&error, KeeperError::NotNow(why) if why.contains("cp2")),
+        "{error}"
+    );
+
+    agents[1]
+        .says(&coordinator, Said::Facts(facts("cp2", "v1.30.4")))
+        .unwrap();
+    coordinator.keeper.apply(&plan, "alice").unwrap();
+    let error = coordinator.keeper.apply(&plan, "alice").unwrap_err();
+    assert!(
+        matches!(&error, KeeperError::NotNow(why) if why.contains("has not ended")),
+        "{error}"
+    );
+    assert_eq!(coordinator.rollout().started_by, "alice");
+}
+
+#[test]
+fn output_is_shown_and_not_stored() {
+    let (coordinator, agents) = running();
+    let line = v1::OutputLine {
+        line: "[upgrade] \u{1b}[1mpulling".to_owned(),
+        ..v1::OutputLine::default()
+    };
+    agents[0].says(&coordinator, Said::OutputLine(line)).unwrap();
+    assert_eq!(coordinator.node("cp1").last_output, "[upgrade]  [1mpulling");
+    assert_eq!(coordinator.restarted().node("cp1").last_output, "");
+}
+
+fn request() -> CertificateRequest {
+    CertificateRequest::new("somebody else").unwrap()
+}
+
+#[test]
+fn a_token_buys_a_certificate_for_the_one_it_was_made_for_and_for_one_key() {
+    let coordinator = Coordinator::new();
+    let subject = Subject::agent(&"cp1".parse().unwrap());
+    let (token, _) = coordinator
+        .keeper
+        .create_token(subject.clone(), 3600, "alice")
+        .unwrap();
+    let (first, second) = (request(), request());
+    let enroll =
+        |secret: &str, given: &str, csr: &[u8]| coordinator.keeper.enroll(&token.id, secret, given, csr);
+
+    let wrong = enroll(&"0".repeat(64), "cp1", &first.csr_der).unwrap_err();
+    assert!(
+        matches!(wrong, KeeperError::Token(TokenRefused::Unknown)),
+        "{wrong}"
+    );
+    let other = enroll(&token.secret, "cp2", &first.csr_der).unwrap_err();
+    assert!(other.to_string().contains("made for node cp1"), "{other}");
+    let garbage = enroll(&token.secret, "cp1", b"garbage").unwrap_err();
+    assert!(garbage.to_string().contains("certificate request"), "{garbage}");
+
+    let certified = enroll(&token.secret, "cp1", &first.csr_der).unwrap();
+    assert_eq!(peer(&certified.certificate_pem).subject, subject);
+    enroll(&token.secret, "cp1", &first.csr_der).expect("the same key again: the answer may have been lost");
+    let used = enroll(&token.secret, "cp1", &second.csr_der).unwrap_err();
+    assert!(used.to_string().contains("was used already"), "{used}");
+    assert!(
+        coordinator
+            .keeper
+            .nodes()
+            .iter()
+            .any(|node| node.name == "cp1" && node.enrolled)
+    );
+}
+
+fn peer(certificate_pem: &str) -> Peer {
+    use rustls_pki_types::pem::PemObject;
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
+    Peer::of_certificate(&der).unwrap()
+}
+
+#[test]
+fn a_used_token_stays_used_after_a_restart_and_no_secret_is_in_the_store() {
+    let coordinator = Coordinator::new();
+    let subject = Subject::agent(&"cp1".parse().unwrap());
+    let (token, _) = coordinator.keeper.create_token(subject, 3600, "alice").unwrap();
+    coordinator
+        .keeper
+        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
+        .unwrap();
+    let stored: Vec<u8> = coordinator
+        .store
+        .load()
+        .unwrap()
+        .into_values()
+        .flatten()
+        .collect();
+    assert!(!String::from_utf8_lossy(&stored).contains(&token.secret));
+
+    let coordinator = coordinator.restarted();
+    let used = coordinator
+        .keeper
+        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
+        .unwrap_err();
+    assert!(used.to_string().contains("was used already"), "{used}");
+}
+
+#[test]
+fn a_certificate_is_not_handed_out_if_the_tokens_use_could_not_be_recorded() {
+    let coordinator = Coordinator::new();
+    let subject = Subject::agent(&"cp1".parse().unwrap());
+    let (token, _) = coordinator.keeper.create_token(subject, 3600, "alice").unwrap();
+    coordinator.store.fill_up();
+    let error = coordinator
+        .keeper
+        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
+        .unwrap_err();
+    assert!(matches!(error, KeeperError::Store(_)), "{error}");
+}
+
+#[test]
+fn a_token_expires_and_lives_seven_days_at_most() {
+    let coordinator = Coordinator::new();
+    let subject = Subject::agent(&"cp1".parse().unwrap());
+    let (token, _) = coordinator
+        .keeper
+        .create_token(subject.clone(), 1, "alice")
+        .unwrap();
+    let expired = coordinator
+        .keeper
+        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
+        .unwrap_err();
+    assert!(
+        matches!(expired, KeeperError::Token(TokenRefused::Expired { .. })),
+        "{expired}"
+    );
+    assert!(
+        coordinator
+            .keeper
+            .create_token(subject.clone(), 0, "alice")
+            .is_err()
+    );
+    assert!(
+        coordinator
+            .keeper
+            .create_token(subject, 7 * 24 * 3600 + 1, "alice")
+            .is_err()
+    );
+}
+
+#[test]
+fn taking_back_a_used_token_voids_the_certificates_that_it_bought_and_no_later_ones() {
+    let coordinator = Coordinator::new();
+    let subject = Subject::agent(&"cp1".parse().unwrap());
+    let enroll = || {
+        let (token, _) = coordinator
+            .keeper
+            .create_token(subject.clone(), 3600, "alice")
+            .unwrap();
+        let bought = coordinator
+            .keeper
+            .enroll(&token.id, &token.secret, "", &request().csr_der)
+            .unwrap();
+        (token.id, peer(&bought.certificate_pem))
+    };
+    let (id, stolen) = enroll();
+    let mut session = coordinator.connect("cp1");
+    coordinator.keeper.check_peer(&stolen).unwrap();
+
+    coordinator.keeper.revoke_token(&id, "alice").unwrap();
+    assert!(matches!(
+        coordinator.keeper.check_peer(&stolen),
+        Err(KeeperError::Denied(_))
+    ));
+    let last = std::iter::from_fn(|| session.inbox.try_recv().ok())
+        .last()
+        .unwrap();
+    assert_eq!(last.unwrap_err().code(), tonic::Code::PermissionDenied);
+
+    let (_, fresh) = enroll();
+    coordinator.keeper.check_peer(&fresh).unwrap();
+    assert!(matches!(
+        coordinator.restarted().keeper.check_peer(&stolen),
+        Err(KeeperError::Denied(_))
+    ));
+}
+
+/// What can befall a roll-out.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Restart,
+    Disconnect(usize),
+    Connect(usize),
+    Prepare,
+    End { failed: bool },
+    Retry,
+    StartOver,
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let node = 0..NODES.len();
+    let fate = prop_oneof![
+        2 => Just(Fate::Restart),
+        1 => node.clone().prop_map(Fate::Disconnect),
+        3 => node.prop_map(Fate::Connect),
+        5 => Just(Fate::Prepare),
+        8 => prop::bool::weighted(0.3).prop_map(|failed| Fate::End { failed }),
+        3 => Just(Fate::Retry),
+        2 => Just(Fate::StartOver),
+    ];
+    proptest::collection::vec(fate, 1..60)
+}
+
+/// Agents that remember across the coordinator's restarts.
+struct World {
+    coordinator: Option<Coordinator>,
+    sessions: [Option<Agent>; NODES.len()],
+    /// The lease that each node was granted last and has not ended.
+    open: [Option<u64>; NODES.len()],
+    highest: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let coordinator = Coordinator::new();
+        let sessions = NODES.map(|node| Some(coordinator.connect(node)));
+        coordinator.apply();
+        Self {
+            coordinator: Some(coordinator),
+            sessions,
+            open: [None; NODES.len()],
+            highest: 0,
+        }
+    }
+
+    fn coordinator(&self) -> &Coordinator {
+        self.coordinator.as_ref().unwrap()
+    }
+
+    fn connect(&mut self, index: usize) {
+        let held = self.open[index].map(held);
+        self.sessions[index] = Some(self.coordinator().connect_with(NODES[index], 0, held).unwrap());
+    }
+
+    fn suffer(&mut self, fate: Fate) {
+        match fate {
+            Fate::Restart => {
+                self.sessions = [const { None }; NODES.len()];
+                self.coordinator = self.coordinator.take().map(Coordinator::restarted);
+                (0..NODES.len()).for_each(|index| self.connect(index));
+            }
+            Fate::Disconnect(index) => {
+                if let Some(agent) = self.sessions[index].take() {
+                    agent.leaves(self.coordinator());
+                }
+            }
+            Fate::Connect(index) => self.connect(index),
+            Fate::Prepare => {
+                for agent in self.sessions.iter().flatten() {
+                    agent.prepared(self.coordinator());
+                }
+            }
+            Fate::End { failed } => {
+                for index in 0..NODES.len() {
+                    if let (Some(agent), Some(token)) = (&self.sessions[index], self.open[index]) {
+                        agent.ends(self.coordinator(), token, if failed { "it failed" } else { "" });
+                        self.open[index] = None;
+                    }
+                }
+            }
+            Fate::Retry => {
+                for node in NODES {
+                    let _ = self
+                        .coordinator()
+                        .keeper
+                        .order(&Order::Retry(node.parse().unwrap()), "alice");
+                }
+            }
+            Fate::StartOver => {
+                let _ = self.coordinator().keeper.order(&Order::Abort, "alice");
+                let plan = self
+                    .coordinator()
+                    .keeper
+                    .plan("v1.31.2".parse().unwrap(), &Policy::default());
+                if let Ok(plan) = plan {
+                    let _ = self.coordinator().keeper.apply(&plan, "alice");
+                }
+            }
+        }
+    }
+
+    /// A lease that nobody has seen before has a higher number than all others, and nobody else has one open.
+    fn look(&mut self) -> Result<(), TestCaseError> {
+        for index in 0..NODES.len() {
+            let Some(agent) = &mut self.sessions[index] else {
+                continue;
+            };
+            for grant in agent.grants() {
+                if self.open[index] == Some(grant.fencing_token) {
+                    continue;
+                }
+                prop_assert!(
+                    grant.fencing_token > self.highest,
+                    "{} after {}",
+                    grant.fencing_token,
+                    self.highest
+                );
+                self.highest = grant.fencing_token;
+                self.open[index] = Some(grant.fencing_token);
+            }
+        }
+        let open = self.open.iter().flatten().count();
+        prop_assert!(open <= 1, "{open} leases at once: {:?}", self.open);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn tokens_rise_and_one_node_at_a_time_is_leased_whatever_happens(fates in fates()) {
+        let mut world = World::new();
+        for fate in fates {
+            world.suffer(fate);
+            world.look()?;
+        }
+    }
+}

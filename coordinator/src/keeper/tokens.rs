@@ -35,7 +35,7 @@ impl Keeper {
             )));
         }
         let mut random = [0; 36];
-        getrandom::fill(&mut random).map_err(|error| IdentityError::Signing(error.to_string()))?;
+        getrandom::fill(&mut random).map_err(IdentityError::Random)?;
         let expires_at_ms = self.clock.unix_ms().saturating_add(u64::from(ttl_seconds) * 1000);
         let ca_sha256 = self.authority.fingerprint().to_owned();
         let text = format!("a join token for {subject}");

@@ -17,7 +17,8 @@ pub(super) fn caller<T>(keeper: &Keeper, request: &Request<T>, roles: &[Role]) -
             "this call needs a client certificate: agents get one by enrolling, operators by `liftlock login`",
         ));
     };
-    let peer = Peer::of_certificate(certificate).map_err(|error| Status::unauthenticated(error.to_string()))?;
+    let peer =
+        Peer::of_certificate(certificate).map_err(|error| Status::unauthenticated(error.to_string()))?;
     keeper.check_peer(&peer).map_err(|error| status(&error))?;
     if roles.contains(&peer.subject.kind) {
         return Ok(peer);

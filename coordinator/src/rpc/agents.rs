@@ -37,10 +37,20 @@ impl Agents {
 
 #[tonic::async_trait]
 impl AgentService for Agents {
-    async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
-        let v1::EnrollRequest { token_id, token_secret, subject, csr_der } = request.into_inner();
-        let certified =
-            with_keeper(&self.keeper, move |keeper| keeper.enroll(&token_id, &token_secret, &subject, &csr_der)).await?;
+    async fn enroll(
+        &self,
+        request: Request<v1::EnrollRequest>,
+    ) -> Result<Response<v1::EnrollResponse>, Status> {
+        let v1::EnrollRequest {
+            token_id,
+            token_secret,
+            subject,
+            csr_der,
+        } = request.into_inner();
+        let certified = with_keeper(&self.keeper, move |keeper| {
+            keeper.enroll(&token_id, &token_secret, &subject, &csr_der)
+        })
+        .await?;
         Ok(Response::new(v1::EnrollResponse {
             certificate_pem: certified.certificate_pem,
             ca_pem: certified.ca_pem,
@@ -54,13 +64,23 @@ impl AgentService for Agents {
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = caller(&self.keeper, &request, &[Role::Agent])?;
-        let node: NodeName =
-            peer.subject.name.parse().map_err(|error: NameError| Status::unauthenticated(error.to_string()))?;
+        let node: NodeName = peer
+            .subject
+            .name
+            .parse()
+            .map_err(|error: NameError| Status::unauthenticated(error.to_string()))?;
         let (outbox, answers) = mpsc::channel(OUTBOX);
-        let conversation = Conversation { keeper: Arc::clone(&self.keeper), node, said: request.into_inner() };
+        let conversation = Conversation {
+            keeper: Arc::clone(&self.keeper),
+            node,
+            said: request.into_inner(),
+        };
         tokio::spawn(conversation.hold(outbox));
-        let answers = ReceiverStream::new(answers)
-            .map(|answer| answer.map(|message| v1::CoordinatorMessage { message: Some(message) }));
+        let answers = ReceiverStream::new(answers).map(|answer| {
+            answer.map(|message| v1::CoordinatorMessage {
+                message: Some(message),
+            })
+        });
         Ok(Response::new(Box::pin(answers)))
     }
 }
@@ -86,11 +106,20 @@ impl Conversation {
 
     async fn listen(&mut self, outbox: &Outbox) -> Result<(), Status> {
         let Some(Said::Hello(hello)) = self.next().await? else {
-            return Err(Status::invalid_argument("the first message of a session must be Hello"));
+            return Err(Status::invalid_argument(
+                "the first message of a session must be Hello",
+            ));
         };
         let (node, answers) = (self.node.clone(), outbox.clone());
-        let session = with_keeper(&self.keeper, move |keeper| keeper.open_session(&node, hello, answers)).await?;
-        let _open = OpenSession { keeper: Arc::clone(&self.keeper), node: self.node.clone(), session };
+        let session = with_keeper(&self.keeper, move |keeper| {
+            keeper.open_session(&node, hello, answers)
+        })
+        .await?;
+        let _open = OpenSession {
+            keeper: Arc::clone(&self.keeper),
+            node: self.node.clone(),
+            session,
+        };
         while let Some(said) = self.next().await? {
             let node = self.node.clone();
             if !with_keeper(&self.keeper, move |keeper| keeper.hear(&node, session, said)).await? {
@@ -102,7 +131,9 @@ impl Conversation {
 
     /// The next message, if it comes from the node that the certificate names.
     async fn next(&mut self) -> Result<Option<Said>, Status> {
-        let Some(v1::AgentMessage { node, message }) = self.said.message().await? else { return Ok(None) };
+        let Some(v1::AgentMessage { node, message }) = self.said.message().await? else {
+            return Ok(None);
+        };
         if node != self.node.as_str() {
             return Err(Status::permission_denied(format!(
                 "the certificate is that of {}, and the message says it comes from \"{}\": each agent speaks for its own \

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
+use crate::identity::authority::IdentityError;
 use crate::keeper::{Keeper, KeeperError};
 
 pub mod access;
@@ -27,10 +28,9 @@ fn status(error: &KeeperError) -> Status {
     let code = match error {
         KeeperError::NotFound(_) => Code::NotFound,
         KeeperError::NotNow(_) | KeeperError::Transition(_) => Code::FailedPrecondition,
-        KeeperError::Invalid(_) => Code::InvalidArgument,
         KeeperError::Denied(_) => Code::PermissionDenied,
         KeeperError::Token(_) => Code::Unauthenticated,
-        KeeperError::Identity(crate::identity::authority::IdentityError::Request(_)) => Code::InvalidArgument,
+        KeeperError::Invalid(_) | KeeperError::Identity(IdentityError::Request(_)) => Code::InvalidArgument,
         KeeperError::Identity(_) | KeeperError::Store(_) => Code::Internal,
     };
     Status::new(code, error.to_string())

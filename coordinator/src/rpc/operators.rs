@@ -20,7 +20,7 @@ use crate::identity::subject::{Role, Subject};
 use crate::keeper::{Keeper, Order};
 
 /// How long agents may take to say what their nodes are like, package lists read anew included.
-const FACTS_LIMIT: Duration = Duration::from_secs(60);
+const FACTS_LIMIT: Duration = Duration::from_mins(1);
 
 /// A watcher is told of changes at most this often: a child may print a thousand lines a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -74,7 +74,10 @@ impl OperatorService for Operators {
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::Rollout>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
-        let plan = request.into_inner().plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
+        let plan = request
+            .into_inner()
+            .plan
+            .ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
         let plan = Plan::try_from(plan).map_err(|e: PlanError| invalid(&e))?;
         let refusals = fresh_facts(&self.keeper, false).await;
         if !refusals.is_empty() {
@@ -91,7 +94,9 @@ impl OperatorService for Operators {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Rollout>, Status> {
         caller(&self.keeper, &request, READERS)?;
         let id = plan_id(&request.into_inner().plan_id)?;
-        Ok(Response::new(with_keeper(&self.keeper, move |keeper| keeper.rollout(id.as_ref())).await?))
+        Ok(Response::new(
+            with_keeper(&self.keeper, move |keeper| keeper.rollout(id.as_ref())).await?,
+        ))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Rollout, Status>> + Send>>;
@@ -134,7 +139,11 @@ impl OperatorService for Operators {
     }
 
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::Rollout>, Status> {
-        let node: NodeName = request.get_ref().node.parse().map_err(|e: NameError| invalid(&e))?;
+        let node: NodeName = request
+            .get_ref()
+            .node
+            .parse()
+            .map_err(|e: NameError| invalid(&e))?;
         self.order(request, Order::Retry(node)).await
     }
 
@@ -153,11 +162,18 @@ impl OperatorService for Operators {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
         let request = request.into_inner();
-        let subject = Subject::requested(request.subject(), &request.name).map_err(Status::invalid_argument)?;
+        let subject =
+            Subject::requested(request.subject(), &request.name).map_err(Status::invalid_argument)?;
         let ttl = request.ttl_seconds;
-        let (token, expires_at_ms) =
-            with_keeper(&self.keeper, move |keeper| keeper.create_token(subject, ttl, &operator)).await?;
-        Ok(Response::new(v1::CreateTokenResponse { token: token.to_string(), id: token.id, expires_at_ms }))
+        let (token, expires_at_ms) = with_keeper(&self.keeper, move |keeper| {
+            keeper.create_token(subject, ttl, &operator)
+        })
+        .await?;
+        Ok(Response::new(v1::CreateTokenResponse {
+            token: token.to_string(),
+            id: token.id,
+            expires_at_ms,
+        }))
     }
 
     async fn list_tokens(
@@ -166,7 +182,10 @@ impl OperatorService for Operators {
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
         caller(&self.keeper, &request, WRITERS)?;
         let tokens = with_keeper(&self.keeper, |keeper| Ok(keeper.tokens())).await?;
-        let tokens = tokens.into_iter().map(|(id, token)| convert::token_entry(id, token)).collect();
+        let tokens = tokens
+            .into_iter()
+            .map(|(id, token)| convert::token_entry(id, token))
+            .collect();
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }
 
@@ -180,11 +199,17 @@ impl OperatorService for Operators {
         Ok(Response::new(v1::RevokeTokenResponse {}))
     }
 
-    async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
         caller(&self.keeper, &request, READERS)?;
         let id = plan_id(&request.into_inner().plan_id)?;
         let history = with_keeper(&self.keeper, move |keeper| Ok(keeper.history(id.as_ref()))).await?;
-        let events = history.into_iter().map(|(sequence, record)| convert::history_event(sequence, record)).collect();
+        let events = history
+            .into_iter()
+            .map(|(sequence, record)| convert::history_event(sequence, record))
+            .collect();
         Ok(Response::new(v1::HistoryResponse { events }))
     }
 }
@@ -198,7 +223,11 @@ struct Watched {
 
 impl Watched {
     /// Sends the roll-out if it is another than before. `None` when there is nothing more to see.
-    async fn tell(&mut self, keeper: &Arc<Keeper>, to: &mpsc::Sender<Result<v1::Rollout, Status>>) -> Option<()> {
+    async fn tell(
+        &mut self,
+        keeper: &Arc<Keeper>,
+        to: &mpsc::Sender<Result<v1::Rollout, Status>>,
+    ) -> Option<()> {
         if keeper.stopping() {
             let _ = to.send(Err(Status::unavailable("the coordinator stops"))).await;
             return None;
@@ -239,7 +268,11 @@ async fn fresh_facts(keeper: &Arc<Keeper>, refresh_packages: bool) -> Vec<v1::Re
 
 /// Empty names the newest.
 fn plan_id(text: &str) -> Result<Option<PlanId>, Status> {
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|e: NameError| invalid(&e)) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        text.parse().map(Some).map_err(|e: NameError| invalid(&e))
+    }
 }
 
 fn invalid(error: &dyn std::error::Error) -> Status {

@@ -1,13 +1,13 @@
-//! A store without a disk, for tests: it remembers the order of commits and can be told to fail.
+//! A store without a disk, for tests. It can be told to fail.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Batch, Store, StoreError};
 
-/// What it holds, and every batch in order.
+/// What it holds.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
     inner: Mutex<Inner>,
@@ -16,25 +16,24 @@ pub(crate) struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     entries: BTreeMap<String, Vec<u8>>,
-    batches: Vec<Batch>,
     full: bool,
 }
 
 impl MemoryStore {
-    /// Every batch so far.
-    pub(crate) fn batches(&self) -> Vec<Batch> {
-        self.lock().batches.clone()
-    }
-
     /// From now on every commit fails as on a full disk.
     pub(crate) fn fill_up(&self) {
         self.lock().full = true;
     }
 
-    /// What a process that starts now would find.
-    pub(crate) fn reopened(&self) -> Self {
+    /// What a process that starts now would find: a copy, for good.
+    pub(crate) fn copy(&self) -> Arc<Self> {
         let entries = self.lock().entries.clone();
-        Self { inner: Mutex::new(Inner { entries, ..Inner::default() }) }
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                entries,
+                ..Inner::default()
+            }),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -42,7 +41,7 @@ impl MemoryStore {
     }
 }
 
-impl Store for MemoryStore {
+impl Store for Arc<MemoryStore> {
     fn load(&self) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
         Ok(self.lock().entries.clone())
     }
@@ -56,8 +55,11 @@ impl Store for MemoryStore {
                 source: io::Error::from(io::ErrorKind::StorageFull),
             });
         }
-        inner.entries.extend(batch.writes().map(|(key, value)| (key.to_owned(), value.to_vec())));
-        inner.batches.push(batch.clone());
+        inner.entries.extend(
+            batch
+                .writes()
+                .map(|(key, value)| (key.to_owned(), value.to_vec())),
+        );
         Ok(())
     }
 }

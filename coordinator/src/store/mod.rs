@@ -14,6 +14,7 @@ pub mod embedded;
 #[cfg(test)]
 pub mod memory;
 pub mod records;
+mod witness;
 
 pub use embedded::SledStore;
 
@@ -37,15 +38,19 @@ pub struct Batch {
 impl Batch {
     /// Sets a key to a value.
     pub fn put(&mut self, key: String, value: &impl Serialize) -> Result<(), StoreError> {
-        let json = serde_json::to_vec(value)
-            .map_err(|source| StoreError::Unreadable { key: key.clone(), why: source.to_string() })?;
+        let json = serde_json::to_vec(value).map_err(|source| StoreError::Unreadable {
+            key: key.clone(),
+            why: source.to_string(),
+        })?;
         self.writes.insert(key, json);
         Ok(())
     }
 
     /// Each key with its new value, in the order of keys.
     pub fn writes(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.writes.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
+        self.writes
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_slice()))
     }
 
     /// Whether there is nothing to write.
@@ -78,8 +83,8 @@ pub enum StoreError {
     },
     /// What is on disk is not what was written.
     #[error(
-        "the store {} is damaged ({why}): nothing was guessed and nothing was changed; put back a copy of the \
-         state directory, agents that hold newer leases will say so", path.display()
+        "the store {} is damaged ({why}): put back a copy of the state directory, or move this folder away to begin with \
+         an empty one; agents keep their journals, and no lease number that they have seen is used again", path.display()
     )]
     Corrupt {
         /// The store's folder.
@@ -88,7 +93,9 @@ pub enum StoreError {
         why: String,
     },
     /// A record does not parse.
-    #[error("the store's record {key} is unreadable ({why}): it was written by another version, or is damaged")]
+    #[error(
+        "the store's record {key} is unreadable ({why}): it was written by another version, or is damaged"
+    )]
     Unreadable {
         /// Its key.
         key: String,
@@ -96,7 +103,9 @@ pub enum StoreError {
         why: String,
     },
     /// A record that the store could not keep whole through a power cut. Nothing was written.
-    #[error("the record {key} has {size} bytes, more than the {limit} that the store can keep: make it smaller")]
+    #[error(
+        "the record {key} has {size} bytes, more than the {limit} that the store can keep: make it smaller"
+    )]
     TooLarge {
         /// Its key.
         key: String,
@@ -106,7 +115,9 @@ pub enum StoreError {
         limit: usize,
     },
     /// Written by a version that this one does not know.
-    #[error("the store has format {found}, this version of Liftlock knows format {known}: install the newer one")]
+    #[error(
+        "the store has format {found}, this version of Liftlock knows format {known}: install the newer one"
+    )]
     Format {
         /// What the store says.
         found: u32,

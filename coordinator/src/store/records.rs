@@ -5,6 +5,7 @@
 //! far that node is). N counts roll-outs from 1. A roll-out exists once its head does.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use liftlock_proto::plan::{Plan, PlannedNode, Policy};
@@ -96,7 +97,7 @@ impl Saved {
                 batch.put(FORMAT_KEY.to_owned(), &Format { version: FORMAT })?;
                 store.commit(&batch)?;
             }
-            None => return Err(unreadable(FORMAT_KEY, "it is missing")),
+            None => return Err(unreadable(FORMAT_KEY, &"it is missing")),
         }
         let mut saved = Self::default();
         if let Some(Fence { highest }) = entries.take(FENCE_KEY)? {
@@ -113,7 +114,7 @@ impl Saved {
                     saved.tokens.insert(name.to_owned(), parse(key, value)?);
                 }
                 ("node", None) => {
-                    let name = name.parse().map_err(|e| unreadable(key, e))?;
+                    let name = name.parse().map_err(|e| unreadable(key, &e))?;
                     saved.enrolled.insert(name, parse(key, value)?);
                 }
                 ("revocation", None) => {
@@ -121,10 +122,12 @@ impl Saved {
                     saved.revocations.insert(revocation.subject.clone(), revocation);
                 }
                 ("rollout", None) => {
-                    saved.rollouts.insert(number(key, name)?, entries.rollout(key, value)?);
+                    saved
+                        .rollouts
+                        .insert(number(key, name)?, entries.rollout(key, value)?);
                 }
                 ("rollout", Some("plan" | "node")) => {}
-                _ => return Err(unreadable(key, "no record of this version has such a key")),
+                _ => return Err(unreadable(key, &"no record of this version has such a key")),
             }
         }
         Ok(saved)
@@ -165,7 +168,9 @@ impl Saved {
 
     /// The newest roll-out and its number.
     pub fn newest(&self) -> Option<(u64, &Rollout)> {
-        self.rollouts.last_key_value().map(|(number, rollout)| (*number, rollout))
+        self.rollouts
+            .last_key_value()
+            .map(|(number, rollout)| (*number, rollout))
     }
 
     fn next_sequence(&self) -> u64 {
@@ -203,7 +208,9 @@ impl Saved {
         self.history.extend((first..).zip(change.history));
         self.tokens.extend(change.token);
         self.enrolled.extend(change.enrolled);
-        let revocation = change.revocation.map(|revocation| (revocation.subject.clone(), revocation));
+        let revocation = change
+            .revocation
+            .map(|revocation| (revocation.subject.clone(), revocation));
         self.revocations.extend(revocation);
     }
 }
@@ -244,7 +251,14 @@ fn plan_batches(number: u64, plan: &Plan) -> Result<Vec<Batch>, StoreError> {
 
 impl Head {
     fn of(rollout: &Rollout) -> Self {
-        let Plan { id, hash, from_version, to_version, nodes, policy } = &rollout.plan;
+        let Plan {
+            id,
+            hash,
+            from_version,
+            to_version,
+            nodes,
+            policy,
+        } = &rollout.plan;
         Self {
             plan: PlanHead {
                 id: id.clone(),
@@ -272,11 +286,30 @@ impl Entries {
     fn rollout(&self, key: &str, value: &[u8]) -> Result<Rollout, StoreError> {
         let head: Head = parse(key, value)?;
         let all = 0..head.plan.nodes;
-        let nodes: Vec<NodeState> = all.clone().map(|index| self.part(key, "node", index)).collect::<Result<_, _>>()?;
-        let planned: Vec<PlannedNode> = all.map(|index| self.part(key, "plan", index)).collect::<Result<_, _>>()?;
-        let PlanHead { id, hash, from_version, to_version, policy, .. } = head.plan;
+        let nodes: Vec<NodeState> = all
+            .clone()
+            .map(|index| self.part(key, "node", index))
+            .collect::<Result<_, _>>()?;
+        let planned: Vec<PlannedNode> = all
+            .map(|index| self.part(key, "plan", index))
+            .collect::<Result<_, _>>()?;
+        let PlanHead {
+            id,
+            hash,
+            from_version,
+            to_version,
+            policy,
+            ..
+        } = head.plan;
         Ok(Rollout {
-            plan: Plan { id, hash, from_version, to_version, nodes: planned, policy },
+            plan: Plan {
+                id,
+                hash,
+                from_version,
+                to_version,
+                nodes: planned,
+                policy,
+            },
             intent: head.intent,
             nodes,
             started_at_ms: head.started_at_ms,
@@ -287,7 +320,10 @@ impl Entries {
 
     fn part<T: DeserializeOwned>(&self, head: &str, part: &str, index: usize) -> Result<T, StoreError> {
         let key = format!("{head}/{part}/{index:05}");
-        let value = self.0.get(&key).ok_or_else(|| unreadable(&key, "it is missing"))?;
+        let value = self
+            .0
+            .get(&key)
+            .ok_or_else(|| unreadable(&key, &"it is missing"))?;
         parse(&key, value)
     }
 }
@@ -297,13 +333,16 @@ fn head_key(number: u64) -> String {
 }
 
 fn number(key: &str, text: &str) -> Result<u64, StoreError> {
-    text.parse().map_err(|e| unreadable(key, e))
+    text.parse().map_err(|e| unreadable(key, &e))
 }
 
 fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(value).map_err(|e| unreadable(key, e))
+    serde_json::from_slice(value).map_err(|e| unreadable(key, &e))
 }
 
-fn unreadable(key: &str, why: impl ToString) -> StoreError {
-    StoreError::Unreadable { key: key.to_owned(), why: why.to_string() }
+fn unreadable(key: &str, why: &dyn Display) -> StoreError {
+    StoreError::Unreadable {
+        key: key.to_owned(),
+        why: why.to_string(),
+    }
 }
