@@ -15,7 +15,7 @@ images() { # VERSION...
   local version
   for version in "$@"; do
     [ -e "$(image_archive "$version")" ] && continue
-    need busybox-static iptables conntrack etcd-server gcc libc6-dev
+    need busybox-static iptables conntrack gcc libc6-dev
     cached "images-$IMAGES_KEY/$version.tar" image_archive_make "$version"
   done
 }
@@ -82,15 +82,25 @@ base_files() {
 }
 
 program_files() { cp "$(programs "$version")/$name" "$1/usr/local/bin/"; }
-etcd_files() { with_libraries "$1" /usr/bin/etcd; }
+
+# The package is unpacked, not installed: that would start an etcd on this machine.
+etcd_files() {
+  mkdir "$work/etcd"
+  (cd "$work/etcd" && { apt-get -qq download etcd-server || { apt-get -qq update && apt-get -qq download etcd-server; }; })
+  dpkg-deb --extract "$work"/etcd/etcd-server_*.deb "$work/etcd"
+  install -D "$work/etcd/usr/bin/etcd" "$1/usr/local/bin/etcd"
+  with_libraries "$1" "$work/etcd/usr/bin/etcd"
+}
+
 pause_files() { gcc -Os -static -o "$1/usr/local/bin/pause" "$HERE/images/pause.c"; }
 coredns_files() { install -m 755 "$HERE/images/coredns" "$1/usr/local/bin/"; mkdir "$1/www"; echo OK | tee "$1/www/health" > "$1/www/ready"; }
 app_files() { install -m 755 "$HERE/images/app" "$1/usr/local/bin/"; }
 
 kube_proxy_files() {
-  local applet plugins=/usr/lib/x86_64-linux-gnu/xtables
+  local applet file plugins=/usr/lib/x86_64-linux-gnu/xtables
   program_files "$1"
   # The plugins ask for libraries of their own (statistic, which spreads a Service over its pods, for libm).
+  for file in /usr/sbin/xtables-legacy-multi /usr/sbin/conntrack "$plugins"/*; do install -D "$file" "$1$file"; done
   with_libraries "$1" /usr/sbin/xtables-legacy-multi /usr/sbin/conntrack "$plugins"/*
   for applet in iptables ip6tables; do
     ln -s xtables-legacy-multi "$1/usr/sbin/$applet"
@@ -99,9 +109,8 @@ kube_proxy_files() {
   done
 }
 
-with_libraries() { # TREE PROGRAM...: each program where it is here, and the shared libraries it asks for
-  local tree=$1 file libraries
+with_libraries() { # TREE PROGRAM...: the shared libraries that these programs of this machine ask for
+  local tree=$1 library
   shift
-  libraries=$(ldd "$@" | grep -o '/[^ ]*\.so[^ ]*' | sort -u)
-  while read -r file; do install -D "$file" "$tree$file"; done < <(printf '%s\n' "$@" "$libraries")
+  for library in $(ldd "$@" | grep -o '/[^ ]*\.so[^ ]*' | grep -v ':$' | sort -u); do install -D "$library" "$tree$library"; done
 }

@@ -46,7 +46,10 @@ liftlock_start() {
   logged coordinator-start coordinator_start
   # shellcheck disable=SC2046 # one word a node
   together agent_start $(nodes)
+  within 60 "an agent of every node with the coordinator" agents_connected
 }
+
+agents_connected() { [ "$(liftlock nodes -o json | grep -c '"connected": true')" = $((CONTROL_PLANES + WORKERS)) ]; }
 
 # liftlock_logs: what the services said, into $LOGS, for whoever looks for the cause of a failure
 liftlock_logs() {
