@@ -105,7 +105,8 @@ pub trait Files: Send + Sync {
     /// lies in a folder that is ours; its parents are made (0700) and what an interrupted copy left there is
     /// replaced. Owners, modes, times and links kept, no mount crossed, everything fsynced. Returns each regular
     /// file's path (relative to `from`), size and SHA-256; nothing where `from` is not there.
-    async fn copy_tree(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<Vec<CopiedFile>>;
+    async fn copy_tree(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path)
+    -> HostResult<Vec<CopiedFile>>;
     /// Puts one file of a backup back: temporary file beside the target, owner and mode kept, fsync, rename.
     async fn restore_file(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()>;
     /// Removes a file; fine if there is none.
@@ -275,8 +276,8 @@ pub const CORDONED_BY: &str = "liftlock.dev/cordoned-by";
 /// What a node is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeCondition {
-    /// What its kubelet must report.
-    pub kubelet_version: KubernetesVersion,
+    /// What its kubelet must report; `None` if any version will do. It must be Ready in any case.
+    pub kubelet_version: Option<KubernetesVersion>,
 }
 
 /// One Node.

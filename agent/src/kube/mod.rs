@@ -101,7 +101,7 @@ impl Kube for RealKube {
 
     async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState> {
         let path = format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", self.node);
-        let expected = condition.kubelet_version.to_string();
+        let expected = condition.kubelet_version.map(|version| version.to_string());
         let mut last = "nothing".to_owned();
         let decide = |seen: Seen<Node>| {
             let node = match seen {
@@ -118,7 +118,8 @@ impl Kube for RealKube {
                 node.kubelet_version,
                 if node.ready { "Ready" } else { "not Ready" }
             );
-            (node.ready && node.kubelet_version == expected).then_some(node)
+            let at_version = expected.as_ref().is_none_or(|expected| node.kubelet_version == *expected);
+            (node.ready && at_version).then_some(node)
         };
         let missed = match watch(&self.kubelet, "cannot watch the Node", &path, limit, decide).await? {
             Ok(node) => return Ok(node),
@@ -128,7 +129,10 @@ impl Kube for RealKube {
             last = format!("{last}, then {error}");
         }
         Err(HostError::Timeout {
-            what: format!("the Node {} to be Ready with kubelet {expected}", self.node),
+            what: match &expected {
+                Some(expected) => format!("the Node {} to be Ready with kubelet {expected}", self.node),
+                None => format!("the Node {} to be Ready", self.node),
+            },
             limit,
             seen: last,
         })

@@ -311,7 +311,7 @@ fn event(kind: &str, object: &str) -> String {
 
 fn condition() -> NodeCondition {
     NodeCondition {
-        kubelet_version: KubernetesVersion::new(1, 20, 2),
+        kubelet_version: Some(KubernetesVersion::new(1, 20, 2)),
     }
 }
 

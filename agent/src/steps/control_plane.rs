@@ -37,6 +37,8 @@ pub(super) async fn upgrade(
     if !command.is_there(cx).await? {
         static_pods::put_back_missing(cx, Some(&backup)).await?;
         kubeadm::require_space(cx).await?;
+        // After a power cut: kubeadm refuses while a control plane is not Ready.
+        kubelet::wait_until_ready(cx, None).await?;
     }
     command.run(cx).await?;
     let expected = static_pods::expected(cx, Some(&backup)).await?;
@@ -54,7 +56,6 @@ pub(super) async fn upgrade(
 /// Puts the node's control plane back as the backup has it, and waits until it runs.
 pub(super) async fn put_back(cx: &Context, backup: &Backup) -> Result<(), StepFailure> {
     static_pods::refuse_etcd_downgrade(cx, backup).await?;
-    Mark::remove(cx).await?;
     put_back_files(cx, backup).await?;
     let expected = static_pods::expected(cx, Some(backup)).await?;
     static_pods::wait_until_like_manifests(cx, &expected, None).await?;

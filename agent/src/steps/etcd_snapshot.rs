@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::api::patiently;
 use super::static_pods;
 use crate::backup::Folder;
 use crate::backup::digest::{FileDigest, SnapshotProof, SnapshotWriter};
@@ -76,6 +77,8 @@ impl StepRunner for EtcdSnapshot {
         let Chosen { folder } = serde_json::from_value(pre.clone())?;
         let folder = Folder::named(cx, &folder)?;
         folder.create(cx).await?;
+        // After a power cut the agent may be up before etcd is.
+        patiently(cx, || cx.host.etcd.alarms()).await?;
         cx.timed(TimeSpent::Snapshot, async {
             let file = cx
                 .host

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use liftlock_proto::version::KubernetesVersion;
 
-use super::package_versions::Packages;
+use super::package_versions::{self, Packages};
 use crate::engine::context::Context;
-use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
+use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
 
 const KUBEADM: Packages = Packages {
     names: &["kubeadm"],
@@ -32,5 +32,8 @@ impl StepRunner for InstallKubeadm {
 
     async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
         KUBEADM.put_back(cx, pre).await.map(drop)
+    }
+    fn policy(&self) -> StepPolicy {
+        package_versions::policy()
     }
 }

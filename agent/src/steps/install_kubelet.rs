@@ -8,9 +8,8 @@ use super::kubelet;
 use super::package_versions::{self, Packages};
 use crate::backup::Backup;
 use crate::backup::packages::PackageState;
-use crate::engine::context::{Context, TimeSpent};
-use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
-use crate::host::NodeCondition;
+use crate::engine::context::Context;
+use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
 
 const KUBELET: Packages = Packages {
     names: &["kubelet", "kubectl"],
@@ -55,13 +54,9 @@ impl StepRunner for InstallKubelet {
         if changed || patiently(cx, || cx.host.kube.node()).await?.kubelet_version != earlier.to_string() {
             kubelet::restart(cx).await?;
         }
-        let ready = cx.host.kube.wait_for_node(
-            NodeCondition {
-                kubelet_version: earlier,
-            },
-            kubelet::READY_WITHIN,
-        );
-        cx.timed(TimeSpent::Wait, ready).await?;
-        Ok(())
+        Ok(kubelet::wait_until_ready(cx, Some(earlier)).await?)
+    }
+    fn policy(&self) -> StepPolicy {
+        package_versions::policy()
     }
 }

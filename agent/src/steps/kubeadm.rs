@@ -6,7 +6,7 @@ use liftlock_proto::argv::Argv;
 
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::StepFailure;
-use crate::host::{HostResult, Limits};
+use crate::host::{HostError, HostResult, Limits};
 
 /// kubeadm says nothing while it waits up to five minutes for a static pod to change (`UpgradeManifestTimeout`), so
 /// the limit on silence is longer; it waits for ever for a CoreDNS that does not become ready, so there is one.
@@ -36,6 +36,17 @@ impl Command {
             .unit_state(&format!("{}.service", cx.unit(self.unit)))
             .await?;
         Ok(state.active != "inactive")
+    }
+
+    /// Waits for the end of one that an agent which is gone left running; how it ended does not matter.
+    pub(super) async fn settle(&self, cx: &Context) -> Result<(), StepFailure> {
+        if self.is_there(cx).await? {
+            match self.run(cx).await {
+                Err(StepFailure::Host(HostError::Command { .. } | HostError::CommandLimit { .. })) => {}
+                ended => ended?,
+            }
+        }
+        Ok(())
     }
 
     /// Runs it, or joins it where it runs already.

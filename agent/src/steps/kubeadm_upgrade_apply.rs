@@ -1,18 +1,20 @@
 //! `kubeadm upgrade apply`, on the first control plane.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use liftlock_proto::argv;
 use liftlock_proto::version::KubernetesVersion;
-use std::time::Duration;
 
 use super::api::patiently;
-use super::control_plane;
 use super::kubeadm::Command;
-use super::package_versions;
+use super::mark::Mark;
+use super::{control_plane, kubelet, package_versions};
 use crate::backup::Backup;
 use crate::backup::packages::PackageState;
 use crate::engine::context::Context;
 use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
+use crate::host::HostResult;
 
 pub(super) struct KubeadmUpgradeApply {
     pub(super) version: KubernetesVersion,
@@ -89,13 +91,24 @@ impl StepRunner for KubeadmUpgradeApply {
         let Some(backup) = Backup::find(cx).await? else {
             return Ok(());
         };
+        self.plain().settle(cx).await?;
+        self.again().settle(cx).await?;
         control_plane::put_back(cx, &backup).await?;
-        let Some(earlier) = backup.index.cluster_version else {
-            return Ok(());
-        };
-        if patiently(cx, || cx.host.kube.kubeadm_config_version()).await? != earlier {
+        if let Some(earlier) = backup.index.cluster_version
+            && (going_back(cx, earlier).await?
+                || patiently(cx, || cx.host.kube.kubeadm_config_version()).await? != earlier)
+        {
+            // kubeadm-config is the first thing that kubeadm takes back and the add-ons are the last: an undo that is
+            // cut off in between has to know.
+            Mark {
+                version: earlier,
+                seen: [].into(),
+            }
+            .write(cx)
+            .await?;
             let before = PackageState::before(cx, &backup).await?;
             package_versions::put_back(cx, &before, &["kubeadm"]).await?;
+            kubelet::wait_until_ready(cx, None).await?;
             let argv = argv::kubeadm_upgrade_apply_force(earlier, &self.ignore_preflight_errors);
             Command {
                 unit: "kubeadm-apply-back",
@@ -105,7 +118,7 @@ impl StepRunner for KubeadmUpgradeApply {
             .await?;
             control_plane::put_back(cx, &backup).await?;
         }
-        Ok(())
+        Ok(Mark::remove(cx).await?)
     }
 
     fn policy(&self) -> StepPolicy {
@@ -114,4 +127,9 @@ impl StepRunner for KubeadmUpgradeApply {
             pause: Duration::from_secs(10),
         }
     }
+}
+
+/// Whether an earlier undo has begun to bring the cluster back to this version.
+async fn going_back(cx: &Context, earlier: KubernetesVersion) -> HostResult<bool> {
+    Ok(Mark::read(cx).await?.is_some_and(|mark| mark.version == earlier))
 }

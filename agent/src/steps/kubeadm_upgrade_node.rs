@@ -90,7 +90,11 @@ impl StepRunner for ControlPlane {
     /// The backup's files are enough: kubeadm-config belongs to the whole cluster, of which only this node goes back.
     async fn undo(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         match Backup::find(cx).await? {
-            Some(backup) => control_plane::put_back(cx, &backup).await,
+            Some(backup) => {
+                self.0.command().settle(cx).await?;
+                Mark::remove(cx).await?;
+                control_plane::put_back(cx, &backup).await
+            }
             None => Ok(()),
         }
     }
@@ -169,6 +173,7 @@ impl StepRunner for Worker {
         let Some(backup) = Backup::find(cx).await? else {
             return Ok(());
         };
+        self.0.command().settle(cx).await?;
         Mark::remove(cx).await?;
         kubelet::put_back_files(cx, &backup).await.map(drop)
     }

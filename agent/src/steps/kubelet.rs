@@ -1,12 +1,14 @@
 //! The kubelet's files and its service.
 
-use liftlock_proto::argv;
 use std::time::Duration;
+
+use liftlock_proto::argv;
+use liftlock_proto::version::KubernetesVersion;
 
 use crate::backup::{Backup, KUBELET_FILES};
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::StepFailure;
-use crate::host::{HostResult, Limits, UnitState};
+use crate::host::{HostResult, Limits, NodeCondition, UnitState};
 
 const LIMITS: Limits = Limits {
     time: Duration::from_secs(120),
@@ -14,7 +16,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// How long a kubelet may take until its Node is Ready and names its version.
-pub(super) const READY_WITHIN: Duration = Duration::from_secs(300);
+const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// What systemd says of the kubelet.
 pub(super) async fn state(cx: &Context) -> HostResult<UnitState> {
@@ -39,6 +41,17 @@ pub(super) async fn restart(cx: &Context) -> Result<(), StepFailure> {
         "kubelet.service is {} after its restart: `journalctl -u kubelet.service` on {} says why",
         state.active, cx.node
     )))
+}
+
+/// Waits until this node is Ready, with a kubelet of this version or of any.
+pub(super) async fn wait_until_ready(cx: &Context, version: Option<KubernetesVersion>) -> HostResult<()> {
+    let ready = cx.host.kube.wait_for_node(
+        NodeCondition {
+            kubelet_version: version,
+        },
+        READY_WITHIN,
+    );
+    cx.timed(TimeSpent::Wait, ready).await.map(drop)
 }
 
 /// Puts the kubelet's files back as they were; whether any had changed.

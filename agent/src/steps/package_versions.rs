@@ -1,11 +1,13 @@
 //! Exact package versions and their holds.
 
+use std::time::Duration;
+
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::backup::Backup;
 use crate::backup::packages::PackageState;
 use crate::engine::context::{Context, TimeSpent};
-use crate::engine::step::{Observed, PreState, StepFailure};
+use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy};
 
 /// The Kubernetes version in a package's version: `v1.19.7` of `1.19.7-00`, `1.31.2-1.1` or `0:1.31.2-1.1`.
 pub(super) fn kubernetes_version(package_version: &str) -> Option<KubernetesVersion> {
@@ -117,7 +119,8 @@ impl Packages {
     }
 }
 
-/// Puts packages back to what they were; whether anything had changed.
+/// Puts packages back to what they were; whether anything had changed. Installs even where nothing seems to have: a
+/// package manager that an agent which is gone left running may be about to, and only the next one waits for its lock.
 pub(super) async fn put_back(
     cx: &Context,
     before: &PackageState,
@@ -125,16 +128,18 @@ pub(super) async fn put_back(
 ) -> Result<bool, StepFailure> {
     let now = PackageState::now(&cx.host).await?;
     let (installed, held) = (before.installed_of(names), before.held_of(names));
-    if now.installed_of(names) == installed && now.held_of(names) == held {
-        return Ok(false);
-    }
     let packages = &cx.host.packages;
     cx.timed(TimeSpent::Child, async {
         packages.repair(&cx.permit()?, cx).await?;
         packages.reinstall(&cx.permit()?, &installed, &held, cx).await
     })
     .await?;
-    Ok(true)
+    Ok(now.installed_of(names) != installed)
+}
+
+/// dpkg's lock may be held by a package manager that an agent which is gone left running, or by somebody else's.
+pub(super) fn policy() -> StepPolicy {
+    StepPolicy { attempts: 4, pause: Duration::from_secs(15) }
 }
 
 #[cfg(test)]

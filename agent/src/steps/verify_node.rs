@@ -5,9 +5,8 @@ use liftlock_proto::version::KubernetesVersion;
 
 use super::api::patiently;
 use super::kubelet;
-use crate::engine::context::{Context, TimeSpent};
+use crate::engine::context::Context;
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
-use crate::host::NodeCondition;
 
 pub(super) struct VerifyNode {
     pub(super) version: KubernetesVersion,
@@ -27,12 +26,7 @@ impl StepRunner for VerifyNode {
     }
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
-        let condition = NodeCondition {
-            kubelet_version: self.version,
-        };
-        let ready = cx.host.kube.wait_for_node(condition, kubelet::READY_WITHIN);
-        cx.timed(TimeSpent::Wait, ready).await?;
-        Ok(())
+        Ok(kubelet::wait_until_ready(cx, Some(self.version)).await?)
     }
 
     async fn undo(&self, _: &Context, _: &PreState) -> Result<(), StepFailure> {

@@ -75,14 +75,13 @@ impl Op {
         };
         match self {
             Self::MakeFolder(path) => machine.disk.make_folder(path, 0o700),
-            Self::WriteFile(path, content) => machine.disk.put(path.clone(), content, 0o600),
+            Self::WriteFile(path, content) => {
+                // As open(2): the mode of a file that is there stays.
+                let mode = machine.disk.file(path).map_or(0o600, |file| file.mode);
+                machine.disk.put(path.clone(), content, mode);
+            }
             Self::CopyTree(from, to) => {
-                let copies: Vec<_> = machine
-                    .disk
-                    .below(from)
-                    .map(|(path, file)| (path.clone(), file.clone()))
-                    .collect();
-                for (path, file) in copies {
+                for (path, file) in machine.disk.below(from) {
                     if let Ok(rest) = path.strip_prefix(from) {
                         machine.disk.put(to.join(rest), file.content, file.mode);
                     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-/// Files and folders by absolute path.
+/// Files and folders by absolute path. Kept as texts, which compare faster than paths: a simulation does little else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Disk {
-    files: BTreeMap<Utf8PathBuf, File>,
-    folders: BTreeMap<Utf8PathBuf, u32>,
+    files: BTreeMap<String, File>,
+    folders: BTreeMap<String, u32>,
 }
 
 /// A regular file.
@@ -24,22 +24,22 @@ pub struct File {
 impl Disk {
     /// A file's content.
     pub fn read(&self, path: &Utf8Path) -> Option<&[u8]> {
-        self.files.get(path).map(|file| file.content.as_ref())
+        self.file(path).map(|file| file.content.as_ref())
     }
 
     /// A file.
     pub fn file(&self, path: &Utf8Path) -> Option<&File> {
-        self.files.get(path)
+        self.files.get(path.as_str())
     }
 
     /// A folder's permission bits.
     pub fn folder_mode(&self, path: &Utf8Path) -> Option<u32> {
-        self.folders.get(path).copied()
+        self.folders.get(path.as_str()).copied()
     }
 
     /// Whether a file or a folder is there.
     pub fn exists(&self, path: &Utf8Path) -> bool {
-        self.files.contains_key(path) || self.folders.contains_key(path)
+        self.files.contains_key(path.as_str()) || self.folders.contains_key(path.as_str())
     }
 
     /// Puts a file, and the folders above it.
@@ -49,7 +49,7 @@ impl Disk {
             self.make_folder(parent, 0o755);
         }
         self.files.insert(
-            path,
+            path.into_string(),
             File {
                 content: content.as_ref().into(),
                 mode,
@@ -59,21 +59,24 @@ impl Disk {
 
     /// Takes a file away; whether there was one.
     pub fn remove(&mut self, path: &Utf8Path) -> bool {
-        self.files.remove(path).is_some()
+        self.files.remove(path.as_str()).is_some()
     }
 
     /// A folder and those above it.
     pub fn make_folder(&mut self, path: &Utf8Path, mode: u32) {
         for folder in path.ancestors() {
-            self.folders.entry(folder.to_owned()).or_insert(mode);
+            if self.folders.contains_key(folder.as_str()) {
+                break;
+            }
+            self.folders.insert(folder.to_string(), mode);
         }
     }
 
-    /// As rename(2), of a file.
+    /// As rename(2), of a file; whether there was one.
     pub fn rename(&mut self, from: &Utf8Path, to: &Utf8Path) -> bool {
-        match self.files.remove(from) {
+        match self.files.remove(from.as_str()) {
             Some(file) => {
-                self.files.insert(to.to_owned(), file);
+                self.files.insert(to.to_string(), file);
                 true
             }
             None => false,
@@ -82,27 +85,49 @@ impl Disk {
 
     /// Names in a folder, sorted.
     pub fn list(&self, folder: &Utf8Path) -> Vec<String> {
-        let paths = self.files.keys().chain(self.folders.keys());
-        let mut names: Vec<String> = paths
-            .filter(|path| path.parent() == Some(folder))
-            .filter_map(|path| path.file_name().map(str::to_owned))
+        let prefix = format!("{}/", folder.as_str().trim_end_matches('/'));
+        let mut names: Vec<String> = within(&self.files, &prefix)
+            .map(|(path, _)| path)
+            .chain(within(&self.folders, &prefix).map(|(path, _)| path))
+            .filter_map(|path| path.strip_prefix(&prefix))
+            .filter(|name| !name.is_empty() && !name.contains('/'))
+            .map(str::to_owned)
             .collect();
         names.sort();
         names
     }
 
     /// The files at and below a path.
-    pub fn below<'a>(&'a self, path: &'a Utf8Path) -> impl Iterator<Item = (&'a Utf8PathBuf, &'a File)> {
-        self.files.iter().filter(move |(file, _)| file.starts_with(path))
+    pub fn below(&self, path: &Utf8Path) -> Vec<(Utf8PathBuf, File)> {
+        let itself = self.files.get_key_value(path.as_str());
+        let prefix = format!("{path}/");
+        itself
+            .into_iter()
+            .chain(within(&self.files, &prefix))
+            .map(|(path, file)| (path.into(), file.clone()))
+            .collect()
     }
 
     /// Every file.
-    pub fn files(&self) -> impl Iterator<Item = (&Utf8PathBuf, &File)> {
+    pub fn files(&self) -> impl Iterator<Item = (&String, &File)> {
         self.files.iter()
     }
 
     /// Bytes at and below a path.
     pub fn size(&self, path: &Utf8Path) -> u64 {
-        self.below(path).map(|(_, file)| file.content.len() as u64).sum()
+        self.below(path)
+            .iter()
+            .map(|(_, file)| file.content.len() as u64)
+            .sum()
     }
+}
+
+/// The entries whose path starts with a text.
+fn within<'a, T>(
+    entries: &'a BTreeMap<String, T>,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a String, &'a T)> {
+    entries
+        .range(prefix.to_owned()..)
+        .take_while(move |(path, _)| path.starts_with(prefix))
 }

@@ -20,6 +20,14 @@ impl NodeTwin {
         }
     }
 
+    /// Everything is asked of this node's own member.
+    fn require_local_member(&self, what: &str) -> HostResult<()> {
+        match self.etcd_version(&self.name) {
+            Some(_) => Ok(()),
+            None => Err(self.etcd_error(what, "connection refused")),
+        }
+    }
+
     /// `3.5.15` of the image of a member's container.
     fn etcd_version(&self, member: &str) -> Option<String> {
         self.world(|world| {
@@ -33,6 +41,7 @@ impl NodeTwin {
 #[async_trait]
 impl Etcd for NodeTwin {
     async fn members(&self) -> HostResult<Vec<EtcdMember>> {
+        self.require_local_member("cannot list etcd's members")?;
         let names = self.world(|world| world.cluster.etcd_members.clone());
         let versions: Vec<Option<String>> = names.iter().map(|name| self.etcd_version(name)).collect();
         let alive = versions.iter().flatten().count();
@@ -60,13 +69,12 @@ impl Etcd for NodeTwin {
     }
 
     async fn alarms(&self) -> HostResult<Vec<String>> {
+        self.require_local_member("cannot list etcd's alarms")?;
         Ok(self.world(|world| world.etcd_alarms.clone()))
     }
 
     async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()> {
-        if self.etcd_version(&self.name).is_none() {
-            return Err(self.etcd_error("cannot take a snapshot", "connection refused"));
-        }
+        self.require_local_member("cannot take a snapshot of etcd")?;
         let mut bytes: Vec<u8> = (0_u16..2048).map(|at| at.to_le_bytes()[0]).collect();
         bytes.extend_from_slice(&Sha256::digest(&bytes));
         match self.world(|world| world.snapshot_fault) {

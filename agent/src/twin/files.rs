@@ -98,13 +98,7 @@ impl Files for NodeTwin {
         from: &Utf8Path,
         to: &Utf8Path,
     ) -> HostResult<Vec<CopiedFile>> {
-        let files: Vec<(Utf8PathBuf, File)> = self.machine(|machine| {
-            machine
-                .disk
-                .below(from)
-                .map(|(path, file)| (path.clone(), file.clone()))
-                .collect()
-        })?;
+        let files = self.machine(|machine| machine.disk.below(from))?;
         let mut copied = Vec::new();
         for (path, file) in files {
             let Ok(rest) = path.strip_prefix(from) else {

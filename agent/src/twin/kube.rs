@@ -89,18 +89,23 @@ impl Kube for NodeTwin {
     }
 
     async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState> {
-        let wanted = condition.kubelet_version.to_string();
+        let wanted = condition.kubelet_version.map(|version| version.to_string());
         let seen = self
             .wait(limit, |world| {
                 let node = world
                     .api_is_up()
                     .then(|| world.cluster.node_state(&self.name))
                     .flatten();
-                node.filter(|node| node.ready && node.kubelet_version == wanted)
+                node.filter(|node| {
+                    node.ready
+                        && wanted
+                            .as_ref()
+                            .is_none_or(|wanted| node.kubelet_version == *wanted)
+                })
             })
             .await;
         seen.ok_or_else(|| HostError::Timeout {
-            what: format!("{} to be Ready at {wanted}", self.name),
+            what: format!("{} to be Ready at {wanted:?}", self.name),
             limit,
             seen: self.world(|world| format!("{:?}", world.cluster.node_state(&self.name))),
         })

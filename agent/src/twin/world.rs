@@ -1,15 +1,12 @@
 //! Everything there is, and what happens in it by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
-use liftlock_proto::version::KubernetesVersion;
-
 use super::Shape;
-use super::cluster::{Cluster, NodeObject, Pod};
-use super::disk::{Disk, File};
+use super::cluster::{Cluster, Pod};
+use super::disk::Disk;
 use super::fault::{Fault, Faults, SnapshotFault};
 use super::kubeadm;
 use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
@@ -59,16 +56,22 @@ pub struct World {
     pub api_is_away_until: Duration,
 }
 
-/// A node and its cluster at one moment, without backups, marks and pods: what an undo has to bring back.
+/// A node and its cluster at one moment, without backups, marks and pods: what an undo has to bring back. One line for
+/// each thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    files: BTreeMap<Utf8PathBuf, File>,
-    packages: BTreeMap<String, Package>,
-    containers: BTreeMap<String, String>,
-    kubelet: Option<KubernetesVersion>,
-    node: Option<NodeObject>,
-    cluster_version: KubernetesVersion,
-    proxy_version: KubernetesVersion,
+pub struct Picture(BTreeMap<String, String>);
+
+impl Picture {
+    /// What another has instead: one line for each thing that differs.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let things: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        let differs = things
+            .into_iter()
+            .filter(|thing| self.0.get(*thing) != other.0.get(*thing));
+        differs
+            .map(|thing| format!("{thing}: {:?}, not {:?}", self.0.get(thing), other.0.get(thing)))
+            .collect()
+    }
 }
 
 impl World {
@@ -206,27 +209,39 @@ impl World {
     /// The node at this moment.
     pub fn picture(&self, node: &str) -> Option<Picture> {
         let machine = self.machines.get(node)?;
-        let ours = |path: &Utf8PathBuf| {
-            path.starts_with("/etc/kubernetes/tmp") || path.starts_with("/var/lib/liftlock")
-        };
-        Some(Picture {
-            files: machine
-                .disk
-                .files()
-                .filter(|(path, _)| !ours(path))
-                .map(|(path, file)| (path.clone(), file.clone()))
-                .collect(),
-            packages: machine.packages.clone(),
-            containers: machine
-                .containers
-                .iter()
-                .map(|(name, of)| (name.clone(), of.image.clone()))
-                .collect(),
-            kubelet: machine.kubelet.map(|kubelet| kubelet.version),
-            node: self.cluster.nodes.get(node).cloned(),
-            cluster_version: self.cluster.version,
-            proxy_version: self.cluster.proxy_version,
-        })
+        let ours =
+            |path: &str| path.starts_with("/etc/kubernetes/tmp/") || path.starts_with("/var/lib/liftlock/");
+        let files = machine
+            .disk
+            .files()
+            .filter(|(path, _)| !ours(path))
+            .map(|(path, file)| {
+                (
+                    path.clone(),
+                    format!("{:o} {}", file.mode, String::from_utf8_lossy(&file.content)),
+                )
+            });
+        let packages = machine
+            .packages
+            .iter()
+            .map(|(name, package)| (name.clone(), format!("{package:?}")));
+        let containers = machine
+            .containers
+            .iter()
+            .map(|(name, container)| (format!("container {name}"), container.image.clone()));
+        let others = [
+            (
+                "kubelet",
+                format!("{:?}", machine.kubelet.map(|kubelet| kubelet.version)),
+            ),
+            ("Node", format!("{:?}", self.cluster.nodes.get(node))),
+            ("kubeadm-config", self.cluster.version.to_string()),
+            ("kube-proxy", self.cluster.proxy_version.to_string()),
+        ];
+        let others = others.map(|(name, value)| (name.to_owned(), value));
+        Some(Picture(
+            files.chain(packages).chain(containers).chain(others).collect(),
+        ))
     }
 
     /// Whether etcd has a quorum and some API server runs.
@@ -344,7 +359,8 @@ impl World {
         }
     }
 
-    pub(super) fn wake_at(&mut self, at: Duration) {
+    /// Makes sure that time stops at this moment for whoever waits.
+    pub fn wake_at(&mut self, at: Duration) {
         self.numbers += 1;
         self.events.insert((at, self.numbers), Event::Wake);
     }

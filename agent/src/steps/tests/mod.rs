@@ -1,0 +1,8 @@
+//! The steps over the twin: first what must hold of every one of them, then each rule by itself.
+
+mod drain;
+mod every_step;
+mod gates;
+mod harness;
+mod preparations;
+mod recovery;

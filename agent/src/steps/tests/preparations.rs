@@ -1,0 +1,128 @@
+//! What is looked at and fetched before any lease.
+
+use liftlock_proto::plan::Role;
+use liftlock_proto::step::Step;
+
+use super::harness::{Leased, TO, shape};
+use crate::host::Space;
+use crate::twin::Twin;
+
+const MIB: u64 = 1 << 20;
+
+fn control_plane() -> Leased {
+    Leased::new(&Twin::new(shape(3, 1)), "cp1", Role::FirstControlPlane)
+}
+
+fn pull(role: Role) -> Step {
+    Step::PullImages { version: TO, role }
+}
+
+#[test]
+fn only_images_that_are_missing_and_that_the_role_needs_are_pulled() {
+    let leased = control_plane();
+    leased.prepare(&pull(Role::Worker)).unwrap();
+    // CoreDNS, pause and etcd are those of the earlier version or not a worker's.
+    assert_eq!(leased.changes(), ["pull registry.k8s.io/kube-proxy:v1.31.2"]);
+    leased.prepare(&pull(Role::ControlPlane)).unwrap();
+    let pulled = leased.changes();
+    assert_eq!(pulled.len(), 5, "{pulled:?}");
+    leased.prepare(&pull(Role::ControlPlane)).unwrap();
+    assert_eq!(leased.changes(), pulled);
+}
+
+#[test]
+fn every_image_that_cannot_be_pulled_is_named() {
+    let leased = control_plane();
+    let missing = [
+        "registry.k8s.io/kube-apiserver:v1.31.2",
+        "registry.k8s.io/etcd:3.5.15-0",
+    ];
+    leased.meddle(|machine| machine.unpullable.extend(missing.map(str::to_owned)));
+    let why = leased.prepare(&pull(Role::ControlPlane)).unwrap_err().to_string();
+    assert!(missing.iter().all(|image| why.contains(image)), "{why}");
+    assert!(
+        leased
+            .changes()
+            .contains(&"pull registry.k8s.io/kube-scheduler:v1.31.2".to_owned()),
+        "the others are"
+    );
+}
+
+#[test]
+fn a_full_disk_is_refused_with_the_numbers() {
+    let leased = control_plane();
+    let step = Step::MeasureSpace {
+        role: Role::ControlPlane,
+    };
+    leased.prepare(&step).unwrap();
+    leased.meddle(|machine| {
+        machine.mounts.insert(
+            "/var".into(),
+            Space {
+                free: 300 * MIB,
+                total: 1 << 30,
+                device: 3,
+            },
+        );
+    });
+    let why = leased.prepare(&step).unwrap_err().to_string();
+    // 256 for packages, 256 for etcd and 32 for the agent's state.
+    assert!(
+        why.contains("544 MiB are needed") && why.contains("300 MiB are free"),
+        "{why}"
+    );
+    assert!(
+        why.contains("/var/lib/etcd") && why.contains("/var/cache/apt/archives"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_worker_needs_no_room_for_etcd() {
+    let leased = control_plane();
+    leased.meddle(|machine| {
+        machine.mounts.insert(
+            "/var".into(),
+            Space {
+                free: 300 * MIB,
+                total: 1 << 30,
+                device: 3,
+            },
+        );
+    });
+    leased
+        .prepare(&Step::MeasureSpace { role: Role::Worker })
+        .unwrap();
+}
+
+#[test]
+fn kubeadms_backups_on_another_file_system_than_the_manifests_are_refused() {
+    let leased = control_plane();
+    leased.meddle(|machine| {
+        machine.mounts.insert(
+            "/etc/kubernetes/tmp".into(),
+            Space {
+                free: 1 << 40,
+                total: 1 << 40,
+                device: 9,
+            },
+        );
+    });
+    let why = leased
+        .prepare(&Step::MeasureSpace {
+            role: Role::ControlPlane,
+        })
+        .unwrap_err()
+        .to_string();
+    assert!(why.contains("EXDEV"), "{why}");
+    leased
+        .prepare(&Step::MeasureSpace { role: Role::Worker })
+        .unwrap();
+}
+
+#[test]
+fn packages_are_refreshed_and_fetched_without_a_lease() {
+    let leased = control_plane();
+    leased.prepare(&Step::RefreshPackages {}).unwrap();
+    leased.prepare(&Step::FetchPackages { version: TO }).unwrap();
+}
