@@ -73,7 +73,8 @@ pub(super) fn systemd_run(call: &Call) -> Result<u8> {
             (name.to_owned(), value.to_owned())
         };
         match argument.split_once('=').unwrap_or((argument, "")) {
-            ("--", _) => transient.argv = arguments.by_ref().cloned().collect(),
+            // As in a unit file, $$ stands for a dollar sign.
+            ("--", _) => transient.argv = arguments.by_ref().map(|word| word.replace("$$", "$")).collect(),
             ("--unit", name) => transient.unit = format!("{}.service", name.trim_end_matches(".service")),
             ("--description", text) => text.clone_into(&mut transient.description),
             ("--property", property) => transient.properties.push(pair(property)),
