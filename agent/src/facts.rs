@@ -5,6 +5,7 @@ use std::fmt::Display;
 use camino::Utf8Path;
 use liftlock_proto::v1::{ClusterFacts, ClusterNode, NodeFacts};
 use liftlock_proto::version::KubernetesVersion;
+use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::host::{Host, HostResult, RunningContainer};
@@ -67,6 +68,40 @@ pub async fn gather(host: &Host) -> NodeFacts {
         errors: errors.0,
         control_plane_version,
     }
+}
+
+/// The facts for people and scripts, named as in `liftlock.v1`.
+pub fn as_json(facts: &NodeFacts) -> Value {
+    let node = |node: &ClusterNode| {
+        json!({
+            "name": node.name,
+            "kubelet_version": node.kubelet_version,
+            "control_plane": node.control_plane,
+            "ready": node.ready,
+            "unschedulable": node.unschedulable,
+            "tainted": node.tainted,
+        })
+    };
+    let cluster = |cluster: &ClusterFacts| {
+        json!({
+            "kubeadm_config_version": cluster.kubeadm_config_version,
+            "nodes": cluster.nodes.iter().map(node).collect::<Vec<_>>(),
+            "etcd_members": cluster.etcd_members,
+            "etcd_healthy_members": cluster.etcd_healthy_members,
+        })
+    };
+    json!({
+        "control_plane": facts.control_plane,
+        "kubelet_version": facts.kubelet_version,
+        "kubeadm_version": facts.kubeadm_version,
+        "control_plane_version": facts.control_plane_version,
+        "offered_versions": facts.offered_versions,
+        "agent_version": facts.agent_version,
+        "agent_memory_bytes": facts.agent_memory_bytes,
+        "boot_id": facts.boot_id,
+        "cluster": facts.cluster.as_ref().map(cluster),
+        "errors": facts.errors,
+    })
 }
 
 /// Names this boot of the machine; empty where the kernel does not tell.

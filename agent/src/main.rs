@@ -1,6 +1,6 @@
 //! `liftlock-agent`: the service on every node.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Threads for everything that waits: one more than one, so that a slow answer holds up nobody. An engine and what
 /// blocks get threads of their own.
@@ -50,6 +49,9 @@ enum Verb {
     Run(NodeArgs),
     /// Trades a one-time join token for this node's identity, also in the place of an old one.
     Enroll(NodeArgs),
+    /// Reads what this node reports of itself and, on a control plane, of its cluster, and prints it as JSON. Changes
+    /// nothing and needs no coordinator.
+    Facts(NodeArgs),
     /// Writes the manual pages.
     Man {
         /// The folder to write to; it is made if need be.
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
     let result = match verb {
         Verb::Run(args) => with_runtime(run(args)),
         Verb::Enroll(args) => with_runtime(enroll(args)),
+        Verb::Facts(args) => with_runtime(facts(args)),
         Verb::Man { dir } => manual(&dir),
     };
     if let Err(error) = result {
@@ -192,6 +195,17 @@ async fn enroll(args: NodeArgs) -> Result<()> {
     Ok(())
 }
 
+async fn facts(args: NodeArgs) -> Result<()> {
+    let start = Start::new(args)?;
+    let node = match start.store.load()? {
+        Some(enrolled) => enrolled.node,
+        None => start.config.node_or_host_name()?,
+    };
+    let host = host::real::host(&start.config.host(node))?;
+    let facts = liftlock_agent::facts::as_json(&liftlock_agent::facts::gather(&host).await);
+    writeln!(io::stdout(), "{facts:#}").context("cannot write to the standard output")
+}
+
 /// Turns true at SIGTERM or SIGINT.
 fn stop_signal() -> Result<watch::Receiver<bool>> {
     let (stop, stopped) = watch::channel(false);
@@ -215,10 +229,9 @@ fn notify(state: NotifyState<'_>) {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var("LIFTLOCK_LOG")
-        .from_env_lossy();
+    // kube logs each failed request as an error of its own; here it is an answer, and whoever asked decides.
+    let filter =
+        EnvFilter::try_from_env("LIFTLOCK_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

@@ -121,4 +121,23 @@ mod tests {
             .to_string();
         assert!(error.contains("static pod manifest of kube-apiserver"), "{error}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_flag_reads_back_whatever_stands_around_it(
+            before in proptest::collection::vec("--[a-z]{1,8}(=[a-z0-9:/.,]{0,12})?", 0..6),
+            value in "[a-z0-9:/.,]{1,20}",
+            apart in proptest::bool::ANY,
+        ) {
+            let mut words = before;
+            if apart {
+                words.extend(["--the-flag".to_owned(), value.clone()]);
+            } else {
+                words.push(format!("--the-flag={value}"));
+            }
+            let pod = serde_json::json!({"spec": {"containers": [{"name": "x", "command": words}]}}).to_string();
+            let pod = StaticPod::parse("x", pod.as_bytes()).unwrap();
+            proptest::prop_assert_eq!(pod.flag("the-flag"), Some(value.as_str()));
+        }
+    }
 }

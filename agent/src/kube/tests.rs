@@ -204,7 +204,7 @@ async fn a_budget_that_blocks_is_named_and_asked_once() {
                 "{message}"
             );
         }
-        other => panic!("{other:?}"),
+        Eviction::Accepted => panic!("accepted"),
     }
     assert_eq!(asked.len(), 1, "whether to ask again is the drain's decision");
 }

@@ -475,4 +475,14 @@ mod tests {
         }
         assert!(admit_name("liftlock-7-apt-install-kubelet-kubectl-1.20.2").is_ok());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_of_systemd_looks_like_a_good_end_unless_it_says_so(text in "[A-Za-z]{0,12}(=[a-z0-9-]{0,8})?(\n(ActiveState|SubState|ExecMainCode|MainPID)=[a-z0-9-]{0,8}){0,6}") {
+            let shown = Shown::parse(&text);
+            if shown.end() == End::Well {
+                proptest::prop_assert!(text.contains("ActiveState=active") && text.contains("ExecMainCode=1"));
+            }
+        }
+    }
 }
