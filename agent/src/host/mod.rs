@@ -5,7 +5,7 @@
 //!
 //! The real implementations stand beside this file; [`real::host`] puts them together. Tests bring twins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -265,6 +265,9 @@ pub trait Kube: Send + Sync {
     async fn config_map(&self, name: &str) -> HostResult<Option<String>>;
     /// admin: names of the `ConfigMaps` of kube-system.
     async fn config_map_names(&self) -> HostResult<Vec<String>>;
+    /// admin: waits until a controller-manager leads, by seeing it renew its Lease: only then do Services follow pods
+    /// that go, and are pods started again that were evicted.
+    async fn wait_for_controllers(&self, limit: Duration) -> HostResult<()>;
     /// Waits until this node's own API server answers /readyz with "ok" (asked at its own address, past any load
     /// balancer) and reports the version.
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()>;
@@ -384,6 +387,8 @@ pub struct EtcdStatus {
 pub trait ContainerRuntime: Send + Sync {
     /// Running containers.
     async fn running(&self) -> HostResult<Vec<RunningContainer>>;
+    /// Uids of the pods that have a ready sandbox, which every container of theirs that runs lives in.
+    async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>>;
     /// Whether an image is on the node.
     async fn has_image(&self, image: &str) -> HostResult<bool>;
     /// Pulls an image.

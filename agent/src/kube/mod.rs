@@ -33,6 +33,10 @@ use watch::{Missed, Seen, watch};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
+/// Where the kube-controller-manager that leads says so, since Kubernetes 1.17 (`--leader-elect-resource-lock`).
+const CONTROLLERS_LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases\
+                                 ?fieldSelector=metadata.name%3Dkube-controller-manager";
+
 /// How many Nodes are asked for at once; a large cluster's list does not fit into a small agent.
 const PAGE: u32 = 250;
 /// Before asking an API server again that did not answer: there is no event that says that it is back.
@@ -250,6 +254,36 @@ impl Kube for RealKube {
         Ok(list.items.into_iter().map(|map| map.metadata.name).collect())
     }
 
+    async fn wait_for_controllers(&self, limit: Duration) -> HostResult<()> {
+        let mut first: Option<LeaseSpec> = None;
+        let decide = |seen: Seen<LeaderLease>| {
+            let lease = match seen {
+                Seen::All(leases) => leases.into_iter().next()?,
+                Seen::Is(lease) => lease,
+                Seen::Gone(_) => return None,
+            };
+            let renewed = first.as_ref().is_some_and(|first| first.renew_time != lease.spec.renew_time);
+            first.get_or_insert(lease.spec);
+            renewed.then_some(())
+        };
+        let what = "cannot watch the controller-manager's Lease";
+        let missed = match watch(&self.admin, what, CONTROLLERS_LEASE, limit, decide).await? {
+            Ok(()) => return Ok(()),
+            Err(missed) => missed,
+        };
+        Err(HostError::Timeout {
+            what: "a kube-controller-manager to lead (its Lease in kube-system to be renewed)".to_owned(),
+            limit,
+            seen: match (missed, first) {
+                (Missed::Unasked(error), _) => error.to_string(),
+                (Missed::Limit, Some(lease)) => {
+                    format!("{} renewed it last at {}", lease.holder_identity, lease.renew_time)
+                }
+                (Missed::Limit, None) => "no such Lease".to_owned(),
+            },
+        })
+    }
+
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {
         let access = self.admin.to_server(self.own_server().await?);
         let (ready, asked) = (get("/readyz")?, get("/version")?);
@@ -342,6 +376,19 @@ fn namespace_ends(status: &Status) -> bool {
         && causes
             .into_iter()
             .any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// A Lease that a leader renews.
+#[derive(Clone, Deserialize)]
+struct LeaderLease {
+    spec: LeaseSpec,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LeaseSpec {
+    holder_identity: String,
+    renew_time: String,
 }
 
 #[derive(Deserialize)]

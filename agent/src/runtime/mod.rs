@@ -3,6 +3,7 @@
 //! Kubernetes published CRI as v1alpha2 and then, in 1.23, as v1 with the same messages; a runtime that is too old
 //! for v1 (containerd before 1.6) is spoken to with the same bytes under the older names.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use liftlock_proto::causes::causes;
 use liftlock_proto::cri::v1::{
     Container, ContainerFilter, ContainerState, ContainerStateValue, Image, ImageSpec, ImageStatusRequest,
     ImageStatusResponse, ListContainersRequest, ListContainersResponse, ListImagesRequest,
-    ListImagesResponse, PullImageRequest, PullImageResponse,
+    ListImagesResponse, ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter, PodSandboxState,
+    PodSandboxStateValue, PullImageRequest, PullImageResponse,
 };
 use prost::Message;
 use tokio::net::UnixStream;
@@ -116,6 +118,27 @@ impl ContainerRuntime for RealRuntime {
             .containers
             .iter()
             .map(|container| in_our_words(container, &images.images))
+            .collect())
+    }
+
+    async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>> {
+        let ready = PodSandboxStateValue {
+            state: PodSandboxState::SandboxReady.into(),
+        };
+        let filter = PodSandboxFilter {
+            state: Some(ready),
+            ..PodSandboxFilter::default()
+        };
+        let request = ListPodSandboxRequest { filter: Some(filter) };
+        let what = "cannot list the pods' sandboxes";
+        let sandboxes: ListPodSandboxResponse = self
+            .call(what, "RuntimeService/ListPodSandbox", REQUEST, request)
+            .await?;
+        Ok(sandboxes
+            .items
+            .into_iter()
+            .filter_map(|sandbox| sandbox.metadata)
+            .map(|metadata| metadata.uid)
             .collect())
     }
 

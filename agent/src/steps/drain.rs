@@ -1,10 +1,12 @@
 //! Cordons the node and evicts its pods, all at once, with the node's own credentials.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream;
+use futures::future::{Either, select};
+use futures::{StreamExt, stream};
 
 use super::api::patiently;
 use crate::engine::context::{Context, TimeSpent};
@@ -18,6 +20,9 @@ const SIDE_BY_SIDE: usize = 32;
 /// has gone meanwhile.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often the runtime is asked what is left: CRI has no events before 1.25.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the log is told what the drain still waits for.
 const SAY_EVERY: Duration = Duration::from_secs(15);
@@ -101,11 +106,11 @@ impl Drain {
         let clock = &cx.host.clock;
         let mut wait = Waiting::new(clock.monotonic(), self.timeout);
         loop {
-            let mut present = self.select(cx, pods(cx).await?)?;
+            let mut present = self.select(cx, unfinished(cx, pods(cx).await?).await?)?;
             if present.is_empty() {
                 return Ok(());
             }
-            let uids: Vec<String> = present.iter().map(|pod| pod.uid.clone()).collect();
+            let mut uids: BTreeSet<String> = present.iter().map(|pod| pod.uid.clone()).collect();
             present.retain(|pod| !pod.terminating);
             let blocked = evict(cx, present).await?;
             let now = clock.monotonic();
@@ -118,11 +123,14 @@ impl Drain {
             } else {
                 wait.pause(now)
             };
-            cx.host.kube.wait_for_pods_gone(&uids, pause).await?;
+            for blocked in &blocked {
+                uids.remove(&blocked.pod.uid);
+            }
+            one_ended(cx, &uids, pause).await?;
         }
     }
 
-    async fn timed_out(&self, cx: &Context, uids: &[String], blocked: &[Blocked]) -> StepFailure {
+    async fn timed_out(&self, cx: &Context, uids: &BTreeSet<String>, blocked: &[Blocked]) -> StepFailure {
         let left = cx.host.kube.pods().await.unwrap_or_default();
         let terminating = left
             .iter()
@@ -157,6 +165,35 @@ struct Blocked {
 impl std::fmt::Display for Blocked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", name(&self.pod), self.why)
+    }
+}
+
+/// The pods that are not over on this node. One that is on its way out and has no sandbox left is: a kubelet may keep
+/// its object for a minute more (1.20 does, until its next garbage collection of sandboxes).
+async fn unfinished(cx: &Context, mut pods: Vec<PodState>) -> HostResult<Vec<PodState>> {
+    if pods.iter().any(|pod| pod.terminating) {
+        let present = patiently(cx, || cx.host.runtime.pods_with_sandboxes()).await?;
+        pods.retain(|pod| !pod.terminating || present.contains(&pod.uid));
+    }
+    Ok(pods)
+}
+
+/// Waits until one of these pods, all on their way out, is over on this node: the API or the runtime says so.
+async fn one_ended(cx: &Context, uids: &BTreeSet<String>, limit: Duration) -> HostResult<()> {
+    let names: Vec<String> = uids.iter().cloned().collect();
+    let by_the_api = cx.host.kube.wait_for_pods_gone(&names, limit);
+    let by_the_runtime = async {
+        loop {
+            cx.host.clock.sleep(LOOK_EVERY).await;
+            let present = patiently(cx, || cx.host.runtime.pods_with_sandboxes()).await?;
+            if uids.iter().any(|uid| !present.contains(uid)) {
+                return Ok(());
+            }
+        }
+    };
+    match select(pin!(by_the_api), pin!(by_the_runtime)).await {
+        Either::Left((answer, _)) => answer.map(drop),
+        Either::Right((answer, _)) => answer,
     }
 }
 
@@ -257,7 +294,7 @@ impl StepRunner for Drain {
         if !node.unschedulable {
             return Ok(Observed::Absent);
         }
-        let pods = pods(cx).await?;
+        let pods = unfinished(cx, pods(cx).await?).await?;
         let empty = pods.iter().all(|pod| self.fate(pod) == Fate::Left);
         Ok(if empty { Observed::Done } else { Observed::Partial })
     }

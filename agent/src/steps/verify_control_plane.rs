@@ -14,6 +14,10 @@ use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 /// How long an API server that is up takes to say so.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
+/// How long the controllers may be without a leader: 15 s until the Lease of one that was stopped runs out
+/// (`--leader-elect-lease-duration`), then its successor's start.
+const CONTROLLERS: Duration = Duration::from_mins(2);
+
 pub(super) struct VerifyControlPlane {
     pub(super) version: KubernetesVersion,
 }
@@ -56,7 +60,9 @@ impl StepRunner for VerifyControlPlane {
         cx.timed(TimeSpent::Wait, answered).await?;
         let cluster = patiently(cx, || cx.host.kube.kubeadm_config_version()).await?;
         if cluster == self.version {
-            return Ok(());
+            // A drain while nobody leads would leave Services pointing at pods that are gone.
+            let led = cx.host.kube.wait_for_controllers(CONTROLLERS);
+            return Ok(cx.timed(TimeSpent::Wait, led).await?);
         }
         Err(StepFailure::Unproven(format!(
             "the containers of {} run {}, but kubeadm-config says {cluster}: `kubeadm upgrade apply` has not ended; \

@@ -192,6 +192,21 @@ impl Kube for NodeTwin {
         })
     }
 
+    async fn wait_for_controllers(&self, limit: Duration) -> HostResult<()> {
+        let seen = self.wait(limit, |world| {
+            let leads = |node: &String| {
+                let machine = world.machine(node);
+                machine.is_some_and(|machine| machine.containers.contains_key("kube-controller-manager"))
+            };
+            (world.api_is_up() && world.cluster.nodes.keys().any(leads)).then_some(())
+        });
+        seen.await.ok_or_else(|| HostError::Timeout {
+            what: "a controller-manager to lead".to_owned(),
+            limit,
+            seen: "none".to_owned(),
+        })
+    }
+
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {
         let tag = format!(":{version}");
         let seen = self

@@ -1,5 +1,7 @@
 //! The container runtime.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use super::node::NodeTwin;
@@ -20,6 +22,17 @@ impl ContainerRuntime for NodeTwin {
                 })
                 .collect()
         })
+    }
+
+    async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>> {
+        Ok(self.world(|world| {
+            let bound = world
+                .cluster
+                .pods
+                .values()
+                .filter(|pod| pod.node.as_deref() == Some(&self.name));
+            bound.map(|pod| pod.state.uid.clone()).collect()
+        }))
     }
 
     async fn has_image(&self, image: &str) -> HostResult<bool> {

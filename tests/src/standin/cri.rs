@@ -16,6 +16,8 @@ pub struct Container {
     pub pod: String,
     /// `kube-system`
     pub namespace: String,
+    /// Its pod's uid, or its manifest's hash.
+    pub uid: String,
     /// Its image's tag.
     pub image: String,
     /// Nanoseconds since the Unix epoch.
@@ -149,6 +151,25 @@ macro_rules! services {
                         })
                         .collect();
                     Ok(Response::new(cri::ListContainersResponse { containers }))
+                }
+
+                async fn list_pod_sandbox(
+                    &self,
+                    _: Request<cri::ListPodSandboxRequest>,
+                ) -> Result<Response<cri::ListPodSandboxResponse>, Status> {
+                    let sandbox = |container: Container| cri::PodSandbox {
+                        id: container.pod.clone(),
+                        metadata: Some(cri::PodSandboxMetadata {
+                            name: container.pod,
+                            uid: container.uid,
+                            namespace: container.namespace,
+                            attempt: 0,
+                        }),
+                        state: cri::PodSandboxState::SandboxReady.into(),
+                        created_at: container.created_at_ns,
+                    };
+                    let items = self.containers().into_iter().map(sandbox).collect();
+                    Ok(Response::new(cri::ListPodSandboxResponse { items }))
                 }
             }
 

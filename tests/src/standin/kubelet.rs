@@ -302,6 +302,7 @@ impl Kubelet {
                     name: component.clone(),
                     pod: format!("{component}-{}", self.facts.name),
                     namespace: "kube-system".to_owned(),
+                    uid: running.pod.hash.clone(),
                     image: running.pod.image.clone(),
                     created_at_ns,
                 });
@@ -313,6 +314,7 @@ impl Kubelet {
                 name: part("/spec/containers/0/name"),
                 pod: part("/metadata/name"),
                 namespace: part("/metadata/namespace"),
+                uid: part("/metadata/uid"),
                 image: part("/spec/containers/0/image"),
                 created_at_ns: 1,
             });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,6 +14,9 @@ use crate::standin::manifest::{self, EtcdOrigin};
 use crate::standin::packages::{Dpkg, Package, Repository};
 use crate::standin::pki::{Authority, write_secret};
 use crate::standin::release::{Release, STATIC_PODS};
+
+/// Stands for a slash in a file's name; no image has one in its own.
+const SLASH: &str = "!";
 
 /// The programs that a stand-in node has.
 pub const PROGRAMS: [&str; 10] = [
@@ -140,23 +144,23 @@ impl NodeTree {
         self.at("/etc/kubernetes/manifests").join(format!("{component}.yaml"))
     }
 
-    /// The images that the container runtime has.
+    /// The images that the container runtime has: a file for each, so that pulls side by side do not meet.
     pub fn images(&self) -> Vec<String> {
-        fs::read_to_string(self.image_list()).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
+        let entries = fs::read_dir(self.image_folder()).into_iter().flatten().flatten();
+        let mut images: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().replace(SLASH, "/")).collect();
+        images.sort();
+        images
     }
 
     /// Adds an image to those that the container runtime has.
     pub fn add_image(&self, image: &str) -> Result<()> {
-        let mut images = self.images();
-        if !images.iter().any(|known| known == image) {
-            images.push(image.to_owned());
-            images.sort();
-            write_whole(&self.image_list(), &(images.join("\n") + "\n"))?;
-        }
-        Ok(())
+        let folder = self.image_folder();
+        fs::create_dir_all(&folder)?;
+        Ok(fs::write(folder.join(image.replace('/', SLASH)), "")?)
     }
 
-    fn image_list(&self) -> Utf8PathBuf {
+    fn image_folder(&self) -> Utf8PathBuf {
         self.at("/var/lib/containerd/images")
     }
 
@@ -383,7 +387,9 @@ pub(crate) fn write_whole(path: &Utf8Path, content: &str) -> Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let half = Utf8PathBuf::from(format!("{path}.half-{}", std::process::id()));
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let half = Utf8PathBuf::from(format!("{path}.half-{}-{number}", std::process::id()));
     fs::write(&half, content).with_context(|| format!("cannot write {half}"))?;
     fs::rename(&half, path).with_context(|| format!("cannot put {path} in place"))
 }
