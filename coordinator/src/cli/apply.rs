@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
-use liftlock_proto::plan::Plan;
 use liftlock_proto::v1::ApplyRequest;
 use tokio::task::spawn_blocking;
 
@@ -11,11 +10,9 @@ use crate::cli::Desk;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, Format, OutputArgs};
-use crate::cli::plan::refusals;
-use crate::cli::view::plan::{PlanView, RefusalView};
 use crate::cli::view::rollout::RolloutView;
 use crate::cli::wanted::WantedArgs;
-use crate::cli::{follow, progress};
+use crate::cli::{follow, plan, progress};
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
@@ -42,15 +39,11 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
     let to_version = request.to_version.clone();
     let mut client = desk.whereabouts.connect().await?;
     let answer = client.make_plan(request).await?.into_inner();
-    let plan = match answer.plan {
-        Some(plan) if answer.refusals.is_empty() => plan,
-        _ => {
-            let against: Vec<RefusalView> = answer.refusals.into_iter().map(Into::into).collect();
-            output::note(refusals(&to_version, &against, desk.error_paint).trim_end());
-            return Ok(Exit::Refused);
-        }
+    let plan = answer.plan.clone();
+    let answer = plan::view(answer)?;
+    let Some(view) = &answer.plan else {
+        return plan::refuse(desk, &to_version, &answer, args.output.output);
     };
-    let view = PlanView::from(Plan::try_from(plan.clone())?);
     match args.output.output {
         Format::Table => output::write(&view.summary(desk.paint))?,
         Format::Json | Format::Yaml => output::note(view.summary(desk.error_paint).trim_end()),
@@ -62,10 +55,7 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
         ))
         .await?;
     }
-    let rollout = client
-        .apply(ApplyRequest { plan: Some(plan) })
-        .await?
-        .into_inner();
+    let rollout = client.apply(ApplyRequest { plan }).await?.into_inner();
     if args.detach {
         output::write(&output::render(
             &RolloutView::from(rollout),

@@ -34,23 +34,35 @@ pub(crate) async fn run(desk: &Desk, args: PlanArgs) -> Result<Exit, CliError> {
         .await?
         .into_inner();
     let view = view(answer)?;
-    if args.output.output != Format::Table || view.plan.is_some() {
-        output::write(&output::render(&view, args.output.output, desk.paint)?)?;
+    if view.plan.is_none() {
+        return refuse(desk, &to_version, &view, args.output.output);
     }
-    if view.plan.is_some() {
-        return Ok(Exit::Done);
-    }
-    output::note(refusals(&to_version, &view.refusals, desk.error_paint).trim_end());
-    Ok(Exit::Refused)
+    output::write(&output::render(&view, args.output.output, desk.paint)?)?;
+    Ok(Exit::Done)
 }
 
-fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError> {
+/// A plan, or why there is none; never both.
+pub(crate) fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError> {
     let refusals: Vec<RefusalView> = answer.refusals.into_iter().map(Into::into).collect();
     let plan = match answer.plan {
         Some(plan) if refusals.is_empty() => Some(Plan::try_from(plan)?.into()),
         _ => None,
     };
     Ok(PlanAnswerView { plan, refusals })
+}
+
+/// People read the reasons on standard error; programs find them in the answer too.
+pub(crate) fn refuse(
+    desk: &Desk,
+    to_version: &str,
+    view: &PlanAnswerView,
+    format: Format,
+) -> Result<Exit, CliError> {
+    if format != Format::Table {
+        output::write(&output::render(view, format, desk.paint)?)?;
+    }
+    output::note(refusals(to_version, &view.refusals, desk.error_paint).trim_end());
+    Ok(Exit::Refused)
 }
 
 /// Every reason against a plan, one a line.
