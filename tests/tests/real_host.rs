@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_agent::engine::lease::{Lease, Permit};
+use liftlock_agent::facts;
 use liftlock_agent::host::real::{self, RealClock, RealConfig};
 use liftlock_agent::host::{ChunkSink, Host, HostError, HostResult, Layout, Limits, Lines, NodeCondition};
 use liftlock_proto::name::FencingToken;
@@ -707,4 +708,34 @@ async fn the_runtime_tells_what_runs_and_pulls_what_is_missing() {
     assert!(!runtime.has_image(image).await.unwrap());
     runtime.pull(image).await.unwrap();
     assert!(runtime.has_image(image).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_node_reports_its_facts_and_what_it_could_not_read() {
+    let place = Place::new(1, 1).await;
+    place
+        .host("cp1")
+        .packages
+        .refresh(&Said::default())
+        .await
+        .unwrap();
+    let report = facts::as_json(&facts::gather(&place.host("cp1")).await);
+    assert_eq!(report["errors"], serde_json::json!([]));
+    assert_eq!(report["control_plane_version"], "v1.30.4");
+    assert_eq!(report["cluster"]["kubeadm_config_version"], "v1.30.4");
+    assert_eq!(report["cluster"]["etcd_healthy_members"], 1);
+    assert_eq!(report["cluster"]["nodes"][1]["name"], "w1");
+    let worker = facts::as_json(&facts::gather(&place.host("w1")).await);
+    assert_eq!(
+        (&worker["cluster"], &worker["errors"]),
+        (&serde_json::Value::Null, &serde_json::json!([]))
+    );
+
+    fs::remove_file(place.tree("w1").programs().join("kubelet")).unwrap();
+    let worker = facts::as_json(&facts::gather(&place.host("w1")).await);
+    assert_eq!(worker["kubelet_version"], "");
+    assert!(
+        worker["errors"][0].as_str().unwrap().contains("kubelet"),
+        "{worker}"
+    );
 }
