@@ -266,9 +266,12 @@ impl SpkiOf<'_> {
 
 fn make_ca(now: i64) -> Result<KeyAndCertificate, IdentityError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    // A name of its own, so that a certificate of another coordinator is said to come from an unknown CA.
+    let key_id = hex(&Sha256::digest(key.subject_public_key_info()));
+    let name = format!("liftlock CA {}", key_id.get(..8).unwrap_or_default());
     let subject = Subject {
         kind: Role::Coordinator,
-        name: "liftlock CA".to_owned(),
+        name,
     };
     let mut params = params(&subject, now - CLOCK_SKEW, now + CA_LIFE)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

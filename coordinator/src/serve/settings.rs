@@ -1,0 +1,186 @@
+//! What flags, the configuration file and the defaults come to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use liftlock_proto::address::DEFAULT_PORT;
+use serde::Deserialize;
+
+use super::ServeError;
+use crate::identity::files;
+
+/// Read when `--config` names no other file.
+pub const DEFAULT_CONFIG: &str = "/etc/liftlock/coordinator.toml";
+const DEFAULT_STATE_DIR: &str = "/var/lib/liftlock-coordinator";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+
+/// Where the coordinator listens and where its state lies. A flag counts more than the configuration file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeOptions {
+    /// Configuration file [default: /etc/liftlock/coordinator.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one [default: 0.0.0.0:7443]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where the store, the CA and the local operator's identity lie [default: /var/lib/liftlock-coordinator]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// DNS name or IP address under which agents and operators dial this machine (repeatable) [default: its host name]
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct ConfigFile {
+    listen: Option<SocketAddr>,
+    state_dir: Option<PathBuf>,
+    names: Vec<String>,
+}
+
+/// What counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) listen: SocketAddr,
+    pub(super) state_dir: PathBuf,
+    names: Vec<String>,
+}
+
+impl Settings {
+    pub(super) fn of(options: ServeOptions) -> Result<Self, ServeError> {
+        let file = read_config(options.config.as_deref())?;
+        let mut names = if options.names.is_empty() {
+            file.names
+        } else {
+            options.names
+        };
+        if names.is_empty() {
+            names.extend(host_name());
+        }
+        let state_dir = options.state_dir.or(file.state_dir);
+        Ok(Self {
+            listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
+            state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            names,
+        })
+    }
+
+    /// What the server's certificate is for: what was named, what was bound, and this machine as it calls itself.
+    pub(super) fn names(&self, bound: SocketAddr) -> Vec<String> {
+        let bound = (!bound.ip().is_unspecified()).then(|| bound.ip().to_string());
+        let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let mut names: Vec<String> = Vec::new();
+        for name in self.names.iter().cloned().chain(bound).chain(local) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// Where this machine itself reaches a coordinator that is bound to an address.
+pub(super) fn local_url(bound: SocketAddr) -> String {
+    let address = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("https://{}", SocketAddr::new(address, bound.port()))
+}
+
+/// The file that was named, or the default one if it is there.
+fn read_config(named: Option<&Path>) -> Result<ConfigFile, ServeError> {
+    let path = named.unwrap_or(Path::new(DEFAULT_CONFIG));
+    let failed = |why: String| ServeError::Config {
+        path: path.to_owned(),
+        why,
+    };
+    match files::read(path)? {
+        Some(text) => toml::from_str(&text).map_err(|error| failed(error.to_string())),
+        None if named.is_none() => Ok(ConfigFile::default()),
+        None => Err(failed("there is no such file".to_owned())),
+    }
+}
+
+fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(file: &str, options: ServeOptions) -> Result<Settings, ServeError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("coordinator.toml");
+        files::write(&path, file).unwrap();
+        Settings::of(ServeOptions {
+            config: Some(path),
+            ..options
+        })
+    }
+
+    #[test]
+    fn a_flag_counts_more_than_the_file_and_the_file_more_than_the_default() {
+        let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\n";
+        let from_file = settings(file, ServeOptions::default()).unwrap();
+        assert_eq!(from_file.listen, "10.0.0.5:1".parse().unwrap());
+        assert_eq!(from_file.state_dir, Path::new("/srv/liftlock"));
+        let flags = ServeOptions {
+            listen: Some("127.0.0.1:2".parse().unwrap()),
+            names: vec!["other.example".to_owned()],
+            ..ServeOptions::default()
+        };
+        let both = settings(file, flags).unwrap();
+        assert_eq!((both.listen.port(), both.names[0].as_str()), (2, "other.example"));
+        let neither = settings("", ServeOptions::default()).unwrap();
+        assert_eq!(neither.listen, "0.0.0.0:7443".parse().unwrap());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_followed_is_named_with_the_line() {
+        let error = settings("listen = 7443\n", ServeOptions::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("coordinator.toml") && error.contains("line 1"),
+            "{error}"
+        );
+        let error = settings("lisen = \"0.0.0.0:1\"\n", ServeOptions::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("lisen"), "{error}");
+        let missing = ServeOptions {
+            config: Some("/nowhere/at/all.toml".into()),
+            ..ServeOptions::default()
+        };
+        let error = Settings::of(missing).unwrap_err().to_string();
+        assert!(error.contains("there is no such file"), "{error}");
+    }
+
+    #[test]
+    fn the_certificate_names_what_was_bound_and_this_machine_once_each() {
+        let named = ServeOptions {
+            names: vec!["localhost".to_owned()],
+            ..ServeOptions::default()
+        };
+        let settings = settings("", named).unwrap();
+        assert_eq!(
+            settings.names("0.0.0.0:1".parse().unwrap()),
+            ["localhost", "127.0.0.1", "::1"]
+        );
+        let bound = settings.names("10.0.0.5:1".parse().unwrap());
+        assert_eq!(bound, ["localhost", "10.0.0.5", "127.0.0.1", "::1"]);
+    }
+
+    #[test]
+    fn a_coordinator_that_listens_everywhere_is_reached_here_over_the_loopback() {
+        let url = |address: &str| local_url(address.parse().unwrap());
+        assert_eq!(url("0.0.0.0:7443"), "https://127.0.0.1:7443");
+        assert_eq!(url("[::]:7443"), "https://[::1]:7443");
+        assert_eq!(url("10.0.0.5:7443"), "https://10.0.0.5:7443");
+    }
+}
