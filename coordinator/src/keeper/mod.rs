@@ -251,10 +251,11 @@ impl State {
                 Decision::Resume { node, lease } => self.send_lease(&rollout, &node, lease),
                 // A store that was put back from an old copy does not know the newest lease. Until its holder has
                 // reported, nobody else may act.
-                Decision::Grant { node } if stranger.as_ref().is_none_or(|holder| *holder == node) => {
-                    due = Some(node)
+                Decision::Grant { node } => {
+                    if stranger.as_ref().is_none_or(|holder| *holder == node) {
+                        due = Some(node);
+                    }
                 }
-                Decision::Grant { .. } => {}
             }
         }
         due.filter(|_| self.failure.is_none())
