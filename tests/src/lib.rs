@@ -5,5 +5,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "the tests stand on the other side of the host boundary: they are the host")]
 
+pub mod demo;
 pub mod fleet;
 pub mod standin;

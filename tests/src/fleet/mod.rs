@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod operator;
 pub mod process;
+pub mod proofs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -206,6 +207,23 @@ impl Fleet {
     /// A node's agent.
     pub fn agent(&mut self, node: &str) -> Result<&mut Process> {
         self.agents.get_mut(node).with_context(|| format!("no agent runs on {node}"))
+    }
+
+    /// Lets no file that a node's running agent writes grow beyond so many bytes.
+    pub fn limit_file_size(&mut self, node: &str, bytes: u64) -> Result<()> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.agent(node)?.id())?).context("no process")?;
+        let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit)?;
+        Ok(())
+    }
+
+    /// Every process of the fleet and of its nodes' units, by id.
+    pub fn processes(&self) -> Vec<u32> {
+        let units = self.cluster.machines().flat_map(|machine| {
+            let units = machine.systemd.running_units();
+            units.into_iter().filter_map(|unit| machine.systemd.main_pid(&unit)).collect::<Vec<_>>()
+        });
+        self.agents.values().chain(&self.coordinator).map(Process::id).chain(units).collect()
     }
 
     /// Runs the agent's program to its end.

@@ -1,5 +1,7 @@
 //! The controllers and the scheduler of a stand-in cluster: they keep each workload at its number of replicas.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::standin::api::eviction::{condition, is_ready, is_terminating, selects};
@@ -21,9 +23,13 @@ pub struct Workload {
     pub on_control_planes: bool,
 }
 
+/// How often a leader renews its Lease; the real one does every 2 s (`--leader-elect-retry-period`).
+const RENEWAL: Duration = Duration::from_millis(100);
+
 /// The controllers' memory.
 #[derive(Debug, Default)]
 pub struct Controllers {
+    renewed: Option<Instant>,
     workloads: Vec<Workload>,
     created: u64,
     lowest: Vec<(String, usize)>,
@@ -42,6 +48,7 @@ impl Controllers {
 
     /// One turn: makes pods that are missing and binds pods that are pending.
     pub fn sync(&mut self, objects: &Objects) {
+        self.lead(objects);
         for workload in &self.workloads {
             let selector = json!({"app": workload.name});
             let pods: Vec<Value> = objects
@@ -63,6 +70,28 @@ impl Controllers {
             }
         }
         schedule(objects);
+    }
+}
+
+impl Controllers {
+    /// A controller-manager that runs leads, and says so in its Lease.
+    fn lead(&mut self, objects: &Objects) {
+        if self.renewed.is_some_and(|renewed| renewed.elapsed() < RENEWAL) {
+            return;
+        }
+        let leader = objects.list("pods", Some("kube-system")).into_iter().find(|pod| {
+            let name = text(pod, "/metadata/name").unwrap_or_default();
+            name.starts_with("kube-controller-manager-") && is_ready(pod)
+        });
+        if let Some(leader) = leader {
+            let key = Key::new("leases", "kube-system", "kube-controller-manager");
+            let spec = json!({
+                "holderIdentity": text(&leader, "/spec/nodeName").or(text(&leader, "/metadata/name")),
+                "renewTime": jiff::Timestamp::now().to_string(),
+            });
+            objects.put(&key, json!({"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "spec": spec}));
+            self.renewed = Some(Instant::now());
+        }
     }
 }
 

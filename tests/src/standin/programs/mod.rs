@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::standin::api::server::version;
 use crate::standin::node::{NodeTree, ROOT_VARIABLE};
@@ -70,7 +71,7 @@ impl Call {
 /// Runs the program that the binary was called as.
 pub fn main() -> ExitCode {
     if std::env::var_os(UNIT_VARIABLE).is_some() {
-        _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     }
     let mut arguments = std::env::args();
     let program = Utf8PathBuf::from(arguments.next().unwrap_or_default());
@@ -109,9 +110,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Becomes another program, which dies with whoever started it.
+/// Becomes another program, which dies with whoever started it. A file that may not grow any more is an error to it
+/// and not its death, so that a test can have a write fail.
 fn become_program(argv: &[String]) -> ExitCode {
-    _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+    _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     if let Some((program, arguments)) = argv.split_first() {
         let error = std::process::Command::new(program).args(arguments).exec();
         err(format_args!("cannot become {program}: {error}"));
