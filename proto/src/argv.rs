@@ -61,7 +61,12 @@ fn ignore_preflight_errors(names: &[String]) -> Option<String> {
 /// `apt-get update`
 pub fn apt_update() -> Argv {
     // apt before 2.1 has no --error-on=any; an option that it does not know is not an error.
-    argv(&["apt-get", "update", "--quiet", "--option=APT::Update::Error-Mode=any"])
+    argv(&[
+        "apt-get",
+        "update",
+        "--quiet",
+        "--option=APT::Update::Error-Mode=any",
+    ])
 }
 
 /// `apt-get install --download-only` of the packages at `1.20.2-*` (apt matches the pattern itself).
@@ -123,7 +128,13 @@ fn apt_options() -> Vec<String> {
 
 /// `dpkg --configure -a`: finishes what an interrupted dpkg left half installed.
 pub fn dpkg_configure() -> Argv {
-    argv(&["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold"])
+    argv(&[
+        "dpkg",
+        "--configure",
+        "--pending",
+        "--force-confdef",
+        "--force-confold",
+    ])
 }
 
 /// `dpkg --audit`: says nothing where no package is half installed.
@@ -163,12 +174,23 @@ pub fn apt_showhold(packages: &[&str]) -> Argv {
 
 /// `apt-get download --print-uris`: where a package comes from, its file's name and its checksum; loads nothing.
 pub fn apt_print_uris(package: &str, version: KubernetesVersion) -> Argv {
-    argv(&["apt-get", "download", "--print-uris", &format!("{package}={}-*", version.bare())])
+    argv(&[
+        "apt-get",
+        "download",
+        "--print-uris",
+        &format!("{package}={}-*", version.bare()),
+    ])
 }
 
 /// `kubeadm config images list` by a kubeadm that is not installed, for a cluster's configuration.
 pub fn kubeadm_images(kubeadm: &str, configuration: &str) -> Argv {
-    argv(&[kubeadm, "config", "images", "list", &format!("--config={configuration}")])
+    argv(&[
+        kubeadm,
+        "config",
+        "images",
+        "list",
+        &format!("--config={configuration}"),
+    ])
 }
 
 /// `kubeadm version --output=short`
@@ -216,5 +238,42 @@ pub fn commands(step: &Step) -> Vec<Argv> {
         Step::InstallKubelet { version } => vec![apt_install(&["kubelet", "kubectl"], *version)],
         Step::RestartKubelet { .. } => vec![systemctl_daemon_reload(), systemctl_restart_kubelet()],
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: KubernetesVersion = KubernetesVersion::new(1, 20, 2);
+
+    #[test]
+    fn packages_are_named_at_their_version_and_the_operators_files_stay() {
+        let install = apt_install(&["kubelet", "kubectl"], TARGET);
+        assert!(install.ends_with(&["kubelet=1.20.2-*".to_owned(), "kubectl=1.20.2-*".to_owned()]));
+        assert!(install.contains(&"--option=Dpkg::Options::=--force-confold".to_owned()));
+        let exact = apt_install_exact(&[("kubeadm", "1.19.7-00")]);
+        assert!(exact.contains(&"--allow-downgrades".to_owned()));
+        assert_eq!(exact.last().map(String::as_str), Some("kubeadm=1.19.7-00"));
+    }
+
+    #[test]
+    fn what_can_be_no_preflight_check_never_reaches_a_command() {
+        let names = ["Swap", "", "a,b", "--config=/etc/shadow", "NumCPU"].map(str::to_owned);
+        let argv = kubeadm_upgrade_node(&names);
+        assert_eq!(
+            argv.last().map(String::as_str),
+            Some("--ignore-preflight-errors=Swap,NumCPU")
+        );
+        assert_eq!(kubeadm_upgrade_node(&[]), ["kubeadm", "upgrade", "node"]);
+    }
+
+    #[test]
+    fn dpkg_query_is_given_its_own_escapes() {
+        let query = dpkg_query("kube*");
+        assert_eq!(
+            query[2],
+            "--showformat=${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"
+        );
     }
 }

@@ -19,7 +19,7 @@ use super::output;
 use super::scratch::Scratch;
 use crate::engine::lease::Permit;
 use crate::host::real::files::hexadecimal;
-use crate::host::{Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
+use crate::host::{ChunkSink, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
 
 /// How long a question to the package manager may take.
 const ASKING: Duration = Duration::from_mins(1);
@@ -134,13 +134,14 @@ impl Apt {
             Some(path) => path.clone(),
             None => self.layout.at("/var/cache/apt/archives").join(&package.name),
         };
-        let Some(content) = self.files.read(&path).await? else {
+        let mut sum = Sum(Sha256::new());
+        if !self.files.stream(&path, &mut sum).await? {
             return Err(HostError::Malformed {
                 what: format!("the package {path}"),
                 why: "it was not downloaded, or apt was told to clean its archives at once".to_owned(),
             });
-        };
-        let sha256 = hexadecimal(&Sha256::digest(&content));
+        }
+        let sha256 = hexadecimal(&sum.0.finalize());
         if sha256 != package.sha256 {
             return Err(HostError::Malformed {
                 what: format!("the package {path}"),
@@ -178,6 +179,17 @@ impl Apt {
                 .ask(&argv::kubeadm_images(kubeadm.as_str(), configuration.as_str()))
                 .await?,
         ))
+    }
+}
+
+/// The checksum of a stream.
+struct Sum(Sha256);
+
+#[async_trait]
+impl ChunkSink for Sum {
+    async fn chunk(&mut self, bytes: &[u8]) -> HostResult<()> {
+        self.0.update(bytes);
+        Ok(())
     }
 }
 
