@@ -209,8 +209,11 @@ async fn facts(args: NodeArgs) -> Result<()> {
 /// Turns true at SIGTERM or SIGINT.
 fn stop_signal() -> Result<watch::Receiver<bool>> {
     let (stop, stopped) = watch::channel(false);
+    // With a handler in place, a write beyond a limit on file sizes is an error to report and not the agent's death.
+    let beyond_limit = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
+        let _handled = beyond_limit;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

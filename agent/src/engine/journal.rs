@@ -1,6 +1,6 @@
 //! The journal of one lease on this node: what was begun and what became of it, durable before and after each effect.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
@@ -80,14 +80,16 @@ struct Entry {
 /// Why a journal cannot be written or believed.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The disk is full: what was to happen next did not.
+    /// No room to write: what was to happen next did not.
     #[error(
-        "the disk is full: cannot write the journal {path}; the step it was to record was not begun or is not \
-         acknowledged, and nothing is lost. Free space there, then `liftlock retry` the node"
+        "the disk is full, or a limit is reached: cannot write the journal {path} ({source}). What it was to record was \
+         not begun or is not acknowledged, and nothing is lost: make room there, then `liftlock retry` the node"
     )]
-    DiskFull {
+    NoRoom {
         /// The journal.
         path: Utf8PathBuf,
+        /// No space, a quota, or a limit on the size of files.
+        source: io::Error,
     },
     /// The disk said no.
     #[error("cannot {doing} the journal {path}: {source}")]
@@ -239,7 +241,7 @@ impl Journal {
 /// Reads a journal and believes all of it or nothing.
 pub(crate) fn read(disk: &dyn Disk, path: &Utf8Path) -> Result<Reading, JournalError> {
     let bytes = disk.read(path).map_err(failed("read", path))?;
-    let bytes = bytes.ok_or_else(|| failed("read", path)(io::ErrorKind::NotFound.into()))?;
+    let bytes = bytes.ok_or_else(|| failed("read", path)(ErrorKind::NotFound.into()))?;
     let damaged = |offset, why: &dyn std::fmt::Display| JournalError::Damaged {
         path: path.to_owned(),
         offset,
@@ -305,7 +307,7 @@ fn start(path: &Utf8Path, header: &Header) -> Result<State, JournalError> {
 }
 
 fn encode(path: &Utf8Path, offset: usize, record: &impl Serialize) -> Result<Vec<u8>, JournalError> {
-    let invalid = |why: String| failed("write", path)(io::Error::new(io::ErrorKind::InvalidData, why));
+    let invalid = |why: String| failed("write", path)(io::Error::new(ErrorKind::InvalidData, why));
     let payload = serde_json::to_vec(record).map_err(|error| invalid(error.to_string()))?;
     if payload.len() > MAX_PAYLOAD {
         return Err(invalid(format!(
@@ -318,15 +320,14 @@ fn encode(path: &Utf8Path, offset: usize, record: &impl Serialize) -> Result<Vec
 
 fn failed(doing: &'static str, path: &Utf8Path) -> impl Fn(io::Error) -> JournalError {
     let path = path.to_owned();
-    move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            JournalError::DiskFull { path: path.clone() }
+    move |source| {
+        let path = path.clone();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                JournalError::NoRoom { path, source }
+            }
+            _ => JournalError::Io { doing, path, source },
         }
-        _ => JournalError::Io {
-            doing,
-            path: path.clone(),
-            source,
-        },
     }
 }
 

@@ -165,10 +165,13 @@ impl Engine {
             let failure = match self.attempt(index, runner.as_ref(), &cx).await {
                 Ok(()) => return Ok(Ok(())),
                 Err(Setback::Stopped(stopped)) => return Err(stopped),
-                Err(Setback::Failed(failure)) => format!("step {}: {failure}", cx.step),
+                Err(Setback::Failed(failure)) => failure,
             };
             failed = failed.saturating_add(1);
-            if failed >= policy.attempts {
+            // What was refused stays refused until somebody acts.
+            let last = failed >= policy.attempts || matches!(failure, StepFailure::Refused(_));
+            let failure = format!("step {}: {failure}", cx.step);
+            if last {
                 return Ok(Err(failure));
             }
             tracing::warn!(%failure, "trying again");

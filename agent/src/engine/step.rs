@@ -48,7 +48,8 @@ pub enum StepFailure {
     /// The machine said no.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A gate is closed: what, why, and what to do. Nothing was changed.
+    /// A gate is closed, and only somebody's act opens it: what, why, and what to do. Final, whatever the policy's
+    /// attempts.
     #[error("{0}")]
     Refused(String),
     /// The step ran and its postcondition does not hold.

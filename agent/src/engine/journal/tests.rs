@@ -167,7 +167,7 @@ fn on_a_full_disk_the_append_fails_and_the_journal_opens_with_all_that_was_ackno
         let mut journal = Journal::open(&disk, PATH.into()).unwrap();
         disk.limit(Some(room));
         let error = journal.append(1, &events()[1]).unwrap_err();
-        assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
+        assert!(matches!(error, JournalError::NoRoom { .. }), "{error}");
         assert_eq!(journal.state(), &state_after(&events()[..1]));
         disk.limit(None);
         assert!(matches!(
@@ -186,7 +186,7 @@ fn a_disk_that_is_full_at_the_grant_leaves_no_journal() {
     let disk = MemoryDisk::default();
     disk.limit(Some(10));
     let error = Journal::create(&disk, PATH.into(), header()).err().unwrap();
-    assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
+    assert!(matches!(error, JournalError::NoRoom { .. }), "{error}");
     assert_eq!(disk.read(PATH.into()).unwrap(), None);
 }
 

@@ -41,6 +41,8 @@ struct Behaviour {
     outlast: AtomicU32,
     /// Checks that fail.
     blind: AtomicU32,
+    /// Runs that are refused.
+    refuse: AtomicU32,
     attempts: AtomicU32,
 }
 
@@ -80,7 +82,7 @@ impl FakeStep {
 impl StepRunner for FakeStep {
     async fn check(&self, _cx: &Context) -> Result<Observed, StepFailure> {
         if take(&self.bench.behaviour.blind) {
-            return Err(StepFailure::Refused("the API is gone".to_owned()));
+            return Err(StepFailure::Unproven("the API is gone".to_owned()));
         }
         Ok(match self.there().len() {
             0 => Observed::Absent,
@@ -101,6 +103,9 @@ impl StepRunner for FakeStep {
             self.name
         );
         let behaviour = &self.bench.behaviour;
+        if take(&behaviour.refuse) {
+            return Err(StepFailure::Refused("somebody has to act".to_owned()));
+        }
         self.bring_about(cx, 1)?;
         cx.timed(TimeSpent::Child, cx.host.clock.sleep(Duration::from_millis(70)))
             .await;
@@ -111,7 +116,7 @@ impl StepRunner for FakeStep {
             cx.host.clock.sleep(TTL).await;
         }
         if take(&behaviour.fail) {
-            return Err(StepFailure::Refused("it broke".to_owned()));
+            return Err(StepFailure::Unproven("it broke".to_owned()));
         }
         if take(&behaviour.deceive) {
             return Ok(());
@@ -414,6 +419,20 @@ fn a_host_that_cannot_be_looked_at_fails_the_step_after_its_attempts_and_not_soo
     assert_eq!(
         bench.ended(7).failure.as_deref(),
         Some("step etcd-snapshot: the API is gone")
+    );
+    assert_eq!(bench.effects(), 0);
+}
+
+#[test]
+fn a_refusal_ends_the_step_at_once_whatever_its_attempts() {
+    let bench = Bench::new(Behaviour {
+        refuse: all(1),
+        attempts: all(5),
+        ..Behaviour::default()
+    });
+    assert_eq!(
+        bench.ended(7).failure.as_deref(),
+        Some("step etcd-snapshot: somebody has to act")
     );
     assert_eq!(bench.effects(), 0);
 }
