@@ -381,9 +381,13 @@ impl Duties {
         });
     }
 
-    /// Puts the held lease's journal away and forgets the lease.
+    /// Puts the held lease's journal away and forgets the lease. A coordinator that took it back is told once nothing
+    /// runs any more: one whose store is an older copy lets nobody else act before that.
     async fn put_away(&mut self) -> Result<(), StartError> {
-        if let Some(Held { plan, token, .. }) = self.held.take() {
+        if let Some(Held { plan, token, stage }) = self.held.take() {
+            if let Stage::Open = stage {
+                self.refuse(&plan, token, "it was taken back before its end; nothing of it runs any more");
+            }
             let journals = self.journals.clone();
             let closed = spawn_blocking(move || journals.close(&plan, token)).await;
             closed.map_err(|error| StartError::Thread(error.to_string()))??;

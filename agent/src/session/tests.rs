@@ -523,15 +523,12 @@ async fn a_lease_that_is_taken_back_stops_and_its_journal_is_put_away() {
         .hear(|said| matches!(said, Said::Facts(_)).then_some(()))
         .await;
     drop(held);
-    drop(stream);
-    let mut stream = bench.stream().await;
-    let mut hello = stream.hello().await;
-    while hello.held.is_some() {
-        drop(stream);
-        stream = bench.stream().await;
-        hello = stream.hello().await;
-    }
+    let end = stream.lease_end().await;
+    assert_eq!(end.fencing_token, 7);
+    assert!(end.failure.contains("taken back"), "{}", end.failure);
     assert_eq!(*bench.node.permitted.lock().unwrap(), [false]);
+    drop(stream);
+    assert_eq!(bench.stream().await.hello().await.held, None);
     assert!(bench.journal("ended").exists());
     agent.stop().await;
 }

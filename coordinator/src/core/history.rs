@@ -53,6 +53,14 @@ pub enum HistoryKind {
 }
 
 impl HistoryKind {
+    /// Whether it tells of a step under a lease.
+    pub fn is_of_step(self) -> bool {
+        matches!(
+            self,
+            Self::StepStarted | Self::StepAdopted | Self::StepSucceeded | Self::StepFailed | Self::StepUndone
+        )
+    }
+
     /// Its name in messages and tables: `lease-granted`.
     pub fn name(self) -> &'static str {
         match self {

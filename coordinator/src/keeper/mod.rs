@@ -56,6 +56,8 @@ struct State {
     facts: BTreeMap<NodeName, facts::Reported>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
+    /// Leases that agents hold and that the store does not know, because it is an older copy.
+    unknown_leases: BTreeMap<NodeName, FencingToken>,
     /// The first commit that failed.
     failure: Option<String>,
     stopping: bool,

@@ -89,7 +89,7 @@ impl State {
             self.holder_of_unknown_lease().map(|node| {
                 format!(
                     "{node} holds a lease that this coordinator never granted, so its store is an older copy: nobody else \
-                     is leased until that node has reported its end, or its agent is stopped"
+                     is leased until that node has reported its end, or this coordinator was started anew without that agent"
                 )
             })
         })

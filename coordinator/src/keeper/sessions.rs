@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::{Keeper, KeeperError, State};
 use crate::core::history::{HistoryKind, HistoryRecord};
-use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings, TransitionError};
+use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings};
 use crate::store::records::Change;
 
 /// How long a lease lasts without renewal, in milliseconds.
@@ -37,8 +37,6 @@ pub(super) struct Session {
     id: SessionId,
     outbox: Outbox,
     told: BTreeSet<Notice>,
-    /// A lease that the agent holds and that this coordinator never granted: its store is an older copy.
-    unknown_lease: Option<FencingToken>,
 }
 
 /// What a session is told only once.
@@ -79,8 +77,7 @@ impl Keeper {
             ));
         }
         let held = hello.held.as_ref().map_or(0, |held| held.fencing_token);
-        let unknown_lease = (held > state.saved.fence.0).then_some(FencingToken(held));
-        self.raise_fence(&mut state, node, FencingToken(hello.highest_token.max(held)))?;
+        unless_unrecorded(self.raise_fence(&mut state, node, FencingToken(hello.highest_token.max(held))))?;
 
         state.last_session += 1;
         let id = SessionId(state.last_session);
@@ -88,27 +85,23 @@ impl Keeper {
             id,
             outbox,
             told: BTreeSet::new(),
-            unknown_lease,
         };
         if let Some(earlier) = state.sessions.insert(node.clone(), session) {
             earlier.end(Status::aborted(format!("another session of {node} was opened")));
         }
         tracing::info!(%node, agent = %clipped(&hello.agent_version), held, "an agent connected");
         state.seen(node, self.clock.unix_ms());
-        state.send(
-            node,
-            Told::Welcome(v1::Welcome {
-                coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
-        );
+        let coordinator_version = env!("CARGO_PKG_VERSION").to_owned();
+        state.send(node, Told::Welcome(v1::Welcome { coordinator_version }));
         state.send(
             node,
             Told::FactsRequest(v1::FactsRequest {
                 refresh_packages: false,
             }),
         );
+        state.unknown_leases.remove(node);
         if let Some(held) = hello.held {
-            self.take_up_held(&mut state, node, held)?;
+            self.take_up_held(&mut state, node, held);
         }
         self.advance(&mut state);
         self.announce();
@@ -136,14 +129,16 @@ impl Keeper {
                 state.report_facts(node, facts, self.clock.unix_ms());
                 self.announce();
             }
-            Said::PrepareReport(report) => self.prepare_reported(&mut state, node, &report)?,
+            Said::PrepareReport(report) => {
+                unless_unrecorded(self.prepare_reported(&mut state, node, &report))?;
+            }
             Said::RenewLease(renewal) => state.renew(node, &renewal),
-            Said::StepReport(report) => self.step_reported(&mut state, node, &report)?,
+            Said::StepReport(report) => unless_unrecorded(self.step_reported(&mut state, node, &report))?,
             Said::OutputLine(line) => {
                 state.last_output.insert(node.clone(), clipped(&line.line));
                 self.announce();
             }
-            Said::LeaseEnd(end) => self.lease_ended(&mut state, node, &end)?,
+            Said::LeaseEnd(end) => unless_unrecorded(self.lease_ended(&mut state, node, &end))?,
             Said::RenewCertificateCsrDer(request) => {
                 let certificate = self.renew_certificate(&state, node, &request)?;
                 state.send(node, Told::CertificatePem(certificate));
@@ -220,32 +215,29 @@ impl Keeper {
     }
 
     /// The agent has an open journal. If its lease is the present one, [`Keeper::advance`] sends it again.
-    fn take_up_held(
-        &self,
-        state: &mut State,
-        node: &NodeName,
-        held: v1::HeldLease,
-    ) -> Result<(), KeeperError> {
+    fn take_up_held(&self, state: &mut State, node: &NodeName, held: v1::HeldLease) {
         let token = FencingToken(held.fencing_token);
-        if let Some(end) = held.ended {
-            return self.lease_ended(state, node, &end);
-        }
-        match state.lease_of(node) {
-            Some(lease) if lease.token == token => {
+        let result = match (held.ended, state.lease_of(node)) {
+            (Some(end), _) => self.lease_ended(state, node, &end),
+            (None, Some(lease)) if lease.token == token => {
                 let text = format!("{node} is back and holds lease {token}");
                 let record = state.about(node, token, self.record(HistoryKind::LeaseResumed, text));
-                Ok(self.commit(
-                    state,
-                    Change {
-                        history: vec![record],
-                        ..Change::default()
-                    },
-                )?)
+                let change = Change {
+                    history: vec![record],
+                    ..Change::default()
+                };
+                self.commit(state, change).map_err(KeeperError::from)
             }
-            present => {
+            (None, present) => {
+                if !state.granted(token) {
+                    state.unknown_leases.insert(node.clone(), token);
+                }
                 state.refuse(node, token, present);
                 Ok(())
             }
+        };
+        if let Err(error) = result {
+            tracing::error!(%node, %error, "what the agent holds could not be taken up");
         }
     }
 
@@ -294,8 +286,13 @@ impl Keeper {
     ) -> Result<(), KeeperError> {
         let token = FencingToken(report.fencing_token);
         let (step, failure) = (clipped(&report.step), clipped(&report.failure));
+        let again = if report.attempt > 1 {
+            format!(", attempt {}", report.attempt)
+        } else {
+            String::new()
+        };
         let (kind, text) = match report.state() {
-            v1::StepState::Started => (HistoryKind::StepStarted, format!("{node} began {step}")),
+            v1::StepState::Started => (HistoryKind::StepStarted, format!("{node} began {step}{again}")),
             v1::StepState::Adopted => (HistoryKind::StepAdopted, format!("{node} found {step} done")),
             v1::StepState::Succeeded => (HistoryKind::StepSucceeded, format!("{node} did {step}")),
             v1::StepState::Failed => (
@@ -313,20 +310,27 @@ impl Keeper {
             index: report.index,
             attempt: report.attempt,
         };
-        let event = Event::StepReported {
-            node: node.clone(),
-            token,
-            progress,
-        };
         let record = state.about(node, token, self.record(kind, text));
-        match self.happen(state, &event, vec![record]) {
-            Err(KeeperError::Transition(TransitionError::StaleToken { .. })) => {
-                let present = state.lease_of(node);
-                state.refuse(node, token, present);
-                Ok(())
-            }
-            other => other,
+        if state.lease_of(node).is_none_or(|lease| lease.token != token) {
+            let present = state.lease_of(node);
+            state.refuse(node, token, present);
+            return Ok(());
         }
+        if state
+            .last_step_record(node, token)
+            .is_some_and(|last| (last.kind, &last.text) == (kind, &record.text))
+        {
+            return Ok(());
+        }
+        self.happen(
+            state,
+            &Event::StepReported {
+                node: node.clone(),
+                token,
+                progress,
+            },
+            vec![record],
+        )
     }
 
     fn lease_ended(&self, state: &mut State, node: &NodeName, end: &v1::LeaseEnd) -> Result<(), KeeperError> {
@@ -349,8 +353,8 @@ impl Keeper {
         }
         // An end that was recorded before, or one of a lease that nobody counts on any more: either way the agent may
         // close its journal.
-        if let Some(session) = state.sessions.get_mut(node) {
-            session.unknown_lease = session.unknown_lease.filter(|unknown| *unknown != token);
+        if state.unknown_leases.get(node) == Some(&token) {
+            state.unknown_leases.remove(node);
         }
         state.send(
             node,
@@ -363,11 +367,23 @@ impl Keeper {
 }
 
 impl State {
-    /// A connected node with an open journal of a lease that is newer than all that the store knows.
+    /// A node with an open journal of a lease that the store does not know.
     pub(super) fn holder_of_unknown_lease(&self) -> Option<NodeName> {
-        self.sessions
-            .iter()
-            .find_map(|(node, session)| session.unknown_lease.map(|_| node.clone()))
+        self.unknown_leases.keys().next().cloned()
+    }
+
+    /// Whether the store knows this lease.
+    fn granted(&self, token: FencingToken) -> bool {
+        let mut records = self.saved.history.values();
+        records.any(|record| record.kind == HistoryKind::LeaseGranted && record.token == Some(token))
+    }
+
+    /// What was recorded last of a lease's steps.
+    fn last_step_record(&self, node: &NodeName, token: FencingToken) -> Option<&HistoryRecord> {
+        let newest_first = self.saved.history.values().rev();
+        let lease = newest_first.take_while(|record| record.kind != HistoryKind::LeaseGranted);
+        let mut steps = lease.filter(|record| record.kind.is_of_step());
+        steps.find(|record| record.node.as_ref() == Some(node) && record.token == Some(token))
     }
 
     /// Ends a node's session.
@@ -490,6 +506,18 @@ impl State {
             token: Some(token),
             ..record
         }
+    }
+}
+
+/// What could not be recorded was told to operators, and nothing is granted any more. Sessions go on nevertheless: a
+/// holder whose lease is renewed comes to its end, and tells it again once that can be recorded.
+fn unless_unrecorded(result: Result<(), KeeperError>) -> Result<(), KeeperError> {
+    match result {
+        Err(KeeperError::Store(error)) => {
+            tracing::error!(%error, "a report was not recorded");
+            Ok(())
+        }
+        other => other,
     }
 }
 
