@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::engine::context::{Context, TimeSpent};
+use crate::engine::context::Context;
 use crate::host::{HostError, HostResult};
 
 /// An API server is away this long when its control plane is upgraded, and a load balancer notices late.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// There is no event that says that an API server is back.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ where
                     cx.reporter.line(cx.step, &format!("{error}; asking again"));
                     said = true;
                 }
-                cx.timed(TimeSpent::Wait, clock.sleep(ASK_EVERY)).await;
+                clock.sleep(ASK_EVERY).await;
             }
             answer => return answer,
         }

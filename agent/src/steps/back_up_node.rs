@@ -1,7 +1,7 @@
 //! What may change on the node, copied and indexed before it does.
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::try_join_all;
 use liftlock_proto::plan::Role;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use crate::engine::context::Context;
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 use crate::host::{HostError, HostResult};
 
-/// What kubeadm writes to the cluster. Its ConfigMap for kubelets carries a minor version in its name before 1.24.
+/// What kubeadm writes to the cluster. Its `ConfigMap` for kubelets carries a minor version in its name before 1.24.
 const CONFIG_MAPS: [&str; 3] = ["kubeadm-config", "kube-proxy", "coredns"];
 const KUBELET_CONFIG_MAPS: &str = "kubelet-config";
 
@@ -37,7 +37,9 @@ impl BackUpNode {
             "/etc/kubernetes/pki".to_owned(),
         ];
         let names = cx.host.files.list(&cx.host.layout.at("/etc/kubernetes")).await?;
-        let kubeconfigs = names.iter().filter(|name| name.ends_with(".conf"));
+        let kubeconfigs = names
+            .iter()
+            .filter(|name| Utf8Path::new(name).extension() == Some("conf"));
         sources.extend(kubeconfigs.map(|name| format!("/etc/kubernetes/{name}")));
         sources.extend(KUBELET_FILES.map(str::to_owned));
         Ok(sources)

@@ -40,7 +40,7 @@ pub(super) struct Drain {
 /// What a drain does with a pod.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// A DaemonSet's pod would come back at once, a mirror pod is only a picture of a static one.
+    /// A `DaemonSet`'s pod would come back at once, a mirror pod is only a picture of a static one.
     Left,
     /// Asked to go.
     Evicted,
@@ -87,12 +87,30 @@ impl Drain {
         )))
     }
 
-    /// Where no other node takes pods, a drain is an outage of everything that runs here.
-    fn require_another_node(&self, cx: &Context, nodes: &[NodeState]) -> Result<(), StepFailure> {
+    /// Where no other node takes pods, a drain is an outage of everything that runs here. From 1.32 on a worker's
+    /// kubelet may not list Nodes (KEP-4601); there the coordinator's word has to do, who asked a control plane when
+    /// it planned.
+    async fn require_another_node(&self, cx: &Context) -> Result<(), StepFailure> {
+        if self.allow_only_schedulable_node {
+            return Ok(());
+        }
+        let nodes = match patiently(cx, || cx.host.kube.nodes()).await {
+            Err(HostError::Api {
+                transient: false,
+                why,
+                ..
+            }) => {
+                let line =
+                    format!("this node may not look for others that take pods ({why}): drained as planned");
+                cx.reporter.line(cx.step, &line);
+                return Ok(());
+            }
+            nodes => nodes?,
+        };
         let takes_pods = |node: &NodeState| {
             node.name != cx.node.as_str() && node.ready && !node.unschedulable && !node.tainted
         };
-        if self.allow_only_schedulable_node || nodes.iter().any(takes_pods) {
+        if nodes.iter().any(takes_pods) {
             return Ok(());
         }
         Err(StepFailure::Refused(format!(
@@ -218,7 +236,7 @@ async fn evict(cx: &Context, pods: Vec<PodState>) -> Result<Vec<Blocked>, StepFa
     while let Some(answer) = answers.next().await {
         blocked.extend(answer?);
     }
-    blocked.sort_by(|a, b| name(&a.pod).cmp(&name(&b.pod)));
+    blocked.sort_by_key(|blocked| name(&blocked.pod));
     Ok(blocked)
 }
 
@@ -305,7 +323,7 @@ impl StepRunner for Drain {
     }
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
-        self.require_another_node(cx, &patiently(cx, || cx.host.kube.nodes()).await?)?;
+        self.require_another_node(cx).await?;
         self.select(cx, pods(cx).await?)?;
         if !patiently(cx, || cx.host.kube.node()).await?.unschedulable {
             patiently(cx, || async {

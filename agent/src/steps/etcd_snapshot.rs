@@ -23,15 +23,19 @@ struct Chosen {
 }
 
 impl EtcdSnapshot {
-    /// The proof of the snapshot that lies on the disk: `None` where none lies there.
-    async fn on_disk(cx: &Context, folder: &Folder) -> HostResult<Option<Result<FileDigest, String>>> {
+    /// Whether the snapshot that lies on the disk proves itself: `None` where none lies there.
+    async fn proven(cx: &Context, folder: &Folder) -> HostResult<Option<bool>> {
         let mut proof = SnapshotProof::default();
         let there = cx
             .host
             .files
             .stream(&folder.path().join(DATABASE), &mut proof)
             .await?;
-        Ok(there.then(|| proof.finish()))
+        if !there {
+            return Ok(None);
+        }
+        let known = facts(cx, folder).await?;
+        Ok(Some(proof.finish().is_ok_and(|proof| known == Some(proof))))
     }
 }
 
@@ -50,21 +54,17 @@ pub(super) async fn facts(cx: &Context, folder: &Folder) -> HostResult<Option<Fi
 
 #[async_trait]
 impl StepRunner for EtcdSnapshot {
+    /// An external etcd is not this node's to back up, and kubeadm does not touch it.
     async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
-        let Some(folder) = Folder::newest(cx).await? else {
-            // An external etcd is not this node's to back up, and kubeadm does not touch it.
-            let local = static_pods::etcd_is_local(cx, None).await?;
-            return Ok(if local { Observed::Absent } else { Observed::Done });
+        let proof = match Folder::newest(cx).await? {
+            Some(folder) => cx.timed(TimeSpent::Snapshot, Self::proven(cx, &folder)).await?,
+            None => None,
         };
-        cx.timed(TimeSpent::Snapshot, async {
-            let Some(proof) = Self::on_disk(cx, &folder).await? else {
-                return Ok(Observed::Absent);
-            };
-            let proven =
-                proof.ok().is_some_and(|proof| proof.size > 0) && facts(cx, &folder).await?.is_some();
-            Ok(if proven { Observed::Done } else { Observed::Partial })
+        Ok(match proof {
+            Some(false) => Observed::Partial,
+            None if static_pods::etcd_is_local(cx, None).await? => Observed::Absent,
+            Some(true) | None => Observed::Done,
         })
-        .await
     }
 
     async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {

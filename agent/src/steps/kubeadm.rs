@@ -9,10 +9,10 @@ use crate::engine::step::StepFailure;
 use crate::host::{HostError, HostResult, Limits};
 
 /// kubeadm says nothing while it waits up to five minutes for a static pod to change (`UpgradeManifestTimeout`), so
-/// the limit on silence is longer; it waits for ever for a CoreDNS that does not become ready, so there is one.
+/// the limit on silence is longer; it waits for ever for a `CoreDNS` that does not become ready, so there is one.
 const LIMITS: Limits = Limits {
-    time: Duration::from_secs(30 * 60),
-    silence: Duration::from_secs(6 * 60),
+    time: Duration::from_mins(30),
+    silence: Duration::from_mins(6),
 };
 
 /// What etcd may write while kubeadm copies it, and the manifests.

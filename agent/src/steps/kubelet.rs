@@ -11,12 +11,12 @@ use crate::engine::step::StepFailure;
 use crate::host::{HostResult, Limits, NodeCondition, UnitState};
 
 const LIMITS: Limits = Limits {
-    time: Duration::from_secs(120),
-    silence: Duration::from_secs(120),
+    time: Duration::from_mins(2),
+    silence: Duration::from_mins(2),
 };
 
 /// How long a kubelet may take until its Node is Ready and names its version.
-const READY_WITHIN: Duration = Duration::from_secs(300);
+const READY_WITHIN: Duration = Duration::from_mins(5);
 
 /// What systemd says of the kubelet.
 pub(super) async fn state(cx: &Context) -> HostResult<UnitState> {
@@ -58,15 +58,14 @@ pub(super) async fn wait_until_ready(cx: &Context, version: Option<KubernetesVer
 pub(super) async fn put_back_files(cx: &Context, backup: &Backup) -> Result<bool, StepFailure> {
     let mut changed = false;
     for path in KUBELET_FILES {
-        match backup.files(path).find(|(found, _)| found == path) {
-            Some((_, entry)) => changed |= backup.put_back(cx, path, entry).await?,
-            None => {
-                let path = cx.host.layout.at(path);
-                if cx.host.files.exists(&path).await? {
-                    cx.host.files.remove_file(&cx.permit()?, &path).await?;
-                    changed = true;
-                }
-            }
+        if let Some((_, entry)) = backup.files(path).find(|(found, _)| found == path) {
+            changed |= backup.put_back(cx, path, entry).await?;
+            continue;
+        }
+        let path = cx.host.layout.at(path);
+        if cx.host.files.exists(&path).await? {
+            cx.host.files.remove_file(&cx.permit()?, &path).await?;
+            changed = true;
         }
     }
     Ok(changed)

@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 
 /// kubeadm copies etcd's data in every run and removes nothing; our snapshot is a third copy beside two attempts.
 const COPIES_OF_ETCD: u64 = 3;
-/// Manifests, certificates, ConfigMaps.
+/// Manifests, certificates, `ConfigMap`s.
 const BACKUP: u64 = 32 * MIB;
 /// etcd makes its next write-ahead log file, 64 MB, before it needs it.
 const ETCD_GROWTH: u64 = 256 * MIB;

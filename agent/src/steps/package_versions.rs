@@ -139,7 +139,10 @@ pub(super) async fn put_back(
 
 /// dpkg's lock may be held by a package manager that an agent which is gone left running, or by somebody else's.
 pub(super) fn policy() -> StepPolicy {
-    StepPolicy { attempts: 4, pause: Duration::from_secs(15) }
+    StepPolicy {
+        attempts: 4,
+        pause: Duration::from_secs(15),
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ const ETCD: &str = "etcd";
 const KUBEADM_BACKUP: &str = "kubeadm-backup-manifests-";
 
 /// How long static pods may take after their manifests changed. kubeadm itself gives each one five minutes.
-pub(super) const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_mins(5);
 
 /// The runtime has no call that waits for a container, so it is asked this often.
 const ASK_EVERY: Duration = Duration::from_millis(250);

@@ -11,7 +11,7 @@ use crate::backup::Backup;
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 
-/// How long an API server that is up takes to say so.
+/// How long an API server that is up, and a controller-manager that leads, take to show it.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// How long the controllers may be without a leader: 15 s until the Lease of one that was stopped runs out
@@ -27,21 +27,19 @@ impl StepRunner for VerifyControlPlane {
     async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
         let backup = Backup::find(cx).await?;
         let expected = static_pods::expected(cx, backup.as_ref()).await?;
+        let kube = &cx.host.kube;
         let proven = static_pods::unlike_manifests(cx, &expected, Some(self.version))
             .await?
             .is_empty()
-            && cx
-                .host
-                .kube
-                .wait_for_own_api_server(self.version, AT_ONCE)
-                .await
-                .is_ok()
-            && cx
-                .host
-                .kube
+            && kube.wait_for_own_api_server(self.version, AT_ONCE).await.is_ok()
+            && kube
                 .kubeadm_config_version()
                 .await
-                .is_ok_and(|cluster| cluster == self.version);
+                .is_ok_and(|cluster| cluster == self.version)
+            && cx
+                .timed(TimeSpent::Wait, kube.wait_for_controllers(AT_ONCE))
+                .await
+                .is_ok();
         Ok(if proven { Observed::Done } else { Observed::Absent })
     }
 

@@ -17,7 +17,7 @@ use crate::engine::lease::Permit;
 use crate::host::{Commands, HostError, HostResult, Limits, Lines, UnitState};
 
 /// How long kubeadm waits for a static pod.
-const STATIC_POD_LIMIT: Duration = Duration::from_secs(300);
+const STATIC_POD_LIMIT: Duration = Duration::from_mins(5);
 
 /// One thing that a child does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,14 +213,8 @@ impl NodeTwin {
                 match self.strike(&change) {
                     None => {}
                     Some(Fault::Fails) => {
-                        self.world(|world| {
-                            fail(
-                                world,
-                                &self.name,
-                                name,
-                                format!("{change}: no space left on device"),
-                            )
-                        });
+                        let failure = format!("{change}: no space left on device");
+                        self.world(|world| fail(world, &self.name, name, failure));
                         continue;
                     }
                     Some(Fault::AgentDies | Fault::PowerFails) => std::future::pending().await,

@@ -91,7 +91,7 @@ impl Cluster {
             self.etcd_members.push(name.to_owned());
         }
         self.add_pod("kube-proxy", name, |pod| {
-            pod.controller = Some("DaemonSet".to_owned())
+            pod.controller = Some("DaemonSet".to_owned());
         });
     }
 

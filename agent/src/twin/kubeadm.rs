@@ -116,20 +116,21 @@ pub(super) fn script(world: &mut World, node: &str, argv: &[&str]) -> Result<Vec
         }
         ["upgrade", "node"] => {
             let version = world.cluster.version;
-            let mut ops = if world
+            let control_plane = world
                 .machine(node)
-                .is_some_and(|machine| machine.manifest("kube-apiserver").is_some())
-            {
-                static_pods(world, node, version)?
+                .is_some_and(|machine| machine.manifest("kube-apiserver").is_some());
+            let mut ops = if control_plane {
+                let mut ops = static_pods(world, node, version)?;
+                ops.push_back(say(
+                    "[upgrade] The control plane instance for this node was successfully updated!",
+                ));
+                ops
             } else {
-                [Op::Say(
-                    "[upgrade] Skipping phase. Not a control plane node.".to_owned(),
-                )]
-                .into()
+                [say("[upgrade] Skipping phase. Not a control plane node.")].into()
             };
-            ops.push_back(write_kubelet_config(version));
-            ops.push_back(Op::Say(
-                "[upgrade] The configuration for this node was successfully updated!".to_owned(),
+            ops.extend(write_kubelet_config(version));
+            ops.push_back(say(
+                "[upgrade] The configuration for this node was successfully updated!",
             ));
             Ok(ops)
         }
@@ -180,13 +181,16 @@ fn apply(
         ));
     }
     let mut ops = static_pods(world, node, version)?;
+    ops.push_back(say(
+        "[upload-config] Storing the configuration used in ConfigMap \"kubeadm-config\" in the \"kube-system\" Namespace",
+    ));
+    ops.push_back(Op::RaiseCluster(version));
+    ops.extend(write_kubelet_config(version));
     ops.extend([
-        Op::RaiseCluster(version),
-        write_kubelet_config(version),
-        Op::Say("[addons] Applied essential addon: CoreDNS".to_owned()),
+        say("[addons] Applied essential addon: CoreDNS"),
         Op::RaiseProxy(version),
-        Op::Say("[addons] Applied essential addon: kube-proxy".to_owned()),
-        Op::Say(format!(
+        say("[addons] Applied essential addon: kube-proxy"),
+        say(&format!(
             "[upgrade/successful] SUCCESS! Your cluster was upgraded to \"{version}\". Enjoy!"
         )),
     ]);
@@ -242,20 +246,191 @@ fn static_pods(world: &mut World, node: &str, version: KubernetesVersion) -> Res
         let new = upgraded.join(format!("{component}.yaml"));
         let kept = backup.join(format!("{component}.yaml"));
         let image = image_of(manifest.as_bytes()).unwrap_or_default();
+        let moved = format!(
+            "[upgrade/staticpods] Moved new manifest to \"{live}\" and backed up old manifest to \"{kept}\""
+        );
+        ops.extend(renew_certificates(component, version));
         ops.extend([
             Op::WriteFile(new.clone(), manifest),
             Op::MoveManifest(live.clone(), kept),
             Op::MoveManifest(new, live),
-            Op::Say(format!("[upgrade/staticpods] Moved new manifest of {component}")),
+            Op::Say(moved),
             Op::AwaitContainer(component, image),
+            Op::Say(format!(
+                "[upgrade/staticpods] Component \"{component}\" upgraded successfully!"
+            )),
         ]);
     }
     Ok(ops)
 }
 
-fn write_kubelet_config(version: KubernetesVersion) -> Op {
-    Op::WriteFile(
-        Utf8Path::new("/var/lib/kubelet/config.yaml").to_owned(),
-        kubelet_config(version),
-    )
+/// What kubeadm renews before it changes a component: the names in its words, one of the files, by the real paths.
+fn certificates(component: &str) -> (&'static [&'static str], &'static str) {
+    match component {
+        "etcd" => (
+            &["etcd-server", "etcd-peer", "etcd-healthcheck-client"],
+            "pki/etcd/server.crt",
+        ),
+        "kube-apiserver" => (
+            &[
+                "apiserver",
+                "apiserver-kubelet-client",
+                "front-proxy-client",
+                "apiserver-etcd-client",
+            ],
+            "pki/apiserver.crt",
+        ),
+        "kube-controller-manager" => (&["controller-manager.conf"], "controller-manager.conf"),
+        _ => (&["scheduler.conf"], "scheduler.conf"),
+    }
+}
+
+fn renew_certificates(component: &str, version: KubernetesVersion) -> Vec<Op> {
+    let (names, file) = certificates(component);
+    let mut ops: Vec<Op> = names
+        .iter()
+        .map(|name| say(&format!("[upgrade/staticpods] Renewing {name} certificate")))
+        .collect();
+    let path = Utf8Path::new("/etc/kubernetes").join(file);
+    ops.push(Op::WriteFile(path, format!("renewed for {version}")));
+    ops
+}
+
+fn write_kubelet_config(version: KubernetesVersion) -> [Op; 2] {
+    let path = "/var/lib/kubelet/config.yaml";
+    [
+        say(&format!(
+            "[kubelet-start] Writing kubelet configuration to file \"{path}\""
+        )),
+        Op::WriteFile(path.into(), kubelet_config(version)),
+    ]
+}
+
+fn say(line: &str) -> Op {
+    Op::Say(line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use liftlock_proto::argv::{self, Argv};
+    use liftlock_proto::name::FencingToken;
+
+    use super::*;
+    use crate::engine::lease::Lease;
+    use crate::host::{Limits, Lines};
+    use crate::twin::{Shape, Twin};
+
+    const FROM: KubernetesVersion = KubernetesVersion::new(1, 19, 7);
+    const TO: KubernetesVersion = KubernetesVersion::new(1, 20, 2);
+
+    #[derive(Default)]
+    struct Said(Mutex<Vec<String>>);
+
+    impl Lines for Said {
+        fn line(&self, line: &str) {
+            self.0.lock().unwrap().push(timeless(line));
+        }
+    }
+
+    /// Without the second at which a backup was made.
+    fn timeless(line: &str) -> String {
+        match line.split_once("kubeadm-backup-manifests-") {
+            Some((before, after)) => format!("{before}{}", &after["2026-11-21-15-00-07".len()..]),
+            None => line.to_owned(),
+        }
+    }
+
+    /// What a command says in a twin of the cluster that was recorded.
+    fn said(twin: &Twin, node: &str, argv: &Argv) -> Vec<String> {
+        twin.world().change(node, |machine| {
+            "1.20.2-1.1".clone_into(&mut machine.packages.get_mut("kubeadm").unwrap().version);
+        });
+        let host = twin.host(node);
+        let lease = Lease::new(FencingToken(1), Duration::MAX);
+        let limits = Limits {
+            time: Duration::MAX,
+            silence: Duration::MAX,
+        };
+        let said = Said::default();
+        let permit = lease.permit(host.clock.as_ref()).unwrap();
+        twin.drive(host.commands.run(&permit, "kubeadm", argv, limits, &said))
+            .done()
+            .unwrap()
+            .unwrap();
+        said.0.into_inner().unwrap()
+    }
+
+    /// Each line that the twin says was said by the real one, and in that order.
+    fn as_recorded(said: &[String], transcript: &str) {
+        assert!(said.len() >= 3, "{said:?}");
+        let mut recorded = transcript.lines().map(timeless);
+        for line in said {
+            assert!(
+                recorded.any(|recorded| recorded == *line),
+                "not said, or not then: {line}"
+            );
+        }
+    }
+
+    fn cluster() -> Twin {
+        Twin::new(Shape {
+            control_planes: 3,
+            workers: 2,
+            version: FROM,
+            offered: TO,
+        })
+    }
+
+    macro_rules! transcript {
+        ($name:literal) => {
+            include_str!(concat!(
+                "../../../tests/fixtures/real/upgrade/",
+                $name,
+                "/stdout"
+            ))
+        };
+    }
+
+    #[test]
+    fn it_does_what_kubeadm_was_seen_to_do_in_the_same_order() {
+        let twin = cluster();
+        let apply = argv::kubeadm_upgrade_apply(TO, &[]);
+        as_recorded(&said(&twin, "cp1", &apply), transcript!("cp1-apply"));
+        as_recorded(&said(&twin, "cp1", &apply), transcript!("cp1-apply-again"));
+        let node = argv::kubeadm_upgrade_node(&[]);
+        as_recorded(&said(&twin, "cp2", &node), transcript!("cp2-node-out"));
+        as_recorded(&said(&twin, "w1", &node), transcript!("w1-node"));
+        twin.world().change("cp3", |machine| {
+            machine.disk.remove(&manifest_path("kube-apiserver"))
+        });
+        let without = said(&twin, "cp3", &node);
+        as_recorded(&without, transcript!("cp3-node-without-apiserver-manifest"));
+        assert!(
+            without
+                .iter()
+                .any(|line| line.contains("Not a control plane node"))
+        );
+    }
+
+    #[test]
+    fn it_leaves_the_copies_behind_that_kubeadm_was_seen_to_leave() {
+        let twin = cluster();
+        said(&twin, "cp1", &argv::kubeadm_upgrade_apply(TO, &[]));
+        let world = twin.world();
+        let disk = &world.machine("cp1").unwrap().disk;
+        let recorded = include_str!("../../../tests/fixtures/real/files/tmp-after-apply/stdout");
+        for folder in disk.list(TMP.into()) {
+            let below = disk.list(&Utf8Path::new(TMP).join(&folder));
+            let prefix = folder.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+            for name in below {
+                let left = recorded
+                    .lines()
+                    .any(|line| line.contains(prefix) && line.ends_with(&format!("/{name}")));
+                assert!(left, "{folder}/{name}");
+            }
+        }
+    }
 }

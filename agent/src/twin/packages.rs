@@ -111,9 +111,13 @@ impl Packages for NodeTwin {
             .iter()
             .map(|(name, version)| Op::Unpack(name.clone(), version.clone()));
         let configure = packages.iter().map(|(name, _)| Op::Configure(name.clone()));
-        let hold = held.iter().map(|name| Op::Hold(name.clone()));
-        self.apt("install", unpack.chain(configure).chain(hold).collect(), lines)
-            .await
+        let hold_again = held.iter().map(|name| Op::Hold(name.clone()));
+        self.apt(
+            "install",
+            unpack.chain(configure).chain(hold_again).collect(),
+            lines,
+        )
+        .await
     }
 
     async fn binary_version(&self, program: &str) -> HostResult<KubernetesVersion> {

@@ -292,6 +292,11 @@ impl Leased {
             .collect()
     }
 
+    /// Virtual time since an earlier moment.
+    pub(super) fn since(&self, started: Duration) -> Duration {
+        self.twin.world().now().saturating_sub(started)
+    }
+
     /// Changes the machine behind the agent's back.
     pub(super) fn meddle<T>(&self, change: impl FnOnce(&mut Machine) -> T) {
         self.twin.world().change(self.node, change).unwrap();

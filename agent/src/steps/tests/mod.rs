@@ -1,6 +1,7 @@
 //! The steps over the twin: first what must hold of every one of them, then each rule by itself.
 
 mod drain;
+mod engine;
 mod every_step;
 mod gates;
 mod harness;

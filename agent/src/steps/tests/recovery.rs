@@ -67,63 +67,44 @@ fn a_manifest_that_a_power_cut_took_or_emptied_is_put_back_before_kubeadm_runs()
 
 #[test]
 fn kubeadms_copy_of_this_plan_is_put_back_and_one_of_an_earlier_upgrade_is_not() {
-    let apiserver = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+    let apiserver = Utf8Path::new("/etc/kubernetes/manifests/kube-apiserver.yaml");
     let copy =
         |folder: &str| format!("/etc/kubernetes/tmp/kubeadm-backup-manifests-{folder}/kube-apiserver.yaml");
+    let put_back_from = |mut leased: Leased| {
+        leased.meddle(|machine| machine.disk.remove(apiserver));
+        assert_eq!(leased.carry(&leased.step("kubeadm-upgrade-apply")), End::Done);
+        let lines = leased.log.lines();
+        lines
+            .into_iter()
+            .find(|line| line.contains("put back from"))
+            .unwrap()
+    };
     let mut leased = first();
     let live = leased
         .twin
         .world()
         .machine("cp1")
         .unwrap()
-        .manifest("kube-apiserver")
+        .disk
+        .read(apiserver)
         .unwrap()
         .to_vec();
-    let as_of = |version: &str| {
-        String::from_utf8(live.clone())
-            .unwrap()
-            .replace("v1.30.4", version)
-    };
-    leased.meddle(|machine| {
-        machine
-            .disk
-            .put(copy("2030-01-01-00-00-00"), as_of("v1.29.0"), 0o600)
-    });
+    leased.meddle(|machine| machine.disk.put(copy("2030-01-01-00-00-00"), &live, 0o600));
     leased.carry_until("kubeadm-upgrade-apply");
-
-    let mut without = leased.fork();
-    without.meddle(|machine| machine.disk.remove(Utf8Path::new(apiserver)));
-    assert_eq!(without.carry(&without.step("kubeadm-upgrade-apply")), End::Done);
-    let line = without
-        .log
-        .lines()
-        .iter()
-        .find(|line| line.contains("put back from"))
-        .unwrap()
-        .clone();
+    let ours = put_back_from(leased.fork());
     assert!(
-        line.contains("/etc/kubernetes/tmp/liftlock-p-0123456789ab-cp1-"),
-        "{line}"
+        ours.contains("/etc/kubernetes/tmp/liftlock-p-0123456789ab-cp1-"),
+        "{ours}"
     );
 
     leased.meddle(|machine| {
-        machine
-            .disk
-            .put(copy("2026-11-21-15-20-00"), as_of("v1.30.4"), 0o600);
+        machine.disk.put(copy("2026-11-21-15-20-00"), &live, 0o600);
         machine.disk.put(copy("2026-11-21-15-30-00"), "", 0o600);
-        machine.disk.remove(Utf8Path::new(apiserver));
     });
-    assert_eq!(leased.carry(&leased.step("kubeadm-upgrade-apply")), End::Done);
-    let line = leased
-        .log
-        .lines()
-        .iter()
-        .find(|line| line.contains("put back from"))
-        .unwrap()
-        .clone();
+    let kubeadms = put_back_from(leased);
     assert!(
-        line.contains("kubeadm-backup-manifests-2026-11-21-15-20-00"),
-        "{line}"
+        kubeadms.contains("kubeadm-backup-manifests-2026-11-21-15-20-00"),
+        "{kubeadms}"
     );
 }
 
