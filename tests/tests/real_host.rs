@@ -4,6 +4,7 @@
     clippy::disallowed_methods,
     reason = "the tests look at the node past the host"
 )]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,8 +24,8 @@ use liftlock_tests::standin::node::NodeTree;
 use sha2::{Digest, Sha256};
 
 const LIMITS: Limits = Limits {
-    time: Duration::from_secs(60),
-    silence: Duration::from_secs(60),
+    time: Duration::from_mins(1),
+    silence: Duration::from_mins(1),
 };
 const WAIT: Duration = Duration::from_secs(30);
 const TARGET: KubernetesVersion = KubernetesVersion::new(1, 31, 2);

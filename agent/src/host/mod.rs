@@ -244,7 +244,7 @@ pub trait Packages: Send + Sync {
 pub trait Kube: Send + Sync {
     /// This node's Node object.
     async fn node(&self) -> HostResult<NodeState>;
-    /// Every Node (a kubelet may list them).
+    /// Every Node. admin where the node has admin.conf: from 1.32 on a worker's kubelet is refused (403).
     async fn nodes(&self) -> HostResult<Vec<NodeState>>;
     /// Waits until this node's Node satisfies the condition, by watching it.
     async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState>;

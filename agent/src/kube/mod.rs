@@ -65,8 +65,8 @@ impl RealKube {
     }
 
     /// admin.conf where the node has it; otherwise the kubelet's credentials, with which kubeadm lets every node
-    /// read kubeadm-config (Role `kubeadm:nodes-kubeadm-config`).
-    async fn configuration_access(&self) -> HostResult<&Access> {
+    /// read kubeadm-config (Role `kubeadm:nodes-kubeadm-config`) and, before 1.32, the API server let it list the Nodes.
+    async fn best_access(&self) -> HostResult<&Access> {
         let there = self.files.exists(&self.layout.admin_kubeconfig()).await?;
         Ok(if there { &self.admin } else { &self.kubelet })
     }
@@ -90,11 +90,13 @@ impl Kube for RealKube {
     }
 
     async fn nodes(&self) -> HostResult<Vec<NodeState>> {
+        // From 1.32 on a kubelet may read its own Node only (KEP-4601).
+        let access = self.best_access().await?;
         let mut nodes = Vec::new();
         let mut next = String::new();
         loop {
             let path = format!("/api/v1/nodes?limit={PAGE}&continue={next}");
-            let page: List<Node> = self.get("cannot list the Nodes", &path).await?;
+            let page: List<Node> = access.json("cannot list the Nodes", &get(&path)?).await?;
             nodes.extend(page.items.into_iter().map(NodeState::from));
             if page.metadata.next.is_empty() {
                 return Ok(nodes);
@@ -122,7 +124,9 @@ impl Kube for RealKube {
                 node.kubelet_version,
                 if node.ready { "Ready" } else { "not Ready" }
             );
-            let at_version = expected.as_ref().is_none_or(|expected| node.kubelet_version == *expected);
+            let at_version = expected
+                .as_ref()
+                .is_none_or(|expected| node.kubelet_version == *expected);
             (node.ready && at_version).then_some(node)
         };
         let missed = match watch(&self.kubelet, "cannot watch the Node", &path, limit, decide).await? {
@@ -223,7 +227,7 @@ impl Kube for RealKube {
     }
 
     async fn kubeadm_config_version(&self) -> HostResult<KubernetesVersion> {
-        let access = self.configuration_access().await?;
+        let access = self.best_access().await?;
         let request = get(&format!("{CONFIG_MAPS}/kubeadm-config"))?;
         access
             .json::<KubeadmConfig>("cannot read the ConfigMap kubeadm-config", &request)
@@ -232,7 +236,7 @@ impl Kube for RealKube {
     }
 
     async fn config_map(&self, name: &str) -> HostResult<Option<String>> {
-        let access = self.configuration_access().await?;
+        let access = self.best_access().await?;
         let what = format!("cannot read the ConfigMap {name}");
         match access
             .try_json::<Value>(&get(&format!("{CONFIG_MAPS}/{name}"))?)
@@ -246,11 +250,7 @@ impl Kube for RealKube {
 
     async fn config_map_names(&self) -> HostResult<Vec<String>> {
         let what = "cannot list the ConfigMaps of kube-system";
-        let list: List<Named> = self
-            .configuration_access()
-            .await?
-            .json(what, &get(CONFIG_MAPS)?)
-            .await?;
+        let list: List<Named> = self.best_access().await?.json(what, &get(CONFIG_MAPS)?).await?;
         Ok(list.items.into_iter().map(|map| map.metadata.name).collect())
     }
 
@@ -262,7 +262,9 @@ impl Kube for RealKube {
                 Seen::Is(lease) => lease,
                 Seen::Gone(_) => return None,
             };
-            let renewed = first.as_ref().is_some_and(|first| first.renew_time != lease.spec.renew_time);
+            let renewed = first
+                .as_ref()
+                .is_some_and(|first| first.renew_time != lease.spec.renew_time);
             first.get_or_insert(lease.spec);
             renewed.then_some(())
         };
@@ -277,7 +279,10 @@ impl Kube for RealKube {
             seen: match (missed, first) {
                 (Missed::Unasked(error), _) => error.to_string(),
                 (Missed::Limit, Some(lease)) => {
-                    format!("{} renewed it last at {}", lease.holder_identity, lease.renew_time)
+                    format!(
+                        "{} renewed it last at {}",
+                        lease.holder_identity, lease.renew_time
+                    )
                 }
                 (Missed::Limit, None) => "no such Lease".to_owned(),
             },

@@ -497,3 +497,20 @@ async fn without_a_kubeconfig_the_error_names_the_file() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn what_a_kubelet_may_not_read_is_read_with_admin_conf_where_there_is_one() {
+    let page = || Answer::Plain(200, r#"{"items":[]}"#.to_owned());
+    let server = Server::start([page(), page(), page()]).await;
+    let kube = server.kube();
+    kube.nodes().await.unwrap();
+    server.put("admin.conf", &server.kubeconfig("admin"));
+    kube.nodes().await.unwrap();
+    kube.config_map_names().await.unwrap();
+    let bearers: Vec<String> = server
+        .asked()
+        .iter()
+        .map(|(first, _)| first.split(' ').nth(1).unwrap().to_owned())
+        .collect();
+    assert_eq!(bearers, ["first", "admin", "admin"]);
+}

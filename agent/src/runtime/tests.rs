@@ -5,7 +5,9 @@ use std::sync::Mutex;
 
 use liftlock_proto::cri::v1::image_service_server::{ImageService, ImageServiceServer};
 use liftlock_proto::cri::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
-use liftlock_proto::cri::v1::{ContainerMetadata, VersionRequest, VersionResponse};
+use liftlock_proto::cri::v1::{
+    ContainerMetadata, PodSandbox, PodSandboxMetadata, VersionRequest, VersionResponse,
+};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Response, transport::Server};
@@ -60,6 +62,20 @@ impl RuntimeService for Stub {
         Err(Status::unimplemented("not asked for"))
     }
 
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<ListPodSandboxRequest>,
+    ) -> Answer<ListPodSandboxResponse> {
+        let state = request
+            .into_inner()
+            .filter
+            .and_then(|filter| filter.state)
+            .map(|state| state.state());
+        assert_eq!(state, Some(PodSandboxState::SandboxReady));
+        let items = vec![Self::sandbox("u1"), Self::sandbox("u2")];
+        Ok(Response::new(ListPodSandboxResponse { items }))
+    }
+
     async fn list_containers(
         &self,
         request: Request<ListContainersRequest>,
@@ -76,6 +92,18 @@ impl RuntimeService for Stub {
             container("by-tag", "k8s.gcr.io/gone:1", "sha256:ff"),
         ];
         Ok(Response::new(ListContainersResponse { containers }))
+    }
+}
+
+impl Stub {
+    fn sandbox(uid: &str) -> PodSandbox {
+        PodSandbox {
+            metadata: Some(PodSandboxMetadata {
+                uid: uid.to_owned(),
+                ..PodSandboxMetadata::default()
+            }),
+            ..PodSandbox::default()
+        }
     }
 }
 
@@ -182,6 +210,13 @@ async fn an_old_runtime_is_spoken_to_in_its_own_version_and_asked_only_once() {
         later.iter().all(|path| path.starts_with("/runtime.v1alpha2.")),
         "{asked:?}"
     );
+}
+
+#[tokio::test]
+async fn the_pods_that_still_have_a_sandbox_are_told_by_their_uids() {
+    let (_folder, _, runtime) = start("v1");
+    let pods = runtime.pods_with_sandboxes().await.unwrap();
+    assert_eq!(pods.iter().map(String::as_str).collect::<Vec<_>>(), ["u1", "u2"]);
 }
 
 #[tokio::test]
