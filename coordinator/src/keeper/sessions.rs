@@ -119,31 +119,34 @@ impl Keeper {
             return Ok(false);
         }
         state.seen(node, self.clock.unix_ms());
-        match said {
-            Said::Hello(_) => {
-                return Err(KeeperError::Invalid(format!(
-                    "the agent on {node} said Hello twice in one session"
-                )));
-            }
+        let heard = match said {
+            Said::Hello(_) => Err(KeeperError::Invalid(format!(
+                "the agent on {node} said Hello twice in one session"
+            ))),
             Said::Facts(facts) => {
                 state.report_facts(node, facts, self.clock.unix_ms());
                 self.announce();
+                Ok(())
             }
-            Said::PrepareReport(report) => {
-                unless_unrecorded(self.prepare_reported(&mut state, node, &report))?;
+            Said::PrepareReport(report) => self.prepare_reported(&mut state, node, &report),
+            Said::RenewLease(renewal) => {
+                state.renew(node, &renewal);
+                Ok(())
             }
-            Said::RenewLease(renewal) => state.renew(node, &renewal),
-            Said::StepReport(report) => unless_unrecorded(self.step_reported(&mut state, node, &report))?,
+            Said::StepReport(report) => self.step_reported(&mut state, node, &report),
             Said::OutputLine(line) => {
                 state.last_output.insert(node.clone(), clipped(&line.line));
                 self.announce();
+                Ok(())
             }
-            Said::LeaseEnd(end) => unless_unrecorded(self.lease_ended(&mut state, node, &end))?,
+            Said::LeaseEnd(end) => self.lease_ended(&mut state, node, &end),
             Said::RenewCertificateCsrDer(request) => {
                 let certificate = self.renew_certificate(&state, node, &request)?;
                 state.send(node, Told::CertificatePem(certificate));
+                Ok(())
             }
-        }
+        };
+        unless_unrecorded(heard)?;
         self.advance(&mut state);
         Ok(true)
     }
