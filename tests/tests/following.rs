@@ -1,5 +1,7 @@
 //! Following a roll-out with the command line, when something happens to the coordinator or to who follows.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads what a program printed")]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

@@ -113,10 +113,7 @@ fn seal(
         text: error.to_string(),
         what: "a plan that can be written as JSON",
     })?;
-    let hash = Sha256::digest(json)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
+    let hash = format!("{:x}", Sha256::digest(json));
     Ok(Plan {
         id: PlanId::of_hash(&hash)?,
         hash,

@@ -75,9 +75,9 @@ impl Ensemble {
     }
 
     /// Says which version a node's member runs, or that it does not.
-    pub fn set_running(&self, node: &str, version: Option<String>) {
+    pub fn set_running(&self, node: &str, version: Option<&str>) {
         for member in self.lock().members.iter_mut().filter(|member| member.name == node) {
-            member.running.clone_from(&version);
+            member.running = version.map(str::to_owned);
         }
     }
 

@@ -169,7 +169,7 @@ impl Kubelet {
             let router = self.shared.etcd.router(&self.facts.name);
             self.etcd = Some(serve::tls(listener, None, config, router));
         }
-        self.shared.etcd.set_running(&self.facts.name, etcd.clone());
+        self.shared.etcd.set_running(&self.facts.name, etcd.as_deref());
         self.etcd_answers.store(etcd.is_some() && self.shared.etcd.has_quorum(), Ordering::Release);
 
         let api = self.running("kube-apiserver").and_then(|pod| tag(&pod.image).parse().ok());

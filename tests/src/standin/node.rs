@@ -384,10 +384,10 @@ fn base64(text: &str) -> String {
 
 /// Writes a file so that a reader sees the old or the new content, never a part.
 pub(crate) fn write_whole(path: &Utf8Path, content: &str) -> Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
     let half = Utf8PathBuf::from(format!("{path}.half-{}-{number}", std::process::id()));
     fs::write(&half, content).with_context(|| format!("cannot write {half}"))?;

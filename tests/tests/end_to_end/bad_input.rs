@@ -84,9 +84,7 @@ async fn a_token_that_is_wrong_used_revoked_ended_or_anothers_enrols_nobody() {
     parts[3] = &wrong;
     let (code, words) = enrol(&fleet, "w1", &parts.join(".")).await;
     assert!(code != 0 && words.contains("CA"), "a foreign CA was trusted: {words}");
-    for words in [&words] {
-        assert!(!words.contains(parts[2]), "a secret in the log");
-    }
+    assert!(!words.contains(parts[2]), "a secret in the log");
 
     let (code, words) = enrol(&fleet, "w1", &token).await;
     assert_eq!(code, 0, "after all those tries the right one still works: {words}");

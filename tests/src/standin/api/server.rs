@@ -283,13 +283,13 @@ impl ApiServer {
         let (resource, namespace) = (target.resource.to_owned(), target.namespace.to_owned());
         let after = selection.after.unwrap_or_else(|| objects.revision());
         let limit = selection.limit.unwrap_or(Duration::from_mins(30));
-        let changed = objects.subscribe();
-        let events = futures::stream::unfold((after, changed), move |(mut seen, mut changed)| {
+        let news = objects.subscribe();
+        let events = futures::stream::unfold((after, news), move |(mut seen, mut news)| {
             let (objects, selection) = (objects.clone(), selection.clone());
             let (resource, namespace) = (resource.clone(), namespace.clone());
             async move {
                 loop {
-                    changed.borrow_and_update();
+                    news.borrow_and_update();
                     let changes = objects.changes_after(seen);
                     seen = changes.last().map_or(seen, |change| change.revision);
                     let lines: String = changes
@@ -300,9 +300,9 @@ impl ApiServer {
                         .map(event)
                         .collect();
                     if !lines.is_empty() {
-                        return Some((Ok::<_, Infallible>(Bytes::from(lines)), (seen, changed)));
+                        return Some((Ok::<_, Infallible>(Bytes::from(lines)), (seen, news)));
                     }
-                    changed.changed().await.ok()?;
+                    news.changed().await.ok()?;
                 }
             }
         });

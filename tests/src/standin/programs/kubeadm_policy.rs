@@ -51,7 +51,7 @@ pub(super) fn judge(
 
 /// The policy's words on standard error; `None` where the target may be taken.
 pub(super) fn refusal(objections: &Objections, force: bool) -> Option<String> {
-    let list = |sentences: &[String]| sentences.iter().map(|sentence| format!("\t- {sentence}\n")).collect::<String>();
+    let list = |sentences: &[String]| format!("\t- {}\n", sentences.join("\n\t- "));
     if !objections.fatal.is_empty() {
         return Some(format!(
             "[upgrade/version] FATAL: the --version argument is invalid due to these fatal errors:\n\n{}\n\

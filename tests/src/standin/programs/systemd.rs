@@ -10,7 +10,7 @@ pub(super) fn systemctl(call: &Call) -> Result<u8> {
     let words: Vec<&str> = call.arguments().into_iter().filter(|word| !word.starts_with('-')).collect();
     let unit = |name: &str| if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
     match words.as_slice() {
-        ["daemon-reload"] => told(call, &Ask::Reload, 1),
+        ["daemon-reload"] => Ok(told(call, &Ask::Reload, 1)),
         ["show", name, ..] => {
             if let Some(state) = ask(&call.root, &Ask::Show(unit(name)))? {
                 show(call, &unit(name), &state);
@@ -23,9 +23,9 @@ pub(super) fn systemctl(call: &Call) -> Result<u8> {
             out(&active);
             Ok(if active == "active" { 0 } else { 3 })
         }
-        ["stop", name] => told(call, &Ask::Stop(unit(name)), 5),
-        ["reset-failed", name] => told(call, &Ask::ResetFailed(unit(name)), 1),
-        ["restart" | "start", name] => told(call, &Ask::Restart(unit(name)), 5),
+        ["stop", name] => Ok(told(call, &Ask::Stop(unit(name)), 5)),
+        ["reset-failed", name] => Ok(told(call, &Ask::ResetFailed(unit(name)), 1)),
+        ["restart" | "start", name] => Ok(told(call, &Ask::Restart(unit(name)), 5)),
         _ => {
             err(format_args!("Unknown command verb {}.", words.first().unwrap_or(&"")));
             Ok(1)
@@ -33,12 +33,12 @@ pub(super) fn systemctl(call: &Call) -> Result<u8> {
     }
 }
 
-fn told(call: &Call, question: &Ask, failed: u8) -> Result<u8> {
+fn told(call: &Call, question: &Ask, failed: u8) -> u8 {
     match ask(&call.root, question) {
-        Ok(_) => Ok(0),
+        Ok(_) => 0,
         Err(error) => {
             err(error);
-            Ok(failed)
+            failed
         }
     }
 }
@@ -64,7 +64,7 @@ fn show(call: &Call, unit: &str, state: &UnitState) {
     line("SubState", &state.sub);
 }
 
-pub(super) fn systemd_run(call: &Call) -> Result<u8> {
+pub(super) fn systemd_run(call: &Call) -> u8 {
     let mut transient = Transient::default();
     let mut arguments = call.arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -83,25 +83,25 @@ pub(super) fn systemd_run(call: &Call) -> Result<u8> {
             ("--quiet" | "--no-ask-password" | "--collect", _) => {}
             _ => {
                 err(format_args!("systemd-run: unrecognized option '{argument}'"));
-                return Ok(1);
+                return 1;
             }
         }
     }
     let Some(program) = transient.argv.first_mut() else {
         err("Command line to execute required.");
-        return Ok(1);
+        return 1;
     };
     if !program.contains('/') {
         *program = call.node.programs().join(&*program).into_string();
     }
     if !Utf8Path::new(program).exists() {
         err(format_args!("Failed to find executable {program}: No such file or directory"));
-        return Ok(1);
+        return 1;
     }
     let unit = transient.unit.clone();
-    let status = told(call, &Ask::Run(transient), 1)?;
+    let status = told(call, &Ask::Run(transient), 1);
     if status == 0 && !call.has(&["--quiet"]) {
         err(format_args!("Running as unit: {unit}"));
     }
-    Ok(status)
+    status
 }
