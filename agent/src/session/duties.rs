@@ -386,7 +386,11 @@ impl Duties {
     async fn put_away(&mut self) -> Result<(), StartError> {
         if let Some(Held { plan, token, stage }) = self.held.take() {
             if let Stage::Open = stage {
-                self.refuse(&plan, token, "it was taken back before its end; nothing of it runs any more");
+                self.refuse(
+                    &plan,
+                    token,
+                    "it was taken back before its end; nothing of it runs any more",
+                );
             }
             let journals = self.journals.clone();
             let closed = spawn_blocking(move || journals.close(&plan, token)).await;

@@ -534,6 +534,73 @@ async fn a_lease_that_is_taken_back_stops_and_its_journal_is_put_away() {
 }
 
 #[tokio::test]
+async fn a_lease_that_the_coordinator_does_not_know_any_more_is_given_up_after_a_restart() {
+    let mut bench = Bench::new().await;
+    let held = Arc::clone(&bench.node.hold).lock_owned().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    stream.tell(long_grant(7)).await;
+    stream
+        .step("restore-schedulability", v1::StepState::Started)
+        .await;
+    agent.stop().await;
+    bench.node = Node::default();
+
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    assert!(stream.hello().await.held.is_some());
+    let reason = "the roll-out was aborted".to_owned();
+    stream
+        .tell(Told::LeaseRefused(v1::LeaseRefused {
+            fencing_token: 7,
+            reason,
+        }))
+        .await;
+    stream.tell(Told::FactsRequest(v1::FactsRequest::default())).await;
+    stream
+        .hear(|said| matches!(said, Said::Facts(_)).then_some(()))
+        .await;
+    assert!(bench.journal("ended").exists() && !bench.journal("journal").exists());
+    drop(stream);
+    let hello = bench.stream().await.hello().await;
+    assert_eq!((hello.held, hello.highest_token), (None, 7));
+    agent.stop().await;
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_newer_lease_begins_when_the_engine_of_the_older_one_has_stopped() {
+    let mut bench = Bench::new().await;
+    let held = Arc::clone(&bench.node.hold).lock_owned().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    stream.tell(long_grant(7)).await;
+    stream
+        .step("restore-schedulability", v1::StepState::Started)
+        .await;
+    stream.tell(long_grant(8)).await;
+    stream.tell(Told::FactsRequest(v1::FactsRequest::default())).await;
+    stream
+        .hear(|said| matches!(said, Said::Facts(_)).then_some(()))
+        .await;
+    assert!(
+        bench.node.permitted.lock().unwrap().is_empty(),
+        "two engines ran at a time"
+    );
+    drop(held);
+    let older = stream.lease_end().await;
+    assert_eq!(older.fencing_token, 7);
+    assert!(older.failure.contains("taken back"), "{}", older.failure);
+    let end = stream.lease_end().await;
+    assert_eq!((end.fencing_token, end.failure.as_str()), (8, ""));
+    assert_eq!(*bench.node.permitted.lock().unwrap(), [false, true]);
+    assert!(bench.journal("ended").exists());
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_older_lease_is_refused_in_words() {
     let mut bench = Bench::new().await;
     let agent = bench.start().await;
