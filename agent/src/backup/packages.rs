@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 
 use super::{Backup, Folder};
@@ -24,8 +25,7 @@ pub struct PackageState {
 impl PackageState {
     /// As they are now.
     pub async fn now(host: &Host) -> HostResult<Self> {
-        let installed = host.packages.installed().await?;
-        let mut held = host.packages.held().await?;
+        let (installed, mut held) = try_join(host.packages.installed(), host.packages.held()).await?;
         held.sort();
         Ok(Self { installed, held })
     }

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use futures::future::try_join_all;
+use futures::future::{try_join_all, try_join3};
 use liftlock_proto::plan::Role;
+use liftlock_proto::version::KubernetesVersion;
 use serde::{Deserialize, Serialize};
 
 use super::api::patiently;
@@ -45,9 +46,9 @@ impl BackUpNode {
         Ok(sources)
     }
 
+    /// Side by side: most of the time goes into fsync.
     async fn copy_files(cx: &Context, folder: &Folder) -> HostResult<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for source in Self::sources(cx).await? {
+        let copies = Self::sources(cx).await?.into_iter().map(|source| async move {
             let from = cx.host.layout.at(&source);
             let copied = cx
                 .host
@@ -55,7 +56,8 @@ impl BackUpNode {
                 .copy_tree(&cx.permit()?, &from, &folder.copy_of(&source))
                 .await?;
             let root = Utf8PathBuf::from(format!("files{source}"));
-            entries.extend(copied.into_iter().map(|file| Entry {
+            Ok::<_, HostError>(copied.into_iter().map(move |file| Entry {
+                // Empty where the source is a file.
                 path: if file.path.as_str().is_empty() {
                     root.clone()
                 } else {
@@ -65,9 +67,9 @@ impl BackUpNode {
                     size: file.size,
                     sha256: file.sha256,
                 },
-            }));
-        }
-        Ok(entries)
+            }))
+        });
+        Ok(try_join_all(copies).await?.into_iter().flatten().collect())
     }
 
     async fn read_config_maps(cx: &Context) -> HostResult<Vec<(String, String)>> {
@@ -78,6 +80,19 @@ impl BackUpNode {
             Ok::<_, HostError>(yaml.map(|yaml| (name, yaml)))
         });
         Ok(try_join_all(read).await?.into_iter().flatten().collect())
+    }
+
+    /// What kubeadm knows of the cluster; only control planes change that.
+    async fn copy_cluster(
+        &self,
+        cx: &Context,
+        folder: &Folder,
+    ) -> HostResult<(Option<KubernetesVersion>, Vec<Entry>)> {
+        if !self.role.is_control_plane() {
+            return Ok((None, Vec::new()));
+        }
+        let version = patiently(cx, || cx.host.kube.kubeadm_config_version()).await?;
+        Ok((Some(version), Self::write_config_maps(cx, folder).await?))
     }
 
     async fn write_config_maps(cx: &Context, folder: &Folder) -> HostResult<Vec<Entry>> {
@@ -124,19 +139,18 @@ impl StepRunner for BackUpNode {
         let Chosen { folder } = serde_json::from_value(pre.clone())?;
         let folder = Folder::named(cx, &folder)?;
         folder.create(cx).await?;
-        let cluster_version = if self.role.is_control_plane() {
-            Some(patiently(cx, || cx.host.kube.kubeadm_config_version()).await?)
-        } else {
-            None
-        };
+        // Side by side: disk, API and package manager do not wait for each other.
+        let (files, (cluster_version, config_maps), installed) = try_join3(
+            Self::copy_files(cx, &folder),
+            self.copy_cluster(cx, &folder),
+            PackageState::now(&cx.host),
+        )
+        .await?;
         let mut index = Index::new(cx, self.role, cluster_version);
         index.earlier_kubeadm_backups = static_pods::kubeadm_backups(cx).await?;
         index.snapshot = etcd_snapshot::facts(cx, &folder).await?;
-        index.entries = Self::copy_files(cx, &folder).await?;
-        if self.role.is_control_plane() {
-            index.entries.extend(Self::write_config_maps(cx, &folder).await?);
-        }
-        let json = PackageState::now(&cx.host).await?.write(cx, &folder).await?;
+        index.entries = [files, config_maps].concat();
+        let json = installed.write(cx, &folder).await?;
         index.entries.push(Entry {
             path: packages::NAME.into(),
             digest: FileDigest::of(&json),

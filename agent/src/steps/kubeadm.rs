@@ -30,12 +30,9 @@ pub(super) struct Command {
 impl Command {
     /// Whether an agent that is gone has started it and nobody has taken its result yet.
     pub(super) async fn is_there(&self, cx: &Context) -> HostResult<bool> {
-        let state = cx
-            .host
-            .commands
-            .unit_state(&format!("{}.service", cx.unit(self.unit)))
-            .await?;
-        Ok(state.active != "inactive")
+        let unit = format!("{}.service", cx.unit(self.unit));
+        let asked = cx.host.commands.unit_state(&unit);
+        Ok(cx.timed(TimeSpent::Child, asked).await?.active != "inactive")
     }
 
     /// Waits for the end of one that an agent which is gone left running; how it ended does not matter.

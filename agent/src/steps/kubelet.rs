@@ -20,7 +20,8 @@ const READY_WITHIN: Duration = Duration::from_mins(5);
 
 /// What systemd says of the kubelet.
 pub(super) async fn state(cx: &Context) -> HostResult<UnitState> {
-    cx.host.commands.unit_state("kubelet.service").await
+    cx.timed(TimeSpent::Child, cx.host.commands.unit_state("kubelet.service"))
+        .await
 }
 
 /// Makes systemd read the units that a package may have changed, and restarts the kubelet. Its pods run on.

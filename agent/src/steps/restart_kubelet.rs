@@ -7,7 +7,7 @@ use liftlock_proto::version::KubernetesVersion;
 
 use super::kubelet;
 use super::mark::Mark;
-use crate::engine::context::Context;
+use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 use crate::host::UnitState;
 
@@ -46,7 +46,8 @@ impl StepRunner for RestartKubelet {
     }
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
-        let installed = cx.host.packages.binary_version("kubelet").await?;
+        let asked = cx.host.packages.binary_version("kubelet");
+        let installed = cx.timed(TimeSpent::Child, asked).await?;
         if installed != self.version {
             return Err(StepFailure::Refused(format!(
                 "the kubelet on {} is {installed} and not {}: it is not restarted before the step install-kubelet is \
