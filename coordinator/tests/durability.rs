@@ -10,10 +10,7 @@
     clippy::print_stdout,
     reason = "a test, and the child that it starts"
 )]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this test starts itself as a child and looks at files"
-)]
+#![expect(clippy::disallowed_methods, reason = "this test starts itself as a child and looks at files")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -25,7 +22,8 @@ use std::process::{Child, Command, Stdio};
 use liftlock::store::{Batch, SledStore, Store};
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::{Signal, raise};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -36,12 +34,7 @@ const COMMITS: u32 = 50;
 fn batch(number: u32) -> Batch {
     let mut batch = Batch::default();
     batch.put("fence".to_owned(), &number).unwrap();
-    batch
-        .put(
-            format!("history/{number:020}"),
-            &format!("lease {number} was granted"),
-        )
-        .unwrap();
+    batch.put(format!("history/{number:020}"), &format!("lease {number} was granted")).unwrap();
     batch
 }
 
@@ -61,9 +54,7 @@ struct FlushOnly(sled::Db);
 
 impl Committer for FlushOnly {
     fn commit(&self, number: u32) {
-        self.0
-            .insert(format!("history/{number:020}"), number.to_be_bytes().as_slice())
-            .unwrap();
+        self.0.insert(format!("history/{number:020}"), number.to_be_bytes().as_slice()).unwrap();
         self.0.flush().unwrap();
     }
 }
@@ -77,13 +68,9 @@ fn child() {
     let folder = Path::new(folder);
     let open = || -> Box<dyn Committer> {
         match kind {
-            "flush-only" => Box::new(FlushOnly(
-                sled::Config::new()
-                    .path(folder)
-                    .flush_every_ms(None)
-                    .open()
-                    .unwrap(),
-            )),
+            "flush-only" => {
+                Box::new(FlushOnly(sled::Config::new().path(folder).flush_every_ms(None).open().unwrap()))
+            }
             _ => Box::new(SledStore::open(folder).unwrap()),
         }
     };
@@ -94,6 +81,9 @@ fn child() {
             println!("\nacknowledged {number}");
         }
     }
+    if kind == "full" {
+        return fill_up(folder);
+    }
     let mut acknowledgements = File::create(folder.with_extension("acknowledged")).unwrap();
     ptrace::traceme().unwrap();
     raise(Signal::SIGSTOP).unwrap();
@@ -102,6 +92,22 @@ fn child() {
         store.commit(number);
         acknowledgements.write_all(b"done\n").unwrap();
     }
+}
+
+/// Commits until the disk takes no more: here a limit on the size of files, which fails in the middle of a write.
+fn fill_up(folder: &Path) {
+    // The limit's signal would end the process; blocked, it leaves the error.
+    let mut limit = SigSet::empty();
+    limit.add(Signal::SIGXFSZ);
+    limit.thread_block().unwrap();
+    let store = SledStore::open(folder).unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, 16 * 1024, 16 * 1024).unwrap();
+    let mut numbers = 1..10_000;
+    let refused =
+        numbers.find_map(|number| Store::commit(&store, &batch(number)).err().map(|error| (number, error)));
+    let (number, error) = refused.unwrap();
+    println!("\nrefused {number} {error}");
+    println!("\nafterwards {}", Store::commit(&store, &batch(number)).unwrap_err());
 }
 
 fn start(kind: &str, folder: &Path, stdout: Stdio) -> Child {
@@ -118,11 +124,7 @@ fn every_file_that_a_commit_wrote_is_synced_before_the_commit_is_acknowledged() 
     let trace = follow("durable");
     assert_eq!(trace.unsynced, BTreeMap::new());
     assert_eq!(trace.acknowledgements, COMMITS);
-    assert!(
-        trace.written.contains("db"),
-        "the data file was seen: {:?}",
-        trace.written
-    );
+    assert!(trace.written.contains("db"), "the data file was seen: {:?}", trace.written);
 }
 
 #[test]
@@ -130,10 +132,7 @@ fn the_trace_finds_a_store_that_does_not_sync() {
     let trace = follow("flush-only");
     assert_eq!(trace.acknowledgements, COMMITS);
     let found = trace.unsynced.get("db").copied().unwrap_or(0);
-    assert!(
-        found >= COMMITS - 5,
-        "found at {found} of {COMMITS} acknowledgements only"
-    );
+    assert!(found >= COMMITS - 5, "found at {found} of {COMMITS} acknowledgements only");
 }
 
 #[test]
@@ -141,9 +140,7 @@ fn what_was_acknowledged_is_there_after_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     let mut child = start("killed", &store, Stdio::piped());
-    let lines = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut numbers = lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<u32>().ok());
     let reached = numbers.find(|number| *number == 200).unwrap();
     child.kill().unwrap();
@@ -152,16 +149,30 @@ fn what_was_acknowledged_is_there_after_kill_9() {
 
     let entries = SledStore::open(&store).unwrap().load().unwrap();
     let fence: u32 = std::str::from_utf8(&entries["fence"]).unwrap().parse().unwrap();
-    assert!(
-        fence == last || fence == last + 1,
-        "{last} was acknowledged and {fence} is there"
-    );
+    assert!(fence == last || fence == last + 1, "{last} was acknowledged and {fence} is there");
     for number in 1..=last {
-        assert!(
-            entries.contains_key(&format!("history/{number:020}")),
-            "{number} of {last}"
-        );
+        assert!(entries.contains_key(&format!("history/{number:020}")), "{number} of {last}");
     }
+}
+
+#[test]
+fn a_full_disk_is_one_clear_error_and_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let output = start("full", &store, Stdio::piped()).wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let told = |what: &str| text.lines().find_map(|line| line.strip_prefix(what)).expect(what).to_owned();
+    let refused = told("refused ");
+    let (number, error) = refused.split_once(' ').unwrap();
+    assert!(error.contains(&store.display().to_string()) && error.contains("too large"), "{error}");
+    assert!(told("afterwards ").contains("takes no more writes since one failed"), "{text}");
+
+    let last: u32 = number.parse::<u32>().unwrap() - 1;
+    let reopened = SledStore::open(&store).unwrap();
+    let entries = reopened.load().unwrap();
+    let fence: u32 = std::str::from_utf8(&entries["fence"]).unwrap().parse().unwrap();
+    assert!(fence == last || fence == last + 1, "{last} was acknowledged and {fence} is there");
+    Store::commit(&reopened, &batch(last + 2)).unwrap();
 }
 
 /// What was seen of a child.
@@ -239,13 +250,8 @@ fn follow(kind: &str) -> Trace {
 
 fn note(trace: &mut Trace, store: &Path, number: u64, path: &Path) {
     let number = libc::c_long::try_from(number).unwrap();
-    let writes = [
-        libc::SYS_write,
-        libc::SYS_pwrite64,
-        libc::SYS_writev,
-        libc::SYS_pwritev,
-        libc::SYS_ftruncate,
-    ];
+    let writes =
+        [libc::SYS_write, libc::SYS_pwrite64, libc::SYS_writev, libc::SYS_pwritev, libc::SYS_ftruncate];
     if writes.contains(&number) && path == store.with_extension("acknowledged") {
         trace.acknowledged();
     }

@@ -24,7 +24,7 @@ enum TokenVerb {
     Create(CreateArgs),
     /// Show the tokens, without their secrets.
     List(ListArgs),
-    /// Make a token worthless.
+    /// Make a token worthless; if it was used, also every certificate that its owner has.
     Revoke(RevokeArgs),
 }
 
@@ -140,6 +140,6 @@ async fn revoke(desk: &Desk, args: RevokeArgs) -> Result<Exit, CliError> {
         .await?
         .revoke_token(RevokeTokenRequest { id: args.id.clone() })
         .await?;
-    output::note(&format!("Token {} is worthless now.", args.id));
+    output::note(&format!("Token {} is worthless now, and so are certificates that it bought.", args.id));
     Ok(Exit::Done)
 }

@@ -75,53 +75,33 @@ impl TokenRecord {
     ) -> (JoinToken, Self) {
         let digits = hex(&random);
         let (id, secret) = digits.split_at(8);
-        let token = JoinToken {
-            id: id.to_owned(),
-            secret: secret.to_owned(),
-            ca_sha256,
-        };
+        let token = JoinToken { id: id.to_owned(), secret: secret.to_owned(), ca_sha256 };
         let secret_sha256 = hex(&Sha256::digest(secret));
-        (
-            token,
-            Self {
-                subject,
-                secret_sha256,
-                expires_at_ms,
-                used_for: None,
-                revoked: false,
-            },
-        )
+        (token, Self { subject, secret_sha256, expires_at_ms, used_for: None, revoked: false })
     }
 
-    /// Whether the secret buys a certificate for this key now. The same key may come again until the token expires,
-    /// because the answer may have been lost on its way.
-    pub fn check(
-        &self,
-        id: &str,
-        secret: &str,
-        given: &str,
-        key_sha256: &str,
-        now_ms: u64,
-    ) -> Result<(), TokenRefused> {
-        let id = || id.to_owned();
+    /// Whether whoever has this secret may have a certificate for `given` now.
+    pub fn check(&self, id: &str, secret: &str, given: &str, now_ms: u64) -> Result<(), TokenRefused> {
         if !same(&hex(&Sha256::digest(secret)), &self.secret_sha256) || self.revoked {
             return Err(TokenRefused::Unknown);
         }
         if now_ms >= self.expires_at_ms {
-            return Err(TokenRefused::Expired { id: id() });
+            return Err(TokenRefused::Expired { id: id.to_owned() });
         }
         if !given.is_empty() && given != self.subject.name {
-            return Err(TokenRefused::Subject {
-                id: id(),
-                wanted: self.subject.clone(),
-                given: given.to_owned(),
-            });
+            let (wanted, given) = (self.subject.clone(), given.to_owned());
+            return Err(TokenRefused::Subject { id: id.to_owned(), wanted, given });
         }
+        Ok(())
+    }
+
+    /// Whether it may be traded for this key. The same key may come again until the token expires, because the answer
+    /// may have been lost on its way.
+    pub fn check_key(&self, id: &str, key_sha256: &str) -> Result<(), TokenRefused> {
         match &self.used_for {
-            Some(earlier) if earlier != key_sha256 => Err(TokenRefused::Used {
-                id: id(),
-                subject: self.subject.clone(),
-            }),
+            Some(earlier) if earlier != key_sha256 => {
+                Err(TokenRefused::Used { id: id.to_owned(), subject: self.subject.clone() })
+            }
             _ => Ok(()),
         }
     }
@@ -130,19 +110,14 @@ impl TokenRecord {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Whether two texts are the same, in a time that depends on their length only.
 fn same(left: &str, right: &str) -> bool {
-    let differences = left
-        .bytes()
-        .zip(right.bytes())
-        .fold(0, |all, (l, r)| black_box(all | (l ^ r)));
+    let differences = left.bytes().zip(right.bytes()).fold(0, |all, (l, r)| black_box(all | (l ^ r)));
     left.len() == right.len() && differences == 0
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::step::{STEP_LIST_VERSION, Step};
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
@@ -72,20 +72,14 @@ impl Keeper {
         }
         let mut state = self.lock();
         if state.stopping {
-            return Err(KeeperError::NotNow(
-                "the coordinator stops: dial again".to_owned(),
-            ));
+            return Err(KeeperError::NotNow("the coordinator stops: dial again".to_owned()));
         }
         let held = hello.held.as_ref().map_or(0, |held| held.fencing_token);
         unless_unrecorded(self.raise_fence(&mut state, node, FencingToken(hello.highest_token.max(held))))?;
 
         state.last_session += 1;
         let id = SessionId(state.last_session);
-        let session = Session {
-            id,
-            outbox,
-            told: BTreeSet::new(),
-        };
+        let session = Session { id, outbox, told: BTreeSet::new() };
         if let Some(earlier) = state.sessions.insert(node.clone(), session) {
             earlier.end(Status::aborted(format!("another session of {node} was opened")));
         }
@@ -93,12 +87,7 @@ impl Keeper {
         state.seen(node, self.clock.unix_ms());
         let coordinator_version = env!("CARGO_PKG_VERSION").to_owned();
         state.send(node, Told::Welcome(v1::Welcome { coordinator_version }));
-        state.send(
-            node,
-            Told::FactsRequest(v1::FactsRequest {
-                refresh_packages: false,
-            }),
-        );
+        state.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages: false }));
         state.unknown_leases.remove(node);
         if let Some(held) = hello.held {
             self.take_up_held(&mut state, node, held);
@@ -111,18 +100,14 @@ impl Keeper {
     /// Takes what an agent says. Answers go to its outbox. Returns false when the session is no longer this node's.
     pub fn hear(&self, node: &NodeName, session: SessionId, said: Said) -> Result<bool, KeeperError> {
         let mut state = self.lock();
-        if state
-            .sessions
-            .get(node)
-            .is_none_or(|present| present.id != session)
-        {
+        if state.sessions.get(node).is_none_or(|present| present.id != session) {
             return Ok(false);
         }
         state.seen(node, self.clock.unix_ms());
         let heard = match said {
-            Said::Hello(_) => Err(KeeperError::Invalid(format!(
-                "the agent on {node} said Hello twice in one session"
-            ))),
+            Said::Hello(_) => {
+                Err(KeeperError::Invalid(format!("the agent on {node} said Hello twice in one session")))
+            }
             Said::Facts(facts) => {
                 state.report_facts(node, facts, self.clock.unix_ms());
                 self.announce();
@@ -154,11 +139,7 @@ impl Keeper {
     /// The stream has ended. A holder that is silent keeps its lease.
     pub fn close_session(&self, node: &NodeName, session: SessionId) {
         let mut state = self.lock();
-        if state
-            .sessions
-            .get(node)
-            .is_some_and(|present| present.id == session)
-        {
+        if state.sessions.get(node).is_some_and(|present| present.id == session) {
             state.sessions.remove(node);
             tracing::info!(%node, "an agent disconnected");
             self.advance(&mut state);
@@ -209,11 +190,7 @@ impl Keeper {
             token: Some(reported),
             ..self.record(HistoryKind::FenceRaised, text)
         };
-        let change = Change {
-            fence: Some(reported),
-            history: vec![record],
-            ..Change::default()
-        };
+        let change = Change { fence: Some(reported), history: vec![record], ..Change::default() };
         Ok(self.commit(state, change)?)
     }
 
@@ -225,10 +202,7 @@ impl Keeper {
             (None, Some(lease)) if lease.token == token => {
                 let text = format!("{node} is back and holds lease {token}");
                 let record = state.about(node, token, self.record(HistoryKind::LeaseResumed, text));
-                let change = Change {
-                    history: vec![record],
-                    ..Change::default()
-                };
+                let change = Change { history: vec![record], ..Change::default() };
                 self.commit(state, change).map_err(KeeperError::from)
             }
             (None, present) => {
@@ -250,34 +224,24 @@ impl Keeper {
         node: &NodeName,
         report: &v1::PrepareReport,
     ) -> Result<(), KeeperError> {
-        if !state.present_plan_is(&report.plan_id) {
-            tracing::info!(%node, plan = %clipped(&report.plan_id), "a report about another plan was ignored");
+        if !state.goes_on(&report.plan_id) {
+            tracing::info!(%node, plan = %clipped(&report.plan_id), "a report about a plan that is over was ignored");
             return Ok(());
         }
         let failure = (!report.failure.is_empty()).then(|| clipped(&report.failure));
-        let event = Event::PrepareReported {
-            node: node.clone(),
-            failure: failure.clone(),
-        };
+        let event = Event::PrepareReported { node: node.clone(), failure: failure.clone() };
         let (_, rollout) = state.present()?;
         if rollout.after(&event)? == *rollout {
             return Ok(());
         }
         let record = match failure {
-            None => self.record(
-                HistoryKind::NodePrepared,
-                format!("{node} has fetched what it needs"),
-            ),
-            Some(failure) => self.record(
-                HistoryKind::NodeUnprepared,
-                format!("{node} could not be prepared: {failure}"),
-            ),
+            None => self.record(HistoryKind::NodePrepared, format!("{node} has fetched what it needs")),
+            Some(failure) => {
+                self.record(HistoryKind::NodeUnprepared, format!("{node} could not be prepared: {failure}"))
+            }
         };
-        let record = HistoryRecord {
-            plan: Some(rollout.plan.id.clone()),
-            node: Some(node.clone()),
-            ..record
-        };
+        let record =
+            HistoryRecord { plan: Some(rollout.plan.id.clone()), node: Some(node.clone()), ..record };
         self.happen(state, &event, vec![record])
     }
 
@@ -289,19 +253,12 @@ impl Keeper {
     ) -> Result<(), KeeperError> {
         let token = FencingToken(report.fencing_token);
         let (step, failure) = (clipped(&report.step), clipped(&report.failure));
-        let again = if report.attempt > 1 {
-            format!(", attempt {}", report.attempt)
-        } else {
-            String::new()
-        };
+        let again = if report.attempt > 1 { format!(", attempt {}", report.attempt) } else { String::new() };
         let (kind, text) = match report.state() {
             v1::StepState::Started => (HistoryKind::StepStarted, format!("{node} began {step}{again}")),
             v1::StepState::Adopted => (HistoryKind::StepAdopted, format!("{node} found {step} done")),
             v1::StepState::Succeeded => (HistoryKind::StepSucceeded, format!("{node} did {step}")),
-            v1::StepState::Failed => (
-                HistoryKind::StepFailed,
-                format!("{node} failed at {step}: {failure}"),
-            ),
+            v1::StepState::Failed => (HistoryKind::StepFailed, format!("{node} failed at {step}: {failure}")),
             v1::StepState::Undone => (HistoryKind::StepUndone, format!("{node} undid {step}")),
             v1::StepState::Unspecified => {
                 return Err(KeeperError::Invalid(format!(
@@ -309,10 +266,7 @@ impl Keeper {
                 )));
             }
         };
-        let progress = Progress {
-            index: report.index,
-            attempt: report.attempt,
-        };
+        let progress = Progress { index: report.index, attempt: report.attempt };
         let record = state.about(node, token, self.record(kind, text));
         if state.lease_of(node).is_none_or(|lease| lease.token != token) {
             let present = state.lease_of(node);
@@ -325,15 +279,7 @@ impl Keeper {
         {
             return Ok(());
         }
-        self.happen(
-            state,
-            &Event::StepReported {
-                node: node.clone(),
-                token,
-                progress,
-            },
-            vec![record],
-        )
+        self.happen(state, &Event::StepReported { node: node.clone(), token, progress }, vec![record])
     }
 
     fn lease_ended(&self, state: &mut State, node: &NodeName, end: &v1::LeaseEnd) -> Result<(), KeeperError> {
@@ -359,12 +305,7 @@ impl Keeper {
         if state.unknown_leases.get(node) == Some(&token) {
             state.unknown_leases.remove(node);
         }
-        state.send(
-            node,
-            Told::LeaseEndRecorded(v1::LeaseEndRecorded {
-                fencing_token: token.0,
-            }),
-        );
+        state.send(node, Told::LeaseEndRecorded(v1::LeaseEndRecorded { fencing_token: token.0 }));
         Ok(())
     }
 }
@@ -399,9 +340,7 @@ impl State {
     /// A node that failed is prepared again.
     pub(super) fn forget_prepared(&mut self, node: &NodeName) {
         if let Some(session) = self.sessions.get_mut(node) {
-            session
-                .told
-                .retain(|notice| !matches!(notice, Notice::Prepare { .. }));
+            session.told.retain(|notice| !matches!(notice, Notice::Prepare { .. }));
         }
     }
 
@@ -445,9 +384,7 @@ impl State {
     }
 
     fn first_time(&mut self, node: &NodeName, notice: Notice) -> bool {
-        self.sessions
-            .get_mut(node)
-            .is_some_and(|session| session.told.insert(notice))
+        self.sessions.get_mut(node).is_some_and(|session| session.told.insert(notice))
     }
 
     fn seen(&mut self, node: &NodeName, at_ms: u64) {
@@ -456,17 +393,13 @@ impl State {
 
     fn lease_of(&self, node: &NodeName) -> Option<Lease> {
         let (_, rollout) = self.saved.newest()?;
-        rollout
-            .node(node)
-            .and_then(|(_, state): (_, &NodeState)| state.lease())
+        rollout.node(node).and_then(|(_, state): (_, &NodeState)| state.lease())
     }
 
-    fn present_plan_is(&self, id: &str) -> bool {
-        id.parse::<PlanId>().is_ok_and(|id| {
-            self.saved
-                .newest()
-                .is_some_and(|(_, present)| present.plan.id == id)
-        })
+    /// Whether this plan's roll-out is the present one and has not ended.
+    fn goes_on(&self, plan: &str) -> bool {
+        let present = self.saved.newest().filter(|(_, rollout)| !rollout.is_final());
+        present.is_some_and(|(_, rollout)| rollout.plan.id.as_str() == plan)
     }
 
     fn renew(&mut self, node: &NodeName, renewal: &v1::RenewLease) {
@@ -475,10 +408,7 @@ impl State {
             Some(lease) if lease.token == token => {
                 self.send(
                     node,
-                    Told::LeaseRenewed(v1::LeaseRenewed {
-                        fencing_token: token.0,
-                        ttl_ms: LEASE_TTL_MS,
-                    }),
+                    Told::LeaseRenewed(v1::LeaseRenewed { fencing_token: token.0, ttl_ms: LEASE_TTL_MS }),
                 );
             }
             present => self.refuse(node, token, present),
@@ -486,29 +416,16 @@ impl State {
     }
 
     fn refuse(&mut self, node: &NodeName, token: FencingToken, present: Option<Lease>) {
-        let present = present.map_or_else(
-            || "it holds none".to_owned(),
-            |lease| format!("it holds {}", lease.token),
-        );
+        let present =
+            present.map_or_else(|| "it holds none".to_owned(), |lease| format!("it holds {}", lease.token));
         let reason = format!("lease {token} is not the present lease of {node} ({present})");
         tracing::warn!("{reason}");
-        self.send(
-            node,
-            Told::LeaseRefused(v1::LeaseRefused {
-                fencing_token: token.0,
-                reason,
-            }),
-        );
+        self.send(node, Told::LeaseRefused(v1::LeaseRefused { fencing_token: token.0, reason }));
     }
 
     fn about(&self, node: &NodeName, token: FencingToken, record: HistoryRecord) -> HistoryRecord {
         let plan = self.saved.newest().map(|(_, rollout)| rollout.plan.id.clone());
-        HistoryRecord {
-            plan,
-            node: Some(node.clone()),
-            token: Some(token),
-            ..record
-        }
+        HistoryRecord { plan, node: Some(node.clone()), token: Some(token), ..record }
     }
 }
 
@@ -526,11 +443,8 @@ fn unless_unrecorded(result: Result<(), KeeperError>) -> Result<(), KeeperError>
 
 /// An agent's words, short enough to keep, without control characters other than ends of lines.
 pub(super) fn clipped(text: &str) -> String {
-    let mut kept: String = text
-        .chars()
-        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
-        .take(TEXT_LIMIT)
-        .collect();
+    let mut kept: String =
+        text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).take(TEXT_LIMIT).collect();
     while kept.len() > TEXT_LIMIT {
         kept.pop();
     }
@@ -542,16 +456,6 @@ fn messages(steps: &[Step]) -> Vec<v1::Step> {
 }
 
 fn timings(message: Option<&v1::Timings>) -> Timings {
-    let v1::Timings {
-        lease_ms,
-        child_ms,
-        wait_ms,
-        snapshot_ms,
-    } = message.copied().unwrap_or_default();
-    Timings {
-        lease_ms,
-        child_ms,
-        wait_ms,
-        snapshot_ms,
-    }
+    let v1::Timings { lease_ms, child_ms, wait_ms, snapshot_ms } = message.copied().unwrap_or_default();
+    Timings { lease_ms, child_ms, wait_ms, snapshot_ms }
 }

@@ -43,10 +43,7 @@ impl Keeper {
         let mut state = self.lock();
         let record = about(&kept, self.record(HistoryKind::TokenCreated, text));
         let change = Change {
-            history: vec![HistoryRecord {
-                operator: Some(operator.to_owned()),
-                ..record
-            }],
+            history: vec![HistoryRecord { operator: Some(operator.to_owned()), ..record }],
             token: Some((token.id.clone(), kept)),
             ..Change::default()
         };
@@ -77,21 +74,10 @@ impl Keeper {
         };
         let record = about(&token, self.record(HistoryKind::TokenRevoked, text));
         let change = Change {
-            history: vec![HistoryRecord {
-                operator: Some(operator.to_owned()),
-                ..record
-            }],
-            token: Some((
-                id.to_owned(),
-                TokenRecord {
-                    revoked: true,
-                    ..token
-                },
-            )),
-            revocation: used.then(|| Revocation {
-                subject: subject.clone(),
-                up_to_s: now_s(self.clock.as_ref()),
-            }),
+            history: vec![HistoryRecord { operator: Some(operator.to_owned()), ..record }],
+            token: Some((id.to_owned(), TokenRecord { revoked: true, ..token })),
+            revocation: used
+                .then(|| Revocation { subject: subject.clone(), up_to_s: now_s(self.clock.as_ref()) }),
             ..Change::default()
         };
         self.commit(&mut state, change)?;
@@ -111,28 +97,20 @@ impl Keeper {
     ) -> Result<Certified, KeeperError> {
         let mut state = self.lock();
         let token = state.saved.tokens.get(id).cloned().ok_or(TokenRefused::Unknown)?;
-        let request = CheckedRequest::parse(csr_der)?;
         let now_ms = self.clock.unix_ms();
-        token.check(id, secret, given, &request.key_sha256, now_ms)?;
+        token.check(id, secret, given, now_ms)?;
+        // Nothing of a stranger's is parsed before the secret was right.
+        let request = CheckedRequest::parse(csr_der)?;
+        token.check_key(id, &request.key_sha256)?;
         let subject = token.subject.clone();
         if token.used_for.is_none() {
             let node = node_of(&subject);
-            let kind = if node.is_some() {
-                HistoryKind::NodeEnrolled
-            } else {
-                HistoryKind::TokenUsed
-            };
+            let kind = if node.is_some() { HistoryKind::NodeEnrolled } else { HistoryKind::TokenUsed };
             let change = Change {
-                history: vec![about(
-                    &token,
-                    self.record(kind, format!("{subject} has enrolled")),
-                )],
+                history: vec![about(&token, self.record(kind, format!("{subject} has enrolled")))],
                 token: Some((
                     id.to_owned(),
-                    TokenRecord {
-                        used_for: Some(request.key_sha256.clone()),
-                        ..token
-                    },
+                    TokenRecord { used_for: Some(request.key_sha256.clone()), ..token },
                 )),
                 enrolled: node.map(|node| (node, Enrolled { at_ms: now_ms })),
                 ..Change::default()
@@ -140,10 +118,7 @@ impl Keeper {
             self.commit(&mut state, change)?;
         }
         let certificate_pem = self.certify(&state, &request, &subject)?;
-        Ok(Certified {
-            certificate_pem,
-            ca_pem: self.authority.certificate_pem().to_owned(),
-        })
+        Ok(Certified { certificate_pem, ca_pem: self.authority.certificate_pem().to_owned() })
     }
 
     /// A new certificate for an agent whose session proves the old one.
@@ -176,27 +151,17 @@ impl Keeper {
         request: &CheckedRequest,
         subject: &Subject,
     ) -> Result<String, KeeperError> {
-        let after_revocation = state
-            .saved
-            .revocations
-            .get(subject)
-            .map_or(0, |revocation| revocation.up_to_s + 1);
+        let after_revocation =
+            state.saved.revocations.get(subject).map_or(0, |revocation| revocation.up_to_s + 1);
         let from_s = now_s(self.clock.as_ref()).max(after_revocation);
         Ok(self.authority.sign(request, subject, from_s)?)
     }
 }
 
 fn about(token: &TokenRecord, record: HistoryRecord) -> HistoryRecord {
-    HistoryRecord {
-        node: node_of(&token.subject),
-        ..record
-    }
+    HistoryRecord { node: node_of(&token.subject), ..record }
 }
 
 fn node_of(subject: &Subject) -> Option<NodeName> {
-    if subject.kind == Role::Agent {
-        subject.name.parse().ok()
-    } else {
-        None
-    }
+    if subject.kind == Role::Agent { subject.name.parse().ok() } else { None }
 }

@@ -10,6 +10,7 @@ use liftlock_proto::plan::{Plan, PlanError, Policy};
 use liftlock_proto::v1;
 use liftlock_proto::v1::operator_service_server::OperatorService;
 use liftlock_proto::version::{KubernetesVersion, VersionError};
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -24,6 +25,9 @@ const FACTS_LIMIT: Duration = Duration::from_mins(1);
 
 /// A watcher is told of changes at most this often: a child may print a thousand lines a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of history in one answer: clients take messages of up to 4 MiB.
+const HISTORY_BYTES: usize = 3 * 1024 * 1024;
 
 const READERS: &[Role] = &[Role::Operator, Role::Viewer];
 const WRITERS: &[Role] = &[Role::Operator];
@@ -74,10 +78,8 @@ impl OperatorService for Operators {
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::Rollout>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
-        let plan = request
-            .into_inner()
-            .plan
-            .ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
+        let plan =
+            request.into_inner().plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
         let plan = Plan::try_from(plan).map_err(|e: PlanError| invalid(&e))?;
         let refusals = fresh_facts(&self.keeper, false).await;
         if !refusals.is_empty() {
@@ -94,9 +96,7 @@ impl OperatorService for Operators {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Rollout>, Status> {
         caller(&self.keeper, &request, READERS)?;
         let id = plan_id(&request.into_inner().plan_id)?;
-        Ok(Response::new(
-            with_keeper(&self.keeper, move |keeper| keeper.rollout(id.as_ref())).await?,
-        ))
+        Ok(Response::new(with_keeper(&self.keeper, move |keeper| keeper.rollout(id.as_ref())).await?))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Rollout, Status>> + Send>>;
@@ -139,11 +139,7 @@ impl OperatorService for Operators {
     }
 
     async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::Rollout>, Status> {
-        let node: NodeName = request
-            .get_ref()
-            .node
-            .parse()
-            .map_err(|e: NameError| invalid(&e))?;
+        let node: NodeName = request.get_ref().node.parse().map_err(|e: NameError| invalid(&e))?;
         self.order(request, Order::Retry(node)).await
     }
 
@@ -165,15 +161,9 @@ impl OperatorService for Operators {
         let subject =
             Subject::requested(request.subject(), &request.name).map_err(Status::invalid_argument)?;
         let ttl = request.ttl_seconds;
-        let (token, expires_at_ms) = with_keeper(&self.keeper, move |keeper| {
-            keeper.create_token(subject, ttl, &operator)
-        })
-        .await?;
-        Ok(Response::new(v1::CreateTokenResponse {
-            token: token.to_string(),
-            id: token.id,
-            expires_at_ms,
-        }))
+        let (token, expires_at_ms) =
+            with_keeper(&self.keeper, move |keeper| keeper.create_token(subject, ttl, &operator)).await?;
+        Ok(Response::new(v1::CreateTokenResponse { token: token.to_string(), id: token.id, expires_at_ms }))
     }
 
     async fn list_tokens(
@@ -182,10 +172,7 @@ impl OperatorService for Operators {
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
         caller(&self.keeper, &request, WRITERS)?;
         let tokens = with_keeper(&self.keeper, |keeper| Ok(keeper.tokens())).await?;
-        let tokens = tokens
-            .into_iter()
-            .map(|(id, token)| convert::token_entry(id, token))
-            .collect();
+        let tokens = tokens.into_iter().map(|(id, token)| convert::token_entry(id, token)).collect();
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }
 
@@ -206,10 +193,9 @@ impl OperatorService for Operators {
         caller(&self.keeper, &request, READERS)?;
         let id = plan_id(&request.into_inner().plan_id)?;
         let history = with_keeper(&self.keeper, move |keeper| Ok(keeper.history(id.as_ref()))).await?;
-        let events = history
-            .into_iter()
-            .map(|(sequence, record)| convert::history_event(sequence, record))
-            .collect();
+        let events =
+            history.into_iter().map(|(sequence, record)| convert::history_event(sequence, record)).collect();
+        let events = newest_within(HISTORY_BYTES, events);
         Ok(Response::new(v1::HistoryResponse { events }))
     }
 }
@@ -266,15 +252,40 @@ async fn fresh_facts(keeper: &Arc<Keeper>, refresh_packages: bool) -> Vec<v1::Re
     silent.into_iter().map(refusal).collect()
 }
 
+/// As many of the newest events as fit, oldest first.
+fn newest_within(bytes: usize, mut events: Vec<v1::HistoryEvent>) -> Vec<v1::HistoryEvent> {
+    let mut total = 0;
+    let fits = |event: &&v1::HistoryEvent| {
+        // A tag and a length go with each.
+        total += event.encoded_len() + 8;
+        total <= bytes
+    };
+    let kept = events.iter().rev().take_while(fits).count();
+    events.split_off(events.len() - kept)
+}
+
 /// Empty names the newest.
 fn plan_id(text: &str) -> Result<Option<PlanId>, Status> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        text.parse().map(Some).map_err(|e: NameError| invalid(&e))
-    }
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|e: NameError| invalid(&e)) }
 }
 
 fn invalid(error: &dyn std::error::Error) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_too_long_for_one_message_keeps_its_newest_events() {
+        let event =
+            |sequence| v1::HistoryEvent { sequence, text: "x".repeat(1000), ..v1::HistoryEvent::default() };
+        let all: Vec<v1::HistoryEvent> = (1..=100).map(event).collect();
+        assert_eq!(newest_within(1024 * 1024, all.clone()), all);
+        let kept = newest_within(10_500, all);
+        assert_eq!((kept.len(), kept.last().map(|event| event.sequence)), (10, Some(100)));
+        assert!(v1::HistoryResponse { events: kept }.encoded_len() <= 10_500);
+        assert_eq!(newest_within(10, vec![event(1)]), []);
+    }
 }

@@ -55,18 +55,8 @@ struct Progress {
 impl SledStore {
     /// Opens the store in `folder`, or makes it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let io = |what| {
-            move |source| StoreError::Io {
-                path: folder.to_owned(),
-                what,
-                source,
-            }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(io("made"))?;
+        let io = |what| move |source| StoreError::Io { path: folder.to_owned(), what, source };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("made"))?;
         let lock = lock(folder)?;
         let data = open_data(&folder.join("db")).map_err(io("opened"))?;
         data.sync_all().map_err(io("synced"))?;
@@ -77,22 +67,10 @@ impl SledStore {
         let commits = compare(folder, &db, &witness)?;
         witness.write(commits).map_err(io("written"))?;
         for entry in ["conf", "blobs", ".", ".."] {
-            File::open(folder.join(entry))
-                .and_then(|f| f.sync_all())
-                .map_err(io("synced"))?;
+            File::open(folder.join(entry)).and_then(|f| f.sync_all()).map_err(io("synced"))?;
         }
-        let progress = Mutex::new(Progress {
-            commits,
-            failed: None,
-        });
-        Ok(Self {
-            folder: folder.to_owned(),
-            db,
-            data,
-            witness,
-            progress,
-            _lock: lock,
-        })
+        let progress = Mutex::new(Progress { commits, failed: None });
+        Ok(Self { folder: folder.to_owned(), db, data, witness, progress, _lock: lock })
     }
 
     fn write(&self, batch: &Batch, commits: u64) -> Result<(), StoreError> {
@@ -102,11 +80,7 @@ impl SledStore {
         }
         writes.insert(COMMITS, &commits.to_be_bytes());
         let explain = |error| explain(&self.folder, error);
-        let synced = |source| StoreError::Io {
-            path: self.folder.clone(),
-            what: "synced",
-            source,
-        };
+        let synced = |source| StoreError::Io { path: self.folder.clone(), what: "synced", source };
         self.db.apply_batch(writes).map_err(explain)?;
         self.db.flush().map_err(explain)?;
         self.data.sync_data().map_err(synced)?;
@@ -120,10 +94,7 @@ impl SledStore {
 
 impl Store for SledStore {
     fn load(&self) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
-        let corrupt = |why: &str| StoreError::Corrupt {
-            path: self.folder.clone(),
-            why: why.to_owned(),
-        };
+        let corrupt = |why: &str| StoreError::Corrupt { path: self.folder.clone(), why: why.to_owned() };
         let entries = self.db.range(..COMMITS).map(|entry| {
             let (key, value) = entry.map_err(|error| explain(&self.folder, error))?;
             let key = String::from_utf8(key.to_vec()).map_err(|_| corrupt("a key is not text"))?;
@@ -139,8 +110,7 @@ impl Store for SledStore {
             return Err(StoreError::Failed { why: why.clone() });
         }
         let commits = progress.commits + 1;
-        self.write(batch, commits)
-            .inspect_err(|error| progress.failed = Some(error.to_string()))?;
+        self.write(batch, commits).inspect_err(|error| progress.failed = Some(error.to_string()))?;
         progress.commits = commits;
         Ok(())
     }
@@ -148,15 +118,7 @@ impl Store for SledStore {
 
 fn check_size(batch: &Batch) -> Result<(), StoreError> {
     let check = |key: &str, size, limit| {
-        if size > limit {
-            Err(StoreError::TooLarge {
-                key: key.to_owned(),
-                size,
-                limit,
-            })
-        } else {
-            Ok(())
-        }
+        if size > limit { Err(StoreError::TooLarge { key: key.to_owned(), size, limit }) } else { Ok(()) }
     };
     let mut total = 0;
     for (key, value) in batch.writes() {
@@ -169,64 +131,39 @@ fn check_size(batch: &Batch) -> Result<(), StoreError> {
 
 /// How many commits sled knows, if that is what the witness saw: as many, or one more that was not acknowledged.
 fn compare(folder: &Path, db: &sled::Db, witness: &Witness) -> Result<u64, StoreError> {
-    let corrupt = |why: String| StoreError::Corrupt {
-        path: folder.to_owned(),
-        why,
-    };
+    let corrupt = |why: String| StoreError::Corrupt { path: folder.to_owned(), why };
     let found = db.get(COMMITS).map_err(|error| explain(folder, error))?;
     let known = match &found {
         None => 0,
         Some(bytes) => u64::from_be_bytes(
-            bytes
-                .as_ref()
-                .try_into()
-                .map_err(|_| corrupt("its counter is no number".to_owned()))?,
+            bytes.as_ref().try_into().map_err(|_| corrupt("its counter is no number".to_owned()))?,
         ),
     };
-    match witness
-        .read()
-        .map_err(|error| corrupt(format!("{}: {error}", folder.join("witness").display())))?
-    {
+    match witness.read().map_err(|error| corrupt(format!("{}: {error}", folder.join("witness").display())))? {
         None if known == 0 => Ok(0),
         None => Err(corrupt("its file \"witness\" is missing".to_owned())),
         Some(seen) if known == seen || known == seen + 1 => Ok(known),
-        Some(seen) if known < seen => Err(corrupt(format!(
-            "{} of {seen} acknowledged commits cannot be read",
-            seen - known
-        ))),
-        Some(seen) => Err(corrupt(format!(
-            "its file \"witness\" is older: it saw {seen} commits of {known}"
-        ))),
+        Some(seen) if known < seen => {
+            Err(corrupt(format!("{} of {seen} acknowledged commits cannot be read", seen - known)))
+        }
+        Some(seen) => {
+            Err(corrupt(format!("its file \"witness\" is older: it saw {seen} commits of {known}")))
+        }
     }
 }
 
 fn open_data(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// A lock of our own, because sled reports a held one only as a sentence.
 fn lock(folder: &Path) -> Result<Flock<File>, StoreError> {
     let path = folder.join("lock");
-    let file = open_data(&path).map_err(|source| StoreError::Io {
-        path: path.clone(),
-        what: "opened",
-        source,
-    })?;
+    let file =
+        open_data(&path).map_err(|source| StoreError::Io { path: path.clone(), what: "opened", source })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => StoreError::Locked {
-            path: folder.to_owned(),
-        },
-        errno => StoreError::Io {
-            path,
-            what: "locked",
-            source: errno.into(),
-        },
+        Errno::EWOULDBLOCK => StoreError::Locked { path: folder.to_owned() },
+        errno => StoreError::Io { path, what: "locked", source: errno.into() },
     })
 }
 
@@ -239,40 +176,32 @@ fn open_sled(folder: &Path) -> Result<sled::Db, StoreError> {
         .mode(sled::Mode::LowSpace);
     match panic::catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(opened) => opened.map_err(|error| explain(folder, error)),
-        Err(payload) => Err(StoreError::Corrupt {
-            path: folder.to_owned(),
-            why: words(payload.as_ref()),
-        }),
+        Err(payload) => Err(StoreError::Corrupt { path: folder.to_owned(), why: words(payload.as_ref()) }),
     }
 }
 
 fn words(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("sled gave up")
-        .to_owned()
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("sled gave up").to_owned()
 }
 
 fn explain(folder: &Path, error: sled::Error) -> StoreError {
     let path = folder.to_owned();
     match error {
-        sled::Error::Io(source) => StoreError::Io {
-            path,
-            what: "read or written",
-            source,
-        },
-        sled::Error::Corruption { at: None, .. } => StoreError::Corrupt {
-            path,
-            why: "a checksum does not fit".to_owned(),
-        },
-        sled::Error::Corruption { at: Some(at), .. } => StoreError::Corrupt {
-            path,
-            why: format!("a checksum does not fit at {at:?}"),
-        },
-        other => StoreError::Corrupt {
-            path,
-            why: other.to_string(),
-        },
+        // sled wraps the system's error, whose words only its kind still has.
+        sled::Error::Io(source)
+            if source.raw_os_error().is_none() && source.kind() != io::ErrorKind::Other =>
+        {
+            StoreError::Io { path, what: "read or written", source: source.kind().into() }
+        }
+        sled::Error::Io(source) => StoreError::Io { path, what: "read or written", source },
+        sled::Error::Corruption { at: None, .. } => {
+            StoreError::Corrupt { path, why: "a checksum does not fit".to_owned() }
+        }
+        sled::Error::Corruption { at: Some(at), .. } => {
+            StoreError::Corrupt { path, why: format!("a checksum does not fit at {at:?}") }
+        }
+        other => StoreError::Corrupt { path, why: other.to_string() },
     }
 }
 
@@ -285,9 +214,7 @@ mod tests {
 
     fn batch(number: u32) -> Batch {
         let mut batch = Batch::default();
-        batch
-            .put(format!("history/{number:05}"), &format!("record {number}"))
-            .unwrap();
+        batch.put(format!("history/{number:05}"), &format!("record {number}")).unwrap();
         batch.put("fence".to_owned(), &number).unwrap();
         batch
     }
@@ -328,10 +255,7 @@ mod tests {
         for _ in 0..2 {
             let error = open_error(folder.path());
             assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-            assert!(
-                error.to_string().contains("acknowledged commits cannot be read"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("acknowledged commits cannot be read"), "{error}");
         }
     }
 
@@ -346,12 +270,7 @@ mod tests {
     fn a_store_whose_witness_is_gone_or_damaged_is_refused() {
         let folder = filled(3);
         let path = folder.path().join("witness");
-        OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(4)
-            .unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(4).unwrap();
         assert!(matches!(open_error(folder.path()), StoreError::Corrupt { .. }));
         fs::remove_file(&path).unwrap();
         assert!(matches!(open_error(folder.path()), StoreError::Corrupt { .. }));
@@ -360,20 +279,11 @@ mod tests {
     #[test]
     fn a_commit_that_was_durable_and_not_acknowledged_is_kept() {
         let folder = filled(3);
-        Witness::open(&folder.path().join("witness"))
-            .unwrap()
-            .write(2)
-            .unwrap();
+        Witness::open(&folder.path().join("witness")).unwrap().write(2).unwrap();
         // The slot of 3 is still there; take it out as if it had never been written.
-        let file = OpenOptions::new()
-            .write(true)
-            .open(folder.path().join("witness"))
-            .unwrap();
+        let file = OpenOptions::new().write(true).open(folder.path().join("witness")).unwrap();
         file.write_all_at(&[0; 16], 4096).unwrap();
-        assert_eq!(
-            SledStore::open(folder.path()).unwrap().load().unwrap()["fence"],
-            b"3"
-        );
+        assert_eq!(SledStore::open(folder.path()).unwrap().load().unwrap()["fence"], b"3");
     }
 
     #[test]
@@ -394,9 +304,7 @@ mod tests {
         for round in 0..4 {
             for number in 0..200 {
                 let mut batch = Batch::default();
-                batch
-                    .put(format!("history/{:05}", number * 7 % 200), &value)
-                    .unwrap();
+                batch.put(format!("history/{:05}", number * 7 % 200), &value).unwrap();
                 batch.put(format!("rollout/{round}"), &value).unwrap();
                 store.commit(&batch).unwrap();
             }

@@ -125,10 +125,7 @@ pub enum StoreError {
         known: u32,
     },
     /// An earlier batch failed.
-    #[error(
-        "the store takes no more writes, because an earlier one failed ({why}): remove the cause, then restart the \
-         coordinator; agents finish what they hold and report it afterwards"
-    )]
+    #[error("the store takes no more writes since one failed: {why}")]
     Failed {
         /// The first failure.
         why: String,
