@@ -51,14 +51,12 @@ pub fn make_plan(
     refusals.extend(version_rules(cluster, &nodes, target));
     refusals.extend(nodes.iter().filter_map(|candidate| candidate.refusal(target)));
     refusals.extend(etcd_rules(cluster));
-    if refusals.is_empty()
-        && nodes.iter().all(|candidate| candidate.runs(target))
-        && cluster.kubeadm_config_version == target
-    {
-        refusals.push(Refusal::of(
+    let raised = nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
+    if raised && refusals.iter().all(|refusal| refusal.acceptable) {
+        return Err(vec![Refusal::of(
             "nothing-to-do",
             format!("every node runs {target} already: there is nothing to raise"),
-        ));
+        )]);
     }
     refusals.extend(drain_rule(&nodes, target));
     refusals.retain(|refusal| !(refusal.acceptable && policy.accepts(refusal.rule)));

@@ -214,12 +214,16 @@ fn what_runs_the_target_already_is_left_out() {
 }
 
 #[test]
-fn a_cluster_that_runs_the_target_has_nothing_to_raise() {
-    let mut view = view(3, 2);
-    view.cluster.as_mut().unwrap().kubeadm_config_version = TO;
-    for node in view.nodes.values_mut() {
-        node.object.as_mut().unwrap().kubelet_version = Some(TO);
-        node.agent.as_mut().unwrap().control_plane_version = Some(TO);
+fn a_cluster_that_runs_the_target_has_nothing_to_raise_and_nothing_to_consent_to() {
+    for (control_planes, etcd_members) in [(3, 3), (1, 1)] {
+        let mut view = view(control_planes, 2);
+        let cluster = view.cluster.as_mut().unwrap();
+        cluster.kubeadm_config_version = TO;
+        cluster.etcd_members = etcd_members;
+        for node in view.nodes.values_mut() {
+            node.object.as_mut().unwrap().kubelet_version = Some(TO);
+            node.agent.as_mut().unwrap().control_plane_version = Some(TO);
+        }
+        assert_eq!(rules(&view, TO), ["nothing-to-do"]);
     }
-    assert_eq!(rules(&view, TO), ["nothing-to-do"]);
 }
