@@ -306,22 +306,30 @@ impl Cluster {
     }
 }
 
-/// Kubelets and controllers, turn by turn.
+/// Kubelets and controllers, turn by turn; most turns find nothing to do.
 async fn turns(state: Arc<Mutex<State>>, objects: Objects) {
     let mut interval = tokio::time::interval(TURN);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut settled = None;
     loop {
         interval.tick().await;
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { kubelets, controllers } = &mut *state;
         let api = kubelets.values().any(Kubelet::serves);
-        for kubelet in kubelets.values_mut() {
-            // What fails here (an address still taken, a certificate half written) is tried again next turn.
-            _ = kubelet.sync(api);
+        if api {
+            controllers.lead(&objects);
         }
+        let seen = (api, objects.noticed(), controllers.workloads());
+        let noticed = kubelets.values_mut().fold(false, |noticed, kubelet| kubelet.notices() || noticed);
+        if !noticed && settled == Some(seen) {
+            continue;
+        }
+        // What fails here (an address still taken, a certificate half written) is tried again next turn.
+        let done = kubelets.values_mut().fold(true, |done, kubelet| kubelet.sync(api).is_ok() && done);
         if api {
             controllers.sync(&objects);
         }
+        settled = done.then_some(seen);
     }
 }
 

@@ -46,9 +46,13 @@ impl Controllers {
         self.lowest.iter().find(|(name, _)| name == workload).map(|(_, lowest)| *lowest)
     }
 
+    /// How many workloads there are.
+    pub fn workloads(&self) -> usize {
+        self.workloads.len()
+    }
+
     /// One turn: makes pods that are missing and binds pods that are pending.
     pub fn sync(&mut self, objects: &Objects) {
-        self.lead(objects);
         for workload in &self.workloads {
             let selector = json!({"app": workload.name});
             let pods: Vec<Value> = objects
@@ -71,11 +75,9 @@ impl Controllers {
         }
         schedule(objects);
     }
-}
 
-impl Controllers {
     /// A controller-manager that runs leads, and says so in its Lease.
-    fn lead(&mut self, objects: &Objects) {
+    pub fn lead(&mut self, objects: &Objects) {
         if self.renewed.is_some_and(|renewed| renewed.elapsed() < RENEWAL) {
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::standin::objects::{Key, Objects, now, text};
 use crate::standin::pki::server_config;
 use crate::standin::release::{Release, version_of_package};
 use crate::standin::serve::{self, Running};
-use crate::standin::systemd::Systemd;
+use crate::standin::systemd::{KubeletService, Systemd};
 
 /// What the kubelets of a cluster share.
 #[derive(Debug, Clone)]
@@ -47,6 +48,16 @@ pub struct Kubelet {
     reported_starts: u32,
     report_at: Option<Instant>,
     broken: Vec<String>,
+    noticed: Option<Noticed>,
+}
+
+/// What a kubelet watches outside the API. Where nothing of it changed, there is nothing to do.
+#[derive(Debug, PartialEq, Eq)]
+struct Noticed {
+    service: KubeletService,
+    broken: Vec<String>,
+    /// Name, size, inode and modification time of each manifest.
+    manifests: Vec<(std::ffi::OsString, u64, u64, i64, i64)>,
 }
 
 /// A running API server, as the load balancer sees it.
@@ -87,6 +98,7 @@ impl Kubelet {
             reported_starts: 0,
             report_at: None,
             broken: Vec::new(),
+            noticed: None,
         }
     }
 
@@ -106,6 +118,24 @@ impl Kubelet {
     /// Whether this node's API server runs and its etcd answers.
     pub fn serves(&self) -> bool {
         self.api.is_some() && self.etcd_answers.load(Ordering::Acquire)
+    }
+
+    /// Whether there is something to do: a change, or something begun that takes time.
+    pub fn notices(&mut self) -> bool {
+        let folder = fs::read_dir(self.tree.at("/etc/kubernetes/manifests")).into_iter().flatten().flatten();
+        let mut manifests: Vec<_> = folder
+            .filter_map(|entry| {
+                let about = entry.metadata().ok()?;
+                Some((entry.file_name(), about.size(), about.ino(), about.mtime(), about.mtime_nsec()))
+            })
+            .collect();
+        manifests.sort();
+        let noticed =
+            Some(Noticed { service: self.systemd.kubelet(), broken: self.broken.clone(), manifests });
+        let changed = noticed != self.noticed;
+        self.noticed = noticed;
+        let starting = self.static_pods.values().any(|running| running.since_ns.is_none());
+        changed || starting || !self.api_pods.is_empty() || self.report_at.is_some()
     }
 
     /// One turn of the kubelet's loop. `api` says whether an API server can be reached.

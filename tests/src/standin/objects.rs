@@ -49,7 +49,17 @@ struct State {
     objects: BTreeMap<Key, Value>,
     changes: Vec<Change>,
     revision: u64,
+    noticed: u64,
     uids: u64,
+}
+
+impl State {
+    fn record(&mut self, change: Change) {
+        if !matches!(change.key.resource.as_str(), "leases" | "configmaps") {
+            self.noticed = change.revision;
+        }
+        self.changes.push(change);
+    }
 }
 
 impl Default for Objects {
@@ -66,6 +76,11 @@ impl Objects {
     /// The number of changes so far.
     pub fn revision(&self) -> u64 {
         self.lock().revision
+    }
+
+    /// The last change of anything that a kubelet or a controller looks at.
+    pub fn noticed(&self) -> u64 {
+        self.lock().noticed
     }
 
     /// Told of every change.
@@ -86,7 +101,9 @@ impl Objects {
 
     /// The changes after a revision.
     pub fn changes_after(&self, revision: u64) -> Vec<Change> {
-        self.lock().changes.iter().filter(|change| change.revision > revision).cloned().collect()
+        let state = self.lock();
+        let known = state.changes.partition_point(|change| change.revision <= revision);
+        state.changes.iter().skip(known).cloned().collect()
     }
 
     /// Puts an object, new or changed. Its metadata get name, namespace, uid and resourceVersion.
@@ -114,7 +131,7 @@ impl Objects {
             metadata["creationTimestamp"] = json!(now());
         }
         state.objects.insert(key.clone(), object.clone());
-        state.changes.push(Change { revision, kind, key: key.clone(), object: object.clone() });
+        state.record(Change { revision, kind, key: key.clone(), object: object.clone() });
         drop(state);
         self.revision.send_replace(revision);
         object
@@ -135,7 +152,7 @@ impl Objects {
             state.revision += 1;
             let revision = state.revision;
             object["metadata"]["resourceVersion"] = json!(revision.to_string());
-            state.changes.push(Change { revision, kind: "DELETED", key: key.clone(), object });
+            state.record(Change { revision, kind: "DELETED", key: key.clone(), object });
             drop(state);
             self.revision.send_replace(revision);
         }
