@@ -50,10 +50,7 @@ impl State {
         for node in &asked {
             self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages }));
         }
-        asked
-            .into_iter()
-            .map(|node| (node.clone(), self.answers(&node)))
-            .collect()
+        asked.into_iter().map(|node| (node.clone(), self.answers(&node))).collect()
     }
 
     fn answers(&self, node: &NodeName) -> u64 {
@@ -65,11 +62,7 @@ impl State {
         let silent = |(node, before): &(&NodeName, &u64)| {
             self.sessions.contains_key(*node) && self.answers(node) <= **before
         };
-        asked
-            .iter()
-            .filter(silent)
-            .map(|(node, _)| node.clone())
-            .collect()
+        asked.iter().filter(silent).map(|(node, _)| node.clone()).collect()
     }
 
     /// The control plane's word that arrived last.
@@ -78,9 +71,7 @@ impl State {
             .facts
             .values()
             .filter_map(|reported| Some((reported.at_ms, reported.facts.cluster.as_ref()?)));
-        reports
-            .max_by_key(|(at_ms, _)| *at_ms)
-            .map(|(_, cluster)| cluster)
+        reports.max_by_key(|(at_ms, _)| *at_ms).map(|(_, cluster)| cluster)
     }
 
     /// The cluster as the core sees it.
@@ -88,15 +79,13 @@ impl State {
         let connected: BTreeSet<NodeName> = self.connected();
         let mut view = ClusterView::default();
         if let Some(cluster) = self.cluster() {
-            view.cluster = cluster
-                .kubeadm_config_version
-                .parse()
-                .ok()
-                .map(|kubeadm_config_version| ControlPlaneReport {
+            view.cluster = cluster.kubeadm_config_version.parse().ok().map(|kubeadm_config_version| {
+                ControlPlaneReport {
                     kubeadm_config_version,
                     etcd_members: cluster.etcd_members,
                     etcd_healthy_members: cluster.etcd_healthy_members,
-                });
+                }
+            });
             for node in &cluster.nodes {
                 let Ok(name) = node.name.parse::<NodeName>() else {
                     continue;

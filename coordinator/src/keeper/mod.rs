@@ -100,17 +100,8 @@ impl Keeper {
         clock: Box<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let saved = Saved::load(store.as_ref())?;
-        let state = Mutex::new(State {
-            saved,
-            ..State::default()
-        });
-        Ok(Self {
-            store,
-            authority,
-            clock,
-            state,
-            revision: watch::Sender::new(0),
-        })
+        let state = Mutex::new(State { saved, ..State::default() });
+        Ok(Self { store, authority, clock, state, revision: watch::Sender::new(0) })
     }
 
     /// Changes whenever something that an operator can see may have changed.
@@ -145,8 +136,7 @@ impl Keeper {
         self.revision.send_modify(|revision| *revision += 1);
     }
 
-    /// Carries an event of the present roll-out through the core and records it. An event that changes nothing and
-    /// has nothing to tell was recorded before.
+    /// Carries an event of the present roll-out through the core and records what follows.
     fn happen(
         &self,
         state: &mut State,
@@ -155,10 +145,7 @@ impl Keeper {
     ) -> Result<(), KeeperError> {
         let (number, before) = state.present()?;
         let after = before.after(event)?;
-        let mut change = Change {
-            history,
-            ..Change::default()
-        };
+        let mut change = Change { history, ..Change::default() };
         if let Event::LeaseGranted { lease, .. } = event {
             change.fence = Some(lease.token);
         }
@@ -190,28 +177,15 @@ impl Keeper {
         if token == state.saved.fence {
             return Err(KeeperError::NotNow("the fencing tokens are used up".to_owned()));
         }
-        let lease = Lease {
-            token,
-            granted_at_ms: self.clock.unix_ms(),
-        };
+        let lease = Lease { token, granted_at_ms: self.clock.unix_ms() };
         let plan = state.saved.newest().map(|(_, rollout)| rollout.plan.id.clone());
         let record = HistoryRecord {
             plan,
             node: Some(node.clone()),
             token: Some(token),
-            ..self.record(
-                HistoryKind::LeaseGranted,
-                format!("lease {token} was granted to {node}"),
-            )
+            ..self.record(HistoryKind::LeaseGranted, format!("lease {token} was granted to {node}"))
         };
-        self.happen(
-            state,
-            &Event::LeaseGranted {
-                node: node.clone(),
-                lease,
-            },
-            vec![record],
-        )
+        self.happen(state, &Event::LeaseGranted { node: node.clone(), lease }, vec![record])
     }
 
     fn record(&self, kind: HistoryKind, text: String) -> HistoryRecord {

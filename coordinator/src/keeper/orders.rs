@@ -50,11 +50,7 @@ impl Keeper {
         let number = last.map_or(1, |(number, _)| number + 1);
         let now = make_plan(&state.view(), plan.to_version, &plan.policy).map_err(|refusals| {
             let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
-            KeeperError::NotNow(format!(
-                "plan {} cannot be started now: {}",
-                plan.id,
-                why.join("; ")
-            ))
+            KeeperError::NotNow(format!("plan {} cannot be started now: {}", plan.id, why.join("; ")))
         })?;
         if now.hash != plan.hash {
             return Err(KeeperError::NotNow(format!(
@@ -68,21 +64,12 @@ impl Keeper {
             operator: Some(operator.to_owned()),
             ..self.record(
                 HistoryKind::PlanApplied,
-                format!(
-                    "{} to {} on {} nodes",
-                    plan.from_version,
-                    plan.to_version,
-                    plan.nodes.len()
-                ),
+                format!("{} to {} on {} nodes", plan.from_version, plan.to_version, plan.nodes.len()),
             )
         };
         let rollout = Rollout::start(now, operator.to_owned(), self.clock.unix_ms());
         state.last_output.clear();
-        let change = Change {
-            rollout: Some((number, rollout)),
-            history: vec![record],
-            ..Change::default()
-        };
+        let change = Change { rollout: Some((number, rollout)), history: vec![record], ..Change::default() };
         self.commit(&mut state, change)?;
         self.advance(&mut state);
         Ok(())
@@ -93,21 +80,11 @@ impl Keeper {
         let mut state = self.lock();
         let at_ms = self.clock.unix_ms();
         let (event, kind, text) = match order {
-            Order::Pause => (
-                Event::Paused,
-                HistoryKind::Paused,
-                "the roll-out is paused".to_owned(),
-            ),
-            Order::Resume => (
-                Event::Resumed,
-                HistoryKind::Resumed,
-                "the roll-out goes on".to_owned(),
-            ),
-            Order::Abort => (
-                Event::Aborted { at_ms },
-                HistoryKind::Aborted,
-                "the roll-out is aborted".to_owned(),
-            ),
+            Order::Pause => (Event::Paused, HistoryKind::Paused, "the roll-out is paused".to_owned()),
+            Order::Resume => (Event::Resumed, HistoryKind::Resumed, "the roll-out goes on".to_owned()),
+            Order::Abort => {
+                (Event::Aborted { at_ms }, HistoryKind::Aborted, "the roll-out is aborted".to_owned())
+            }
             Order::Retry(node) => (
                 Event::Retried { node: node.clone() },
                 HistoryKind::Retried,
@@ -115,11 +92,7 @@ impl Keeper {
             ),
         };
         let (_, rollout) = state.present()?;
-        let node = if let Order::Retry(node) = order {
-            Some(node.clone())
-        } else {
-            None
-        };
+        let node = if let Order::Retry(node) = order { Some(node.clone()) } else { None };
         let record = HistoryRecord {
             plan: Some(rollout.plan.id.clone()),
             node: node.clone(),

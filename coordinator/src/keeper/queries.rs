@@ -17,26 +17,17 @@ impl Keeper {
         let (number, rollout) = match plan {
             None => state.present()?,
             Some(id) => state.newest_of(id).ok_or_else(|| {
-                KeeperError::NotFound(format!(
-                    "there is no roll-out of plan {id}: see `liftlock history`"
-                ))
+                KeeperError::NotFound(format!("there is no roll-out of plan {id}: see `liftlock history`"))
             })?,
         };
         let newest = state.saved.newest().is_some_and(|(newest, _)| newest == number);
-        Ok(convert::rollout(
-            rollout,
-            &|node| state.live(node, newest),
-            state.obstacle(newest).as_deref(),
-        ))
+        Ok(convert::rollout(rollout, &|node| state.live(node, newest), state.obstacle(newest).as_deref()))
     }
 
     /// Every node that has an agent, or that the cluster has.
     pub fn nodes(&self) -> Vec<v1::NodeEntry> {
         let state = self.lock();
-        let objects = state
-            .cluster()
-            .map(|cluster| cluster.nodes.as_slice())
-            .unwrap_or_default();
+        let objects = state.cluster().map(|cluster| cluster.nodes.as_slice()).unwrap_or_default();
         let mut names: BTreeSet<NodeName> = state.saved.enrolled.keys().cloned().collect();
         names.extend(state.sessions.keys().cloned());
         names.extend(objects.iter().filter_map(|node| node.name.parse().ok()));
@@ -56,17 +47,14 @@ impl Keeper {
         let state = self.lock();
         let wanted = |record: &HistoryRecord| plan.is_none() || record.plan.as_ref() == plan;
         let all = state.saved.history.iter().filter(|(_, record)| wanted(record));
-        all.map(|(sequence, record)| (*sequence, record.clone()))
-            .collect()
+        all.map(|(sequence, record)| (*sequence, record.clone())).collect()
     }
 }
 
 impl State {
     fn newest_of(&self, id: &PlanId) -> Option<(u64, &Rollout)> {
         let mut newest_first = self.saved.rollouts.iter().rev();
-        newest_first
-            .find(|(_, rollout)| rollout.plan.id == *id)
-            .map(|(number, rollout)| (*number, rollout))
+        newest_first.find(|(_, rollout)| rollout.plan.id == *id).map(|(number, rollout)| (*number, rollout))
     }
 
     fn live(&self, node: &NodeName, newest: bool) -> Live {

@@ -41,11 +41,7 @@ impl Coordinator {
 
     fn on(store: Arc<MemoryStore>, state_dir: tempfile::TempDir) -> Self {
         let keeper = open(&store, state_dir.path());
-        Self {
-            keeper,
-            store,
-            state_dir,
-        }
+        Self { keeper, store, state_dir }
     }
 
     /// The same coordinator after its process ended, however it ended.
@@ -66,21 +62,11 @@ impl Coordinator {
     ) -> Result<Agent, KeeperError> {
         let (outbox, inbox) = mpsc::channel(64);
         let name: NodeName = node.parse().unwrap();
-        let hello = v1::Hello {
-            highest_token,
-            held,
-            step_list_version: STEP_LIST_VERSION,
-            ..v1::Hello::default()
-        };
+        let hello =
+            v1::Hello { highest_token, held, step_list_version: STEP_LIST_VERSION, ..v1::Hello::default() };
         let session = self.keeper.open_session(&name, hello, outbox)?;
-        self.keeper
-            .hear(&name, session, Said::Facts(facts(node, "v1.30.4")))
-            .unwrap();
-        Ok(Agent {
-            node: name,
-            session,
-            inbox,
-        })
+        self.keeper.hear(&name, session, Said::Facts(facts(node, "v1.30.4"))).unwrap();
+        Ok(Agent { node: name, session, inbox })
     }
 
     fn connect_all(&self) -> Vec<Agent> {
@@ -88,9 +74,7 @@ impl Coordinator {
     }
 
     fn plan(&self) -> Plan {
-        self.keeper
-            .plan("v1.31.2".parse().unwrap(), &Policy::default())
-            .unwrap()
+        self.keeper.plan("v1.31.2".parse().unwrap(), &Policy::default()).unwrap()
     }
 
     fn apply(&self) {
@@ -102,30 +86,17 @@ impl Coordinator {
     }
 
     fn node(&self, name: &str) -> v1::RolloutNode {
-        self.rollout()
-            .nodes
-            .into_iter()
-            .find(|node| node.name == name)
-            .unwrap()
+        self.rollout().nodes.into_iter().find(|node| node.name == name).unwrap()
     }
 
     fn kinds(&self) -> Vec<&'static str> {
-        self.keeper
-            .history(None)
-            .into_iter()
-            .map(|(_, record)| record.kind.name())
-            .collect()
+        self.keeper.history(None).into_iter().map(|(_, record)| record.kind.name()).collect()
     }
 }
 
 fn open(store: &Arc<MemoryStore>, state_dir: &Path) -> Keeper {
     let authority = Authority::open(&state_dir.join("ca"), &Ticking::default()).unwrap();
-    Keeper::open(
-        Box::new(Arc::clone(store)),
-        authority,
-        Box::new(Ticking::default()),
-    )
-    .unwrap()
+    Keeper::open(Box::new(Arc::clone(store)), authority, Box::new(Ticking::default())).unwrap()
 }
 
 fn facts(node: &str, version: &str) -> v1::NodeFacts {
@@ -139,23 +110,12 @@ fn facts(node: &str, version: &str) -> v1::NodeFacts {
         ..v1::ClusterNode::default()
     };
     // A second worker would have to prepare too; drains need somewhere to go.
-    let nodes = NODES
-        .iter()
-        .map(object)
-        .map(|node| v1::ClusterNode {
-            tainted: false,
-            ..node
-        })
-        .collect();
+    let nodes = NODES.iter().map(object).map(|node| v1::ClusterNode { tainted: false, ..node }).collect();
     v1::NodeFacts {
         control_plane,
         kubelet_version: version.to_owned(),
         kubeadm_version: version.to_owned(),
-        control_plane_version: if control_plane {
-            version.to_owned()
-        } else {
-            String::new()
-        },
+        control_plane_version: if control_plane { version.to_owned() } else { String::new() },
         offered_versions: vec!["v1.30.4".to_owned(), "v1.31.2".to_owned()],
         cluster: control_plane.then(|| v1::ClusterFacts {
             kubeadm_config_version: version.to_owned(),
@@ -176,18 +136,12 @@ struct Agent {
 impl Agent {
     /// Everything that was sent since the last time.
     fn received(&mut self) -> Vec<Told> {
-        std::iter::from_fn(|| self.inbox.try_recv().ok())
-            .map(Result::unwrap)
-            .collect()
+        std::iter::from_fn(|| self.inbox.try_recv().ok()).map(Result::unwrap).collect()
     }
 
     fn grants(&mut self) -> Vec<v1::Grant> {
         let grant = |told| {
-            if let Told::Grant(grant) = told {
-                Some(grant)
-            } else {
-                None
-            }
+            if let Told::Grant(grant) = told { Some(grant) } else { None }
         };
         self.received().into_iter().filter_map(grant).collect()
     }
@@ -198,19 +152,12 @@ impl Agent {
 
     fn prepared(&self, coordinator: &Coordinator) {
         let plan_id = coordinator.rollout().plan.unwrap().id;
-        self.says(
-            coordinator,
-            Said::PrepareReport(v1::PrepareReport {
-                plan_id,
-                failure: String::new(),
-            }),
-        )
-        .unwrap();
+        self.says(coordinator, Said::PrepareReport(v1::PrepareReport { plan_id, failure: String::new() }))
+            .unwrap();
     }
 
     fn ends(&self, coordinator: &Coordinator, fencing_token: u64, failure: &str) {
-        self.says(coordinator, Said::LeaseEnd(end(fencing_token, failure)))
-            .unwrap();
+        self.says(coordinator, Said::LeaseEnd(end(fencing_token, failure))).unwrap();
     }
 
     fn leaves(self, coordinator: &Coordinator) {
@@ -219,18 +166,11 @@ impl Agent {
 }
 
 fn end(fencing_token: u64, failure: &str) -> v1::LeaseEnd {
-    v1::LeaseEnd {
-        fencing_token,
-        failure: failure.to_owned(),
-        ..v1::LeaseEnd::default()
-    }
+    v1::LeaseEnd { fencing_token, failure: failure.to_owned(), ..v1::LeaseEnd::default() }
 }
 
 fn held(fencing_token: u64) -> v1::HeldLease {
-    v1::HeldLease {
-        fencing_token,
-        ..v1::HeldLease::default()
-    }
+    v1::HeldLease { fencing_token, ..v1::HeldLease::default() }
 }
 
 fn prepare_all(coordinator: &Coordinator, agents: &[Agent]) {
@@ -255,10 +195,7 @@ fn every_node_prepares_and_then_one_after_the_other_is_leased_and_raised() {
         let grants = agent.grants();
         assert_eq!(grants.len(), 1, "{}", agent.node);
         assert_eq!(grants[0].fencing_token, index as u64 + 1);
-        assert_eq!(
-            coordinator.node(agent.node.as_str()).phase(),
-            v1::NodePhase::Leased
-        );
+        assert_eq!(coordinator.node(agent.node.as_str()).phase(), v1::NodePhase::Leased);
         agent.ends(&coordinator, grants[0].fencing_token, "");
     }
     assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::Raised);
@@ -272,10 +209,7 @@ fn a_sent_lease_is_in_the_store() {
     let found = Saved::load(&coordinator.store.copy()).unwrap();
     assert_eq!(found.fence, FencingToken(grant.fencing_token));
     let (_, rollout) = found.newest().unwrap();
-    assert_eq!(
-        rollout.leased().unwrap().1.token,
-        FencingToken(grant.fencing_token)
-    );
+    assert_eq!(rollout.leased().unwrap().1.token, FencingToken(grant.fencing_token));
 }
 
 #[test]
@@ -288,20 +222,13 @@ fn a_lease_that_could_not_be_made_durable_is_not_sent_and_is_reported() {
     coordinator.store.fill_up();
 
     let plan_id = coordinator.rollout().plan.unwrap().id;
-    let report = Said::PrepareReport(v1::PrepareReport {
-        plan_id,
-        failure: String::new(),
-    });
+    let report = Said::PrepareReport(v1::PrepareReport { plan_id, failure: String::new() });
     agents[0].says(&coordinator, report).unwrap();
 
     assert!(agents.iter_mut().all(|agent| agent.grants().is_empty()));
     assert_eq!(coordinator.node("cp1").phase(), v1::NodePhase::Pending);
     assert_eq!(coordinator.keeper.lock().saved.rollouts, before.rollouts);
-    assert!(
-        coordinator.rollout().reason.contains("make room"),
-        "{}",
-        coordinator.rollout().reason
-    );
+    assert!(coordinator.rollout().reason.contains("make room"), "{}", coordinator.rollout().reason);
 }
 
 #[test]
@@ -310,10 +237,7 @@ fn once_a_commit_failed_no_lease_is_granted_though_all_is_ready_for_it() {
     assert_eq!(agents[0].grants().len(), 1);
     coordinator.store.fill_up();
     agents[0].ends(&coordinator, 1, "");
-    assert!(
-        agents[0].received().is_empty(),
-        "the end of the lease was not acknowledged"
-    );
+    assert!(agents[0].received().is_empty(), "the end of the lease was not acknowledged");
     assert!(agents[1].grants().is_empty());
     assert_eq!(coordinator.node("cp1").phase(), v1::NodePhase::Leased);
 }
@@ -322,10 +246,7 @@ fn once_a_commit_failed_no_lease_is_granted_though_all_is_ready_for_it() {
 fn a_holder_comes_to_its_end_while_nothing_can_be_recorded() {
     let (coordinator, mut agents) = running();
     coordinator.store.fill_up();
-    let renewal = Said::RenewLease(v1::RenewLease {
-        fencing_token: 1,
-        ..v1::RenewLease::default()
-    });
+    let renewal = Said::RenewLease(v1::RenewLease { fencing_token: 1, ..v1::RenewLease::default() });
     let report = v1::StepReport {
         fencing_token: 1,
         state: v1::StepState::Started.into(),
@@ -359,10 +280,7 @@ fn a_report_that_is_sent_again_is_recorded_once_and_a_second_attempt_is_another(
     report(2, v1::StepState::Succeeded);
     report(2, v1::StepState::Succeeded);
     let kinds = coordinator.kinds();
-    assert_eq!(
-        kinds[kinds.len() - 3..],
-        ["step-started", "step-started", "step-succeeded"]
-    );
+    assert_eq!(kinds[kinds.len() - 3..], ["step-started", "step-started", "step-succeeded"]);
     assert_eq!(coordinator.node("cp1").step_number, 1);
 }
 
@@ -374,14 +292,7 @@ fn a_holder_that_reconnects_gets_the_same_lease_again() {
     let mut back = coordinator.connect_with("cp1", 1, Some(held(1))).unwrap();
     assert_eq!(back.grants(), first);
     assert!(back.grants().is_empty(), "once a session");
-    assert_eq!(
-        coordinator
-            .kinds()
-            .iter()
-            .filter(|kind| **kind == "lease-granted")
-            .count(),
-        1
-    );
+    assert_eq!(coordinator.kinds().iter().filter(|kind| **kind == "lease-granted").count(), 1);
 }
 
 #[test]
@@ -398,9 +309,7 @@ fn nobody_else_is_leased_while_a_holder_is_silent() {
     let (coordinator, mut agents) = running();
     agents.remove(0).leaves(&coordinator);
     for agent in &mut agents {
-        agent
-            .says(&coordinator, Said::Facts(facts(agent.node.as_str(), "v1.30.4")))
-            .unwrap();
+        agent.says(&coordinator, Said::Facts(facts(agent.node.as_str(), "v1.30.4"))).unwrap();
         assert!(agent.grants().is_empty(), "{}", agent.node);
     }
     let holder = coordinator.node("cp1");
@@ -414,16 +323,10 @@ fn a_second_session_of_a_node_ends_the_first() {
     let second = coordinator.connect("cp1");
     let last = std::iter::from_fn(|| first.inbox.try_recv().ok()).last().unwrap();
     assert_eq!(last.unwrap_err().code(), tonic::Code::Aborted);
-    assert!(
-        !first
-            .says(&coordinator, Said::Facts(v1::NodeFacts::default()))
-            .unwrap()
-    );
+    assert!(!first.says(&coordinator, Said::Facts(v1::NodeFacts::default())).unwrap());
     first.leaves(&coordinator);
     assert!(
-        second
-            .says(&coordinator, Said::Facts(v1::NodeFacts::default()))
-            .unwrap(),
+        second.says(&coordinator, Said::Facts(v1::NodeFacts::default())).unwrap(),
         "the second one stays"
     );
 }
@@ -434,12 +337,7 @@ fn only_the_present_lease_is_renewed() {
     for agent in &mut agents {
         drop(agent.received());
     }
-    let renewal = |fencing_token| {
-        Said::RenewLease(v1::RenewLease {
-            plan_id: String::new(),
-            fencing_token,
-        })
-    };
+    let renewal = |fencing_token| Said::RenewLease(v1::RenewLease { plan_id: String::new(), fencing_token });
     agents[0].says(&coordinator, renewal(1)).unwrap();
     assert!(matches!(
         agents[0].received()[..],
@@ -451,10 +349,7 @@ fn only_the_present_lease_is_renewed() {
         [Told::LeaseRefused(v1::LeaseRefused { fencing_token: 7, .. })]
     ));
     agents[1].says(&coordinator, renewal(1)).unwrap();
-    assert!(
-        matches!(agents[1].received()[..], [Told::LeaseRefused(_)]),
-        "another node's lease"
-    );
+    assert!(matches!(agents[1].received()[..], [Told::LeaseRefused(_)]), "another node's lease");
 }
 
 #[test]
@@ -479,30 +374,16 @@ fn the_end_of_a_lease_is_acknowledged_each_time_and_recorded_once() {
         agents[0].ends(&coordinator, 1, "");
         assert!(matches!(agents[0].received()[..], [Told::LeaseEndRecorded(_)]));
     }
-    assert_eq!(
-        coordinator
-            .kinds()
-            .iter()
-            .filter(|kind| **kind == "lease-ended")
-            .count(),
-        1
-    );
+    assert_eq!(coordinator.kinds().iter().filter(|kind| **kind == "lease-ended").count(), 1);
 }
 
 #[test]
 fn a_lease_whose_end_was_never_heard_of_ends_when_its_holder_is_back() {
     let (coordinator, mut agents) = running();
     agents.remove(0).leaves(&coordinator);
-    let ended = v1::HeldLease {
-        fencing_token: 1,
-        ended: Some(end(1, "")),
-        ..v1::HeldLease::default()
-    };
+    let ended = v1::HeldLease { fencing_token: 1, ended: Some(end(1, "")), ..v1::HeldLease::default() };
     let mut back = coordinator.connect_with("cp1", 1, Some(ended)).unwrap();
-    assert!(
-        back.received()
-            .contains(&Told::LeaseEndRecorded(v1::LeaseEndRecorded { fencing_token: 1 }))
-    );
+    assert!(back.received().contains(&Told::LeaseEndRecorded(v1::LeaseEndRecorded { fencing_token: 1 })));
     assert_eq!(agents[0].grants().len(), 1, "the next node has its lease");
 }
 
@@ -514,10 +395,7 @@ fn a_node_that_failed_is_prepared_and_leased_again_with_a_higher_token() {
     assert!(agents[1].grants().is_empty());
     drop(agents[0].received());
 
-    coordinator
-        .keeper
-        .order(&Order::Retry("cp1".parse().unwrap()), "alice")
-        .unwrap();
+    coordinator.keeper.order(&Order::Retry("cp1".parse().unwrap()), "alice").unwrap();
     assert!(matches!(agents[0].received()[..], [Told::Prepare(_)]));
     agents[0].prepared(&coordinator);
     assert_eq!(agents[0].grants()[0].fencing_token, 2);
@@ -529,10 +407,7 @@ fn an_operator_is_told_why_an_order_makes_no_sense() {
     let none = coordinator.keeper.order(&Order::Pause, "alice").unwrap_err();
     assert!(matches!(none, KeeperError::NotFound(_)), "{none}");
     let (coordinator, _agents) = running();
-    let stranger = coordinator
-        .keeper
-        .order(&Order::Retry("w9".parse().unwrap()), "alice")
-        .unwrap_err();
+    let stranger = coordinator.keeper.order(&Order::Retry("w9".parse().unwrap()), "alice").unwrap_err();
     assert!(stranger.to_string().contains("w9"), "{stranger}");
 }
 
@@ -545,10 +420,7 @@ fn a_token_that_an_agent_has_seen_is_never_granted_again() {
     prepare_all(&coordinator, &agents);
     assert_eq!(agents[0].grants()[0].fencing_token, 42);
     assert!(coordinator.kinds().contains(&"fence-raised"));
-    assert_eq!(
-        Saved::load(&coordinator.store.copy()).unwrap().fence,
-        FencingToken(42)
-    );
+    assert_eq!(Saved::load(&coordinator.store.copy()).unwrap().fence, FencingToken(42));
 }
 
 #[test]
@@ -567,23 +439,11 @@ fn a_coordinator_put_back_from_an_old_copy_leases_nobody_beside_the_holder_it_do
 
     let coordinator = Coordinator::on(old_copy, tempfile::tempdir().unwrap());
     let mut cp2 = coordinator.connect_with("cp2", 2, Some(held(2))).unwrap();
-    assert!(
-        cp2.received()
-            .iter()
-            .any(|told| matches!(told, Told::LeaseRefused(_)))
-    );
-    let ended = v1::HeldLease {
-        fencing_token: 1,
-        ended: Some(end(1, "")),
-        ..v1::HeldLease::default()
-    };
+    assert!(cp2.received().iter().any(|told| matches!(told, Told::LeaseRefused(_))));
+    let ended = v1::HeldLease { fencing_token: 1, ended: Some(end(1, "")), ..v1::HeldLease::default() };
     let _cp1 = coordinator.connect_with("cp1", 1, Some(ended)).unwrap();
     let mut cp3 = coordinator.connect("cp3");
-    assert_eq!(
-        cp2.grants()[0].fencing_token,
-        3,
-        "the holder itself may go on, under a new lease"
-    );
+    assert_eq!(cp2.grants()[0].fencing_token, 3, "the holder itself may go on, under a new lease");
     cp2.ends(&coordinator, 2, "the lease was lost");
     cp2.ends(&coordinator, 3, "");
     assert_eq!(cp3.grants()[0].fencing_token, 4);
@@ -600,11 +460,7 @@ fn a_node_that_comes_before_the_holder_of_an_unknown_lease_has_to_wait() {
     let mut cp1 = coordinator.connect("cp1");
     cp1.prepared(&coordinator);
     assert!(cp1.grants().is_empty());
-    assert!(
-        coordinator.rollout().reason.contains("w1"),
-        "{}",
-        coordinator.rollout().reason
-    );
+    assert!(coordinator.rollout().reason.contains("w1"), "{}", coordinator.rollout().reason);
     w1.leaves(&coordinator);
     assert!(cp1.grants().is_empty(), "silence proves nothing");
     let w1 = coordinator.connect_with("w1", 4, Some(held(4))).unwrap();
@@ -617,14 +473,8 @@ fn a_node_that_comes_before_the_holder_of_an_unknown_lease_has_to_wait() {
 fn an_agent_that_knows_other_steps_is_refused() {
     let coordinator = Coordinator::new();
     let (outbox, _inbox) = mpsc::channel(64);
-    let hello = v1::Hello {
-        step_list_version: STEP_LIST_VERSION + 1,
-        ..v1::Hello::default()
-    };
-    let error = coordinator
-        .keeper
-        .open_session(&"cp1".parse().unwrap(), hello, outbox)
-        .unwrap_err();
+    let hello = v1::Hello { step_list_version: STEP_LIST_VERSION + 1, ..v1::Hello::default() };
+    let error = coordinator.keeper.open_session(&"cp1".parse().unwrap(), hello, outbox).unwrap_err();
     assert!(
         matches!(&error, KeeperError::NotNow(why) if why.contains("install the same version")),
         "{error}"
@@ -636,15 +486,9 @@ fn an_agent_that_takes_no_messages_is_cut_off() {
     let coordinator = Coordinator::new();
     let (outbox, inbox) = mpsc::channel(2);
     let name: NodeName = "cp1".parse().unwrap();
-    let hello = v1::Hello {
-        step_list_version: STEP_LIST_VERSION,
-        ..v1::Hello::default()
-    };
+    let hello = v1::Hello { step_list_version: STEP_LIST_VERSION, ..v1::Hello::default() };
     let session = coordinator.keeper.open_session(&name, hello, outbox).unwrap();
-    let renewal = Said::RenewLease(v1::RenewLease {
-        plan_id: String::new(),
-        fencing_token: 1,
-    });
+    let renewal = Said::RenewLease(v1::RenewLease { plan_id: String::new(), fencing_token: 1 });
     coordinator.keeper.hear(&name, session, renewal.clone()).unwrap();
     assert!(!coordinator.keeper.hear(&name, session, renewal).unwrap());
     drop(inbox);
@@ -659,47 +503,25 @@ fn a_plan_is_applied_only_as_it_was_made_and_only_while_it_still_fits() {
     let mut changed = plan.clone();
     changed.nodes.swap(0, 3);
     let error = coordinator.keeper.apply(&changed, "alice").unwrap_err();
-    assert!(
-        matches!(&error, KeeperError::Invalid(why) if why.contains("was changed")),
-        "{error}"
-    );
+    assert!(matches!(&error, KeeperError::Invalid(why) if why.contains("was changed")), "{error}");
 
     let mut moved = facts("cp2", "v1.30.4");
     moved.control_plane_version = "v1.31.2".to_owned();
-    agents[1]
-        .says(
-            &coordinator,
-            Said::Facts(v1::NodeFacts {
-                offered_versions: vec![],
-                ..moved
-            }),
-        )
-        .unwrap();
+    agents[1].says(&coordinator, Said::Facts(v1::NodeFacts { offered_versions: vec![], ..moved })).unwrap();
     let error = coordinator.keeper.apply(&plan, "alice").unwrap_err();
-    assert!(
-        matches!(&error, KeeperError::NotNow(why) if why.contains("cp2")),
-        "{error}"
-    );
+    assert!(matches!(&error, KeeperError::NotNow(why) if why.contains("cp2")), "{error}");
 
-    agents[1]
-        .says(&coordinator, Said::Facts(facts("cp2", "v1.30.4")))
-        .unwrap();
+    agents[1].says(&coordinator, Said::Facts(facts("cp2", "v1.30.4"))).unwrap();
     coordinator.keeper.apply(&plan, "alice").unwrap();
     let error = coordinator.keeper.apply(&plan, "alice").unwrap_err();
-    assert!(
-        matches!(&error, KeeperError::NotNow(why) if why.contains("has not ended")),
-        "{error}"
-    );
+    assert!(matches!(&error, KeeperError::NotNow(why) if why.contains("has not ended")), "{error}");
     assert_eq!(coordinator.rollout().started_by, "alice");
 }
 
 #[test]
 fn output_is_shown_and_not_stored() {
     let (coordinator, agents) = running();
-    let line = v1::OutputLine {
-        line: "[upgrade] \u{1b}[1mpulling".to_owned(),
-        ..v1::OutputLine::default()
-    };
+    let line = v1::OutputLine { line: "[upgrade] \u{1b}[1mpulling".to_owned(), ..v1::OutputLine::default() };
     agents[0].says(&coordinator, Said::OutputLine(line)).unwrap();
     assert_eq!(coordinator.node("cp1").last_output, "[upgrade]  [1mpulling");
     assert_eq!(coordinator.restarted().node("cp1").last_output, "");
@@ -713,19 +535,13 @@ fn request() -> CertificateRequest {
 fn a_token_buys_a_certificate_for_the_one_it_was_made_for_and_for_one_key() {
     let coordinator = Coordinator::new();
     let subject = Subject::agent(&"cp1".parse().unwrap());
-    let (token, _) = coordinator
-        .keeper
-        .create_token(subject.clone(), 3600, "alice")
-        .unwrap();
+    let (token, _) = coordinator.keeper.create_token(subject.clone(), 3600, "alice").unwrap();
     let (first, second) = (request(), request());
     let enroll =
         |secret: &str, given: &str, csr: &[u8]| coordinator.keeper.enroll(&token.id, secret, given, csr);
 
     let wrong = enroll(&"0".repeat(64), "cp1", &first.csr_der).unwrap_err();
-    assert!(
-        matches!(wrong, KeeperError::Token(TokenRefused::Unknown)),
-        "{wrong}"
-    );
+    assert!(matches!(wrong, KeeperError::Token(TokenRefused::Unknown)), "{wrong}");
     let other = enroll(&token.secret, "cp2", &first.csr_der).unwrap_err();
     assert!(other.to_string().contains("made for node cp1"), "{other}");
     let garbage = enroll(&token.secret, "cp1", b"garbage").unwrap_err();
@@ -736,13 +552,7 @@ fn a_token_buys_a_certificate_for_the_one_it_was_made_for_and_for_one_key() {
     enroll(&token.secret, "cp1", &first.csr_der).expect("the same key again: the answer may have been lost");
     let used = enroll(&token.secret, "cp1", &second.csr_der).unwrap_err();
     assert!(used.to_string().contains("was used already"), "{used}");
-    assert!(
-        coordinator
-            .keeper
-            .nodes()
-            .iter()
-            .any(|node| node.name == "cp1" && node.enrolled)
-    );
+    assert!(coordinator.keeper.nodes().iter().any(|node| node.name == "cp1" && node.enrolled));
 }
 
 fn peer(certificate_pem: &str) -> Peer {
@@ -756,24 +566,12 @@ fn a_used_token_stays_used_after_a_restart_and_no_secret_is_in_the_store() {
     let coordinator = Coordinator::new();
     let subject = Subject::agent(&"cp1".parse().unwrap());
     let (token, _) = coordinator.keeper.create_token(subject, 3600, "alice").unwrap();
-    coordinator
-        .keeper
-        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
-        .unwrap();
-    let stored: Vec<u8> = coordinator
-        .store
-        .load()
-        .unwrap()
-        .into_values()
-        .flatten()
-        .collect();
+    coordinator.keeper.enroll(&token.id, &token.secret, "cp1", &request().csr_der).unwrap();
+    let stored: Vec<u8> = coordinator.store.load().unwrap().into_values().flatten().collect();
     assert!(!String::from_utf8_lossy(&stored).contains(&token.secret));
 
     let coordinator = coordinator.restarted();
-    let used = coordinator
-        .keeper
-        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
-        .unwrap_err();
+    let used = coordinator.keeper.enroll(&token.id, &token.secret, "cp1", &request().csr_der).unwrap_err();
     assert!(used.to_string().contains("was used already"), "{used}");
 }
 
@@ -783,10 +581,7 @@ fn a_certificate_is_not_handed_out_if_the_tokens_use_could_not_be_recorded() {
     let subject = Subject::agent(&"cp1".parse().unwrap());
     let (token, _) = coordinator.keeper.create_token(subject, 3600, "alice").unwrap();
     coordinator.store.fill_up();
-    let error = coordinator
-        .keeper
-        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
-        .unwrap_err();
+    let error = coordinator.keeper.enroll(&token.id, &token.secret, "cp1", &request().csr_der).unwrap_err();
     assert!(matches!(error, KeeperError::Store(_)), "{error}");
 }
 
@@ -794,30 +589,11 @@ fn a_certificate_is_not_handed_out_if_the_tokens_use_could_not_be_recorded() {
 fn a_token_expires_and_lives_seven_days_at_most() {
     let coordinator = Coordinator::new();
     let subject = Subject::agent(&"cp1".parse().unwrap());
-    let (token, _) = coordinator
-        .keeper
-        .create_token(subject.clone(), 1, "alice")
-        .unwrap();
-    let expired = coordinator
-        .keeper
-        .enroll(&token.id, &token.secret, "cp1", &request().csr_der)
-        .unwrap_err();
-    assert!(
-        matches!(expired, KeeperError::Token(TokenRefused::Expired { .. })),
-        "{expired}"
-    );
-    assert!(
-        coordinator
-            .keeper
-            .create_token(subject.clone(), 0, "alice")
-            .is_err()
-    );
-    assert!(
-        coordinator
-            .keeper
-            .create_token(subject, 7 * 24 * 3600 + 1, "alice")
-            .is_err()
-    );
+    let (token, _) = coordinator.keeper.create_token(subject.clone(), 1, "alice").unwrap();
+    let expired = coordinator.keeper.enroll(&token.id, &token.secret, "cp1", &request().csr_der).unwrap_err();
+    assert!(matches!(expired, KeeperError::Token(TokenRefused::Expired { .. })), "{expired}");
+    assert!(coordinator.keeper.create_token(subject.clone(), 0, "alice").is_err());
+    assert!(coordinator.keeper.create_token(subject, 7 * 24 * 3600 + 1, "alice").is_err());
 }
 
 #[test]
@@ -825,14 +601,8 @@ fn taking_back_a_used_token_voids_the_certificates_that_it_bought_and_no_later_o
     let coordinator = Coordinator::new();
     let subject = Subject::agent(&"cp1".parse().unwrap());
     let enroll = || {
-        let (token, _) = coordinator
-            .keeper
-            .create_token(subject.clone(), 3600, "alice")
-            .unwrap();
-        let bought = coordinator
-            .keeper
-            .enroll(&token.id, &token.secret, "", &request().csr_der)
-            .unwrap();
+        let (token, _) = coordinator.keeper.create_token(subject.clone(), 3600, "alice").unwrap();
+        let bought = coordinator.keeper.enroll(&token.id, &token.secret, "", &request().csr_der).unwrap();
         (token.id, peer(&bought.certificate_pem))
     };
     let (id, stolen) = enroll();
@@ -840,21 +610,13 @@ fn taking_back_a_used_token_voids_the_certificates_that_it_bought_and_no_later_o
     coordinator.keeper.check_peer(&stolen).unwrap();
 
     coordinator.keeper.revoke_token(&id, "alice").unwrap();
-    assert!(matches!(
-        coordinator.keeper.check_peer(&stolen),
-        Err(KeeperError::Denied(_))
-    ));
-    let last = std::iter::from_fn(|| session.inbox.try_recv().ok())
-        .last()
-        .unwrap();
+    assert!(matches!(coordinator.keeper.check_peer(&stolen), Err(KeeperError::Denied(_))));
+    let last = std::iter::from_fn(|| session.inbox.try_recv().ok()).last().unwrap();
     assert_eq!(last.unwrap_err().code(), tonic::Code::PermissionDenied);
 
     let (_, fresh) = enroll();
     coordinator.keeper.check_peer(&fresh).unwrap();
-    assert!(matches!(
-        coordinator.restarted().keeper.check_peer(&stolen),
-        Err(KeeperError::Denied(_))
-    ));
+    assert!(matches!(coordinator.restarted().keeper.check_peer(&stolen), Err(KeeperError::Denied(_))));
 }
 
 /// What can befall a roll-out.
@@ -897,12 +659,7 @@ impl World {
         let coordinator = Coordinator::new();
         let sessions = NODES.map(|node| Some(coordinator.connect(node)));
         coordinator.apply();
-        Self {
-            coordinator: Some(coordinator),
-            sessions,
-            open: [None; NODES.len()],
-            highest: 0,
-        }
+        Self { coordinator: Some(coordinator), sessions, open: [None; NODES.len()], highest: 0 }
     }
 
     fn coordinator(&self) -> &Coordinator {
@@ -942,18 +699,12 @@ impl World {
             }
             Fate::Retry => {
                 for node in NODES {
-                    let _ = self
-                        .coordinator()
-                        .keeper
-                        .order(&Order::Retry(node.parse().unwrap()), "alice");
+                    let _ = self.coordinator().keeper.order(&Order::Retry(node.parse().unwrap()), "alice");
                 }
             }
             Fate::StartOver => {
                 let _ = self.coordinator().keeper.order(&Order::Abort, "alice");
-                let plan = self
-                    .coordinator()
-                    .keeper
-                    .plan("v1.31.2".parse().unwrap(), &Policy::default());
+                let plan = self.coordinator().keeper.plan("v1.31.2".parse().unwrap(), &Policy::default());
                 if let Ok(plan) = plan {
                     let _ = self.coordinator().keeper.apply(&plan, "alice");
                 }

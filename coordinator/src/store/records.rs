@@ -122,9 +122,7 @@ impl Saved {
                     saved.revocations.insert(revocation.subject.clone(), revocation);
                 }
                 ("rollout", None) => {
-                    saved
-                        .rollouts
-                        .insert(number(key, name)?, entries.rollout(key, value)?);
+                    saved.rollouts.insert(number(key, name)?, entries.rollout(key, value)?);
                 }
                 ("rollout", Some("plan" | "node")) => {}
                 _ => return Err(unreadable(key, &"no record of this version has such a key")),
@@ -168,9 +166,7 @@ impl Saved {
 
     /// The newest roll-out and its number.
     pub fn newest(&self) -> Option<(u64, &Rollout)> {
-        self.rollouts
-            .last_key_value()
-            .map(|(number, rollout)| (*number, rollout))
+        self.rollouts.last_key_value().map(|(number, rollout)| (*number, rollout))
     }
 
     fn next_sequence(&self) -> u64 {
@@ -208,9 +204,7 @@ impl Saved {
         self.history.extend((first..).zip(change.history));
         self.tokens.extend(change.token);
         self.enrolled.extend(change.enrolled);
-        let revocation = change
-            .revocation
-            .map(|revocation| (revocation.subject.clone(), revocation));
+        let revocation = change.revocation.map(|revocation| (revocation.subject.clone(), revocation));
         self.revocations.extend(revocation);
     }
 }
@@ -251,14 +245,7 @@ fn plan_batches(number: u64, plan: &Plan) -> Result<Vec<Batch>, StoreError> {
 
 impl Head {
     fn of(rollout: &Rollout) -> Self {
-        let Plan {
-            id,
-            hash,
-            from_version,
-            to_version,
-            nodes,
-            policy,
-        } = &rollout.plan;
+        let Plan { id, hash, from_version, to_version, nodes, policy } = &rollout.plan;
         Self {
             plan: PlanHead {
                 id: id.clone(),
@@ -286,30 +273,13 @@ impl Entries {
     fn rollout(&self, key: &str, value: &[u8]) -> Result<Rollout, StoreError> {
         let head: Head = parse(key, value)?;
         let all = 0..head.plan.nodes;
-        let nodes: Vec<NodeState> = all
-            .clone()
-            .map(|index| self.part(key, "node", index))
-            .collect::<Result<_, _>>()?;
-        let planned: Vec<PlannedNode> = all
-            .map(|index| self.part(key, "plan", index))
-            .collect::<Result<_, _>>()?;
-        let PlanHead {
-            id,
-            hash,
-            from_version,
-            to_version,
-            policy,
-            ..
-        } = head.plan;
+        let nodes: Vec<NodeState> =
+            all.clone().map(|index| self.part(key, "node", index)).collect::<Result<_, _>>()?;
+        let planned: Vec<PlannedNode> =
+            all.map(|index| self.part(key, "plan", index)).collect::<Result<_, _>>()?;
+        let PlanHead { id, hash, from_version, to_version, policy, .. } = head.plan;
         Ok(Rollout {
-            plan: Plan {
-                id,
-                hash,
-                from_version,
-                to_version,
-                nodes: planned,
-                policy,
-            },
+            plan: Plan { id, hash, from_version, to_version, nodes: planned, policy },
             intent: head.intent,
             nodes,
             started_at_ms: head.started_at_ms,
@@ -320,10 +290,7 @@ impl Entries {
 
     fn part<T: DeserializeOwned>(&self, head: &str, part: &str, index: usize) -> Result<T, StoreError> {
         let key = format!("{head}/{part}/{index:05}");
-        let value = self
-            .0
-            .get(&key)
-            .ok_or_else(|| unreadable(&key, &"it is missing"))?;
+        let value = self.0.get(&key).ok_or_else(|| unreadable(&key, &"it is missing"))?;
         parse(&key, value)
     }
 }
@@ -341,8 +308,146 @@ fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StoreError> 
 }
 
 fn unreadable(key: &str, why: &dyn Display) -> StoreError {
-    StoreError::Unreadable {
-        key: key.to_owned(),
-        why: why.to_string(),
+    StoreError::Unreadable { key: key.to_owned(), why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use liftlock_proto::plan::Role;
+
+    use super::*;
+    use crate::core::history::HistoryKind;
+    use crate::core::rollout::Event;
+    use crate::core::sequence;
+    use crate::identity::subject::Role as Kind;
+    use crate::store::SledStore;
+    use crate::store::memory::MemoryStore;
+
+    fn rollout(nodes: u32) -> Rollout {
+        let version = KubernetesVersion::new(1, 31, 2);
+        let policy = Policy::default();
+        let node = |number| PlannedNode {
+            name: format!("node-{number:04}.cluster.example").parse().unwrap(),
+            role: Role::ControlPlane,
+            prepare: sequence::prepare(Role::ControlPlane, version),
+            steps: sequence::under_lease(Role::ControlPlane, version, &policy),
+        };
+        let plan = Plan {
+            id: "p-0123456789ab".parse().unwrap(),
+            hash: "0".repeat(64),
+            from_version: KubernetesVersion::new(1, 30, 4),
+            to_version: version,
+            nodes: (0..nodes).map(node).collect(),
+            policy,
+        };
+        Rollout::start(plan, "alice".to_owned(), 1)
+    }
+
+    fn everything() -> Change {
+        let subject = Subject { kind: Kind::Operator, name: "bob".to_owned() };
+        let (token, kept) = TokenRecord::new([7; 36], "0".repeat(64), subject.clone(), 99);
+        let record = HistoryRecord {
+            at_ms: 1,
+            kind: HistoryKind::PlanApplied,
+            plan: None,
+            node: Some("cp1".parse().unwrap()),
+            token: Some(FencingToken(3)),
+            operator: Some("alice".to_owned()),
+            text: "for people".to_owned(),
+        };
+        Change {
+            fence: Some(FencingToken(3)),
+            rollout: Some((1, rollout(3))),
+            history: vec![record.clone(), record],
+            token: Some((token.id, kept)),
+            enrolled: Some(("cp1".parse().unwrap(), Enrolled { at_ms: 5 })),
+            revocation: Some(Revocation { subject, up_to_s: 6 }),
+        }
+    }
+
+    fn same(left: &Saved, right: &Saved) -> bool {
+        format!("{left:?}") == format!("{right:?}")
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_is_loaded() {
+        let store = Arc::new(MemoryStore::default());
+        let mut saved = Saved::load(&store).unwrap();
+        saved.commit(&store, everything()).unwrap();
+        assert_eq!((saved.fence, saved.history.len(), saved.rollouts.len()), (FencingToken(3), 2, 1));
+        assert!(same(&saved, &Saved::load(&store).unwrap()));
+
+        let prepared =
+            Event::PrepareReported { node: "node-0001.cluster.example".parse().unwrap(), failure: None };
+        let next = saved.rollouts[&1].after(&prepared).unwrap();
+        let change = Change { rollout: Some((1, next)), ..everything() };
+        saved.commit(&store, change).unwrap();
+        assert_eq!(saved.history.len(), 4);
+        assert!(same(&saved, &Saved::load(&store).unwrap()));
+    }
+
+    #[test]
+    fn a_step_forward_writes_one_nodes_state_and_not_the_plan() {
+        let store = Arc::new(MemoryStore::default());
+        let mut saved = Saved::load(&store).unwrap();
+        saved.commit(&store, Change { rollout: Some((1, rollout(3))), ..Change::default() }).unwrap();
+        let prepared =
+            Event::PrepareReported { node: "node-0001.cluster.example".parse().unwrap(), failure: None };
+        let next = saved.rollouts[&1].after(&prepared).unwrap();
+        let batch = saved.batch(&Change { rollout: Some((1, next)), ..Change::default() }).unwrap();
+        let keys: Vec<&str> = batch.writes().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["rollout/0000000001/node/00001"]);
+    }
+
+    #[test]
+    fn a_plan_whose_roll_out_was_never_recorded_is_none() {
+        let store = Arc::new(MemoryStore::default());
+        let mut saved = Saved::load(&store).unwrap();
+        for batch in plan_batches(1, &rollout(200).plan).unwrap() {
+            store.commit(&batch).unwrap();
+        }
+        assert!(Saved::load(&store).unwrap().rollouts.is_empty());
+        saved.commit(&store, Change { rollout: Some((1, rollout(2))), ..Change::default() }).unwrap();
+        assert_eq!(Saved::load(&store).unwrap().rollouts[&1], rollout(2));
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_not_guessed_at() {
+        let with = |key: &str, value: &serde_json::Value| {
+            let store = Arc::new(MemoryStore::default());
+            Saved::load(&store).unwrap();
+            let mut batch = Batch::default();
+            batch.put(key.to_owned(), value).unwrap();
+            store.commit(&batch).unwrap();
+            Saved::load(&store).unwrap_err().to_string()
+        };
+        assert!(with("format", &serde_json::json!({"version": 2})).contains("install the newer one"));
+        assert!(with("surprise/1", &serde_json::json!({})).contains("surprise/1"));
+        assert!(with("fence", &serde_json::json!({"highest": "three"})).contains("fence"));
+        let head = serde_json::to_value(Head::of(&rollout(1))).unwrap();
+        assert!(with("rollout/0000000001", &head).contains("rollout/0000000001/node/00000"));
+    }
+
+    #[test]
+    fn a_roll_out_of_five_hundred_nodes_is_kept_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(folder.path()).unwrap();
+        let mut saved = Saved::load(&store).unwrap();
+        let mut rollout = rollout(500);
+        saved.commit(&store, Change { rollout: Some((1, rollout.clone())), ..Change::default() }).unwrap();
+        for planned in rollout.plan.nodes.clone() {
+            let event = Event::PrepareReported { node: planned.name, failure: Some("é\n\"".repeat(500)) };
+            rollout = rollout.after(&event).unwrap();
+        }
+        for part in rollout.nodes.clone().chunks(50).enumerate() {
+            let mut next = saved.rollouts[&1].clone();
+            next.nodes.splice(part.0 * 50..part.0 * 50 + 50, part.1.iter().cloned());
+            saved.commit(&store, Change { rollout: Some((1, next)), ..Change::default() }).unwrap();
+        }
+        drop(store);
+        let store = SledStore::open(folder.path()).unwrap();
+        assert_eq!(Saved::load(&store).unwrap().rollouts[&1], rollout);
     }
 }
