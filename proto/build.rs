@@ -1,9 +1,6 @@
 //! Generates the messages and services with protox, so that no protoc is needed.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a build script writes what it generates"
-)]
+#![expect(clippy::disallowed_methods, reason = "a build script writes what it generates")]
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -23,11 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure().compile_fds(own)?;
 
     let alpha = runtime_v1alpha2(&out)?;
-    for file in [
-        Path::new("etcd/rpc.proto"),
-        Path::new("cri/runtime.proto"),
-        &alpha,
-    ] {
+    for file in [Path::new("etcd/rpc.proto"), Path::new("cri/runtime.proto"), &alpha] {
         let include = file.parent().ok_or("a proto file has a folder")?;
         let set = protox::compile([file], [include])?;
         tonic_prost_build::configure().compile_fds(set)?;
@@ -41,9 +34,6 @@ fn runtime_v1alpha2(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let dir = out.join("cri-v1alpha2");
     fs::create_dir_all(&dir)?;
     let path = dir.join("runtime_v1alpha2.proto");
-    fs::write(
-        &path,
-        v1.replace("package runtime.v1;", "package runtime.v1alpha2;"),
-    )?;
+    fs::write(&path, v1.replace("package runtime.v1;", "package runtime.v1alpha2;"))?;
     Ok(path)
 }

@@ -82,10 +82,7 @@ impl Config {
     /// Reads the file, `None` for the default one, which may be missing; what `over` says goes before it.
     pub fn load(disk: &dyn Disk, file: Option<&Utf8Path>, over: Settings) -> Result<Self, ConfigError> {
         let path = file.unwrap_or(Utf8Path::new(DEFAULT_FILE));
-        let failed = |source| ConfigError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| ConfigError::Io { path: path.to_owned(), source };
         let read = match (disk.read(path).map_err(failed)?, file) {
             (Some(bytes), _) => parse(path, bytes)?,
             (None, None) => Settings::default(),
@@ -120,22 +117,14 @@ impl Config {
         }
         let name = nix::unistd::gethostname().map_err(|error| ConfigError::HostName(error.to_string()))?;
         let name = name.to_string_lossy().trim().to_lowercase();
-        name.parse()
-            .map_err(|error: NameError| ConfigError::HostName(error.to_string()))
+        name.parse().map_err(|error: NameError| ConfigError::HostName(error.to_string()))
     }
 
     /// Where things lie.
     pub fn layout(&self) -> Layout {
         let root = self.settings.root.clone().unwrap_or(Utf8PathBuf::from("/"));
-        let layout = Layout {
-            root,
-            state_dir: Utf8PathBuf::new(),
-        };
-        let state_dir = self
-            .settings
-            .state_dir
-            .clone()
-            .unwrap_or_else(|| layout.at(STATE_DIR));
+        let layout = Layout { root, state_dir: Utf8PathBuf::new() };
+        let state_dir = self.settings.state_dir.clone().unwrap_or_else(|| layout.at(STATE_DIR));
         Layout { state_dir, ..layout }
     }
 
@@ -158,10 +147,7 @@ impl Config {
 }
 
 fn parse(path: &Utf8Path, bytes: Vec<u8>) -> Result<Settings, ConfigError> {
-    let invalid = |why: String| ConfigError::Invalid {
-        path: path.to_owned(),
-        why,
-    };
+    let invalid = |why: String| ConfigError::Invalid { path: path.to_owned(), why };
     let text = String::from_utf8(bytes).map_err(|error| invalid(error.to_string()))?;
     toml::from_str(&text).map_err(|error| invalid(error.to_string()))
 }
@@ -181,10 +167,7 @@ mod tests {
     fn the_command_line_goes_before_the_file() {
         let file =
             "coordinator = 'https://10.0.0.5:7443'\nnode = 'cp1'\nstate-dir = '/state'\nroot = '/standin'\n";
-        let over = Settings {
-            node: "cp2".parse().ok(),
-            ..Settings::default()
-        };
+        let over = Settings { node: "cp2".parse().ok(), ..Settings::default() };
         let config = load(file, over).unwrap();
         assert_eq!(config.node_or_host_name().unwrap().as_str(), "cp2");
         assert_eq!(config.coordinator().unwrap().to_string(), "https://10.0.0.5:7443");
@@ -205,22 +188,11 @@ mod tests {
 
     #[test]
     fn a_file_that_was_named_must_be_there_and_a_wrong_word_is_named_with_its_line() {
-        let named = Config::load(
-            &MemoryDisk::default(),
-            Some("/no.toml".into()),
-            Settings::default(),
-        );
+        let named = Config::load(&MemoryDisk::default(), Some("/no.toml".into()), Settings::default());
         assert!(named.unwrap_err().to_string().contains("/no.toml"));
-        let wrong = load("coordinater = 'https://a:1'", Settings::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            wrong.contains("coordinater") && wrong.contains("line 1"),
-            "{wrong}"
-        );
-        let url = load("coordinator = 'http://a:1'", Settings::default())
-            .unwrap_err()
-            .to_string();
+        let wrong = load("coordinater = 'https://a:1'", Settings::default()).unwrap_err().to_string();
+        assert!(wrong.contains("coordinater") && wrong.contains("line 1"), "{wrong}");
+        let url = load("coordinator = 'http://a:1'", Settings::default()).unwrap_err().to_string();
         assert!(url.contains("write it as https://HOST:PORT"), "{url}");
     }
 }

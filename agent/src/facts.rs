@@ -49,10 +49,8 @@ pub async fn gather(host: &Host) -> NodeFacts {
 
     let (mut cluster, mut control_plane_version) = (None, String::new());
     if control_plane {
-        let (containers, facts) = futures::join!(
-            host.runtime.running(),
-            cluster_facts(host, local_etcd, &mut errors)
-        );
+        let (containers, facts) =
+            futures::join!(host.runtime.running(), cluster_facts(host, local_etcd, &mut errors));
         cluster = facts;
         control_plane_version = errors.note(containers.map(|running| api_server_version(&running)));
     }
@@ -121,15 +119,10 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
             return None;
         }
     };
-    let members = if local_etcd {
-        errors.note(host.etcd.members().await)
-    } else {
-        Vec::new()
-    };
+    let members = if local_etcd { errors.note(host.etcd.members().await) } else { Vec::new() };
     let voters = members.iter().filter(|member| !member.learner);
-    let healthy = voters
-        .clone()
-        .filter(|member| matches!(&member.status, Ok(status) if status.errors.is_empty()));
+    let healthy =
+        voters.clone().filter(|member| matches!(&member.status, Ok(status) if status.errors.is_empty()));
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Some(ClusterFacts {
         kubeadm_config_version: errors.note(version.map(|version| version.to_string())),
@@ -151,14 +144,10 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
 
 /// The version of the kube-apiserver container that runs, by its image's tag: `…/kube-apiserver:v1.20.2`.
 fn api_server_version(running: &[RunningContainer]) -> String {
-    let api_server = running
-        .iter()
-        .filter(|one| one.name == "kube-apiserver" && one.namespace == "kube-system");
+    let api_server =
+        running.iter().filter(|one| one.name == "kube-apiserver" && one.namespace == "kube-system");
     let newest = api_server.max_by_key(|one| one.created_at_ns);
-    let mut tags = newest
-        .into_iter()
-        .flat_map(|one| &one.images)
-        .filter_map(|image| image.rsplit_once(':'));
+    let mut tags = newest.into_iter().flat_map(|one| &one.images).filter_map(|image| image.rsplit_once(':'));
     tags.find_map(|(_, tag)| tag.parse::<KubernetesVersion>().ok())
         .map(|version| version.to_string())
         .unwrap_or_default()
@@ -183,10 +172,7 @@ mod tests {
             name: name.to_owned(),
             pod: format!("{name}-cp1"),
             namespace: "kube-system".to_owned(),
-            images: vec![
-                "k8s.gcr.io/kube-apiserver@sha256:0123".to_owned(),
-                image.to_owned(),
-            ],
+            images: vec!["k8s.gcr.io/kube-apiserver@sha256:0123".to_owned(), image.to_owned()],
             created_at_ns,
         }
     }

@@ -91,10 +91,7 @@ fn main() -> ExitCode {
 }
 
 fn with_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     let runtime = runtime.context("cannot start the agent's threads")?;
     let result = runtime.block_on(work);
     // An engine may be in the middle of a step: it is left as a crash would leave it, and its journal knows.
@@ -116,12 +113,7 @@ impl Start {
         let config = Config::load(disk.as_ref(), args.config.as_deref(), args.settings)?;
         let token_file = args.token_file.unwrap_or_else(|| config.token_file());
         let store = IdentityStore::new(Arc::clone(&disk), config.layout().state_dir.join("identity"));
-        Ok(Self {
-            config,
-            disk,
-            store,
-            token_file,
-        })
+        Ok(Self { config, disk, store, token_file })
     }
 
     async fn enroll(&self, clock: &dyn Clock) -> Result<Enrolled> {
@@ -135,14 +127,8 @@ impl Start {
     /// The identity at hand, or a new one if there is none, or none any more, and a token is there.
     async fn identity(&self, clock: &dyn Clock) -> Result<Enrolled> {
         let unreadable = || format!("cannot read {}", self.token_file);
-        let token_is_there = || {
-            Ok::<_, anyhow::Error>(
-                self.disk
-                    .read(&self.token_file)
-                    .with_context(unreadable)?
-                    .is_some(),
-            )
-        };
+        let token_is_there =
+            || Ok::<_, anyhow::Error>(self.disk.read(&self.token_file).with_context(unreadable)?.is_some());
         let mut enrolled = match self.store.load()? {
             Some(enrolled) if clock.unix_ms() < enrolled.ends_at_ms => enrolled,
             Some(_) if !token_is_there()? => bail!(
@@ -235,23 +221,14 @@ fn log(format: LogFormat) {
     // kube logs each failed request as an error of its own; here it is an answer, and whoever asked decides.
     let filter =
         EnvFilter::try_from_env("LIFTLOCK_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
-        LogFormat::Text => log
-            .compact()
-            .with_target(false)
-            .with_ansi(io::stderr().is_terminal())
-            .init(),
+        LogFormat::Text => log.compact().with_target(false).with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "manual pages are for everyone to read, and made anew at will"
-)]
+#[expect(clippy::disallowed_methods, reason = "manual pages are for everyone to read, and made anew at will")]
 fn manual(dir: &Utf8Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {dir}"))?;
     let mut command = Cli::command().disable_help_subcommand(true);

@@ -27,9 +27,7 @@ fn main() -> ExitCode {
 fn serve(options: ServeOptions) -> Exit {
     log(LevelFilter::INFO);
     with(Builder::new_multi_thread().enable_all().build(), |runtime| {
-        runtime
-            .block_on(serve::run(options))
-            .map_or_else(|error| failed(&error), |()| Exit::Done)
+        runtime.block_on(serve::run(options)).map_or_else(|error| failed(&error), |()| Exit::Done)
     })
 }
 
@@ -51,9 +49,7 @@ fn failed(error: &dyn Error) -> Exit {
 
 /// To standard error, from `level` on unless `LIFTLOCK_LOG` says otherwise.
 fn log(level: LevelFilter) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .with_env_var("LIFTLOCK_LOG");
+    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LIFTLOCK_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(filter.from_env_lossy())
         .with_ansi(stderr().is_terminal())

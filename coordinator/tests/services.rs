@@ -7,10 +7,7 @@
     clippy::indexing_slicing,
     reason = "a test"
 )]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this test reads the identity that the coordinator wrote"
-)]
+#![expect(clippy::disallowed_methods, reason = "this test reads the identity that the coordinator wrote")]
 
 use std::fs;
 
@@ -45,12 +42,7 @@ fn options(state_dir: &tempfile::TempDir) -> ServeOptions {
     // No file of this machine's.
     let config = state_dir.as_ref().map(|folder| folder.with_extension("toml"));
     fs::write(config.as_ref().unwrap(), "").unwrap();
-    ServeOptions {
-        config,
-        listen,
-        state_dir,
-        names: vec![],
-    }
+    ServeOptions { config, listen, state_dir, names: vec![] }
 }
 
 impl Served {
@@ -65,22 +57,13 @@ impl Served {
         let ended = tokio::spawn(coordinator.serve(async {
             let _ = stopped.await;
         }));
-        Self {
-            url,
-            state_dir,
-            stop,
-            ended,
-        }
+        Self { url, state_dir, stop, ended }
     }
 
     fn local(&self) -> Identity {
         let folder = self.state_dir.path().join("operator");
         let read = |name| fs::read_to_string(folder.join(name)).unwrap();
-        Identity {
-            key_pem: read("key.pem"),
-            certificate_pem: read("cert.pem"),
-            ca_pem: read("ca.pem"),
-        }
+        Identity { key_pem: read("key.pem"), certificate_pem: read("cert.pem"), ca_pem: read("ca.pem") }
     }
 
     async fn dial(&self, identity: &Identity) -> Channel {
@@ -89,10 +72,7 @@ impl Served {
 
     async fn dial_without_identity(&self) -> Channel {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.local().ca_pem));
-        let endpoint = Endpoint::from_shared(self.url.to_string())
-            .unwrap()
-            .tls_config(tls)
-            .unwrap();
+        let endpoint = Endpoint::from_shared(self.url.to_string()).unwrap().tls_config(tls).unwrap();
         endpoint.connect().await.unwrap()
     }
 
@@ -101,18 +81,9 @@ impl Served {
     }
 
     async fn token(&self, subject: v1::Subject, name: &str) -> JoinToken {
-        let request = v1::CreateTokenRequest {
-            subject: subject.into(),
-            name: name.to_owned(),
-            ttl_seconds: 60,
-        };
-        let created = self
-            .operator()
-            .await
-            .create_token(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let request =
+            v1::CreateTokenRequest { subject: subject.into(), name: name.to_owned(), ttl_seconds: 60 };
+        let created = self.operator().await.create_token(request).await.unwrap().into_inner();
         created.token.parse().unwrap()
     }
 
@@ -142,13 +113,7 @@ impl Agent {
     }
 
     async fn hear(&mut self) -> Result<Told, Status> {
-        Ok(self
-            .heard
-            .message()
-            .await?
-            .expect("the stream ended without a status")
-            .message
-            .unwrap())
+        Ok(self.heard.message().await?.expect("the stream ended without a status").message.unwrap())
     }
 
     async fn hear_the_end(&mut self) -> Status {
@@ -161,20 +126,11 @@ impl Agent {
 }
 
 fn says(node: &str, message: Said) -> v1::AgentMessage {
-    v1::AgentMessage {
-        node: node.to_owned(),
-        message: Some(message),
-    }
+    v1::AgentMessage { node: node.to_owned(), message: Some(message) }
 }
 
 fn hello(node: &str) -> v1::AgentMessage {
-    says(
-        node,
-        Said::Hello(v1::Hello {
-            step_list_version: STEP_LIST_VERSION,
-            ..v1::Hello::default()
-        }),
-    )
+    says(node, Said::Hello(v1::Hello { step_list_version: STEP_LIST_VERSION, ..v1::Hello::default() }))
 }
 
 #[tokio::test]
@@ -182,18 +138,10 @@ async fn without_a_certificate_one_can_enrol_and_nothing_else() {
     let served = Served::start().await;
     let channel = served.dial_without_identity().await;
     let mut agents = AgentServiceClient::new(channel.clone());
-    let session = agents
-        .session(tokio_stream::iter([hello("cp1")]))
-        .await
-        .unwrap_err();
-    let get = OperatorServiceClient::new(channel.clone())
-        .get(v1::GetRequest::default())
-        .await
-        .unwrap_err();
-    let health = HealthClient::new(channel)
-        .check(tonic_health::pb::HealthCheckRequest::default())
-        .await
-        .unwrap_err();
+    let session = agents.session(tokio_stream::iter([hello("cp1")])).await.unwrap_err();
+    let get = OperatorServiceClient::new(channel.clone()).get(v1::GetRequest::default()).await.unwrap_err();
+    let health =
+        HealthClient::new(channel).check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap_err();
     for status in [session, get, health] {
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
         assert!(status.message().contains("client certificate"), "{status}");
@@ -209,10 +157,7 @@ async fn a_token_that_is_wrong_or_used_up_buys_nothing() {
         Err(EnrollmentError::Refused { status, .. }) => *status,
         other => panic!("{other:?}"),
     };
-    let wrong = JoinToken {
-        secret: "0".repeat(64),
-        ..token.clone()
-    };
+    let wrong = JoinToken { secret: "0".repeat(64), ..token.clone() };
     let status = refused(&wrong, "cp1").await;
     assert_eq!(
         (status.code(), status.message().contains("unknown")),
@@ -229,19 +174,14 @@ async fn a_token_that_is_wrong_or_used_up_buys_nothing() {
 #[tokio::test]
 async fn a_certificate_of_another_coordinator_is_not_let_in() {
     let (ours, theirs) = (Served::start().await, Served::start().await);
-    let foreign = Identity {
-        ca_pem: ours.local().ca_pem,
-        ..theirs.local()
-    };
+    let foreign = Identity { ca_pem: ours.local().ca_pem, ..theirs.local() };
     let endpoint = foreign.endpoint(&ours.url).unwrap();
     // In TLS 1.3 a client learns only after its own handshake that its certificate is refused.
     let error = match endpoint.connect().await {
         Err(error) => causes(&error),
         Ok(channel) => {
-            let status = OperatorServiceClient::new(channel)
-                .get(v1::GetRequest::default())
-                .await
-                .unwrap_err();
+            let status =
+                OperatorServiceClient::new(channel).get(v1::GetRequest::default()).await.unwrap_err();
             causes(&status)
         }
     };
@@ -257,11 +197,8 @@ async fn roles_may_do_what_is_theirs_and_no_more() {
     let mut viewing = OperatorServiceClient::new(served.dial(&viewer).await);
     viewing.list_nodes(v1::ListNodesRequest {}).await.unwrap();
     viewing.history(v1::HistoryRequest::default()).await.unwrap();
-    let create = v1::CreateTokenRequest {
-        subject: v1::Subject::Operator.into(),
-        name: "eve".into(),
-        ttl_seconds: 60,
-    };
+    let create =
+        v1::CreateTokenRequest { subject: v1::Subject::Operator.into(), name: "eve".into(), ttl_seconds: 60 };
     let denied = [
         viewing.pause(v1::PauseRequest {}).await.unwrap_err(),
         viewing.apply(v1::ApplyRequest::default()).await.unwrap_err(),
@@ -278,15 +215,9 @@ async fn roles_may_do_what_is_theirs_and_no_more() {
     }
     for identity in [&viewer, &agent] {
         let mut health = HealthClient::new(served.dial(identity).await);
-        let answer = health
-            .check(tonic_health::pb::HealthCheckRequest::default())
-            .await
-            .unwrap()
-            .into_inner();
-        assert_eq!(
-            answer.status(),
-            tonic_health::pb::health_check_response::ServingStatus::Serving
-        );
+        let answer =
+            health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
     }
 }
 
@@ -296,27 +227,13 @@ async fn an_operator_by_token_does_what_the_local_one_does() {
     let token = served.token(v1::Subject::Operator, "alice").await;
     let alice = enroll(&served.url, &token, "").await.unwrap();
     let mut operator = OperatorServiceClient::new(served.dial(&alice).await);
-    let created = v1::CreateTokenRequest {
-        subject: v1::Subject::Node.into(),
-        name: "cp1".into(),
-        ttl_seconds: 60,
-    };
+    let created =
+        v1::CreateTokenRequest { subject: v1::Subject::Node.into(), name: "cp1".into(), ttl_seconds: 60 };
     let id = operator.create_token(created).await.unwrap().into_inner().id;
-    operator
-        .revoke_token(v1::RevokeTokenRequest { id })
-        .await
-        .unwrap();
-    let history = operator
-        .history(v1::HistoryRequest::default())
-        .await
-        .unwrap()
-        .into_inner()
-        .events;
-    let by_alice: Vec<&str> = history
-        .iter()
-        .filter(|event| event.operator == "alice")
-        .map(|event| event.kind.as_str())
-        .collect();
+    operator.revoke_token(v1::RevokeTokenRequest { id }).await.unwrap();
+    let history = operator.history(v1::HistoryRequest::default()).await.unwrap().into_inner().events;
+    let by_alice: Vec<&str> =
+        history.iter().filter(|event| event.operator == "alice").map(|event| event.kind.as_str()).collect();
     assert_eq!(by_alice, ["token-created", "token-revoked"]);
 }
 
@@ -324,34 +241,15 @@ async fn an_operator_by_token_does_what_the_local_one_does() {
 async fn requests_that_make_no_sense_are_told_so() {
     let served = Served::start().await;
     let mut operator = served.operator().await;
-    let version = v1::MakePlanRequest {
-        to_version: "latest".into(),
-        policy: None,
-    };
-    let node = v1::CreateTokenRequest {
-        subject: v1::Subject::Node.into(),
-        name: "../x".into(),
-        ttl_seconds: 60,
-    };
+    let version = v1::MakePlanRequest { to_version: "latest".into(), policy: None };
+    let node =
+        v1::CreateTokenRequest { subject: v1::Subject::Node.into(), name: "../x".into(), ttl_seconds: 60 };
     let invalid = [
         operator.make_plan(version).await.unwrap_err(),
         operator.apply(v1::ApplyRequest::default()).await.unwrap_err(),
-        operator
-            .apply(v1::ApplyRequest {
-                plan: Some(v1::Plan::default()),
-            })
-            .await
-            .unwrap_err(),
-        operator
-            .get(v1::GetRequest {
-                plan_id: "no-plan".into(),
-            })
-            .await
-            .unwrap_err(),
-        operator
-            .retry(v1::RetryRequest { node: "..".into() })
-            .await
-            .unwrap_err(),
+        operator.apply(v1::ApplyRequest { plan: Some(v1::Plan::default()) }).await.unwrap_err(),
+        operator.get(v1::GetRequest { plan_id: "no-plan".into() }).await.unwrap_err(),
+        operator.retry(v1::RetryRequest { node: "..".into() }).await.unwrap_err(),
         operator.create_token(node).await.unwrap_err(),
     ];
     for status in invalid {
@@ -359,27 +257,10 @@ async fn requests_that_make_no_sense_are_told_so() {
     }
     let missing = [
         operator.get(v1::GetRequest::default()).await.unwrap_err(),
-        operator
-            .get(v1::GetRequest {
-                plan_id: "p-0123456789ab".into(),
-            })
-            .await
-            .unwrap_err(),
+        operator.get(v1::GetRequest { plan_id: "p-0123456789ab".into() }).await.unwrap_err(),
         operator.pause(v1::PauseRequest {}).await.unwrap_err(),
-        operator
-            .revoke_token(v1::RevokeTokenRequest {
-                id: "00000000".into(),
-            })
-            .await
-            .unwrap_err(),
-        operator
-            .watch(v1::GetRequest::default())
-            .await
-            .unwrap()
-            .into_inner()
-            .message()
-            .await
-            .unwrap_err(),
+        operator.revoke_token(v1::RevokeTokenRequest { id: "00000000".into() }).await.unwrap_err(),
+        operator.watch(v1::GetRequest::default()).await.unwrap().into_inner().message().await.unwrap_err(),
     ];
     for status in missing {
         assert_eq!(status.code(), Code::NotFound, "{status}");
@@ -399,10 +280,7 @@ async fn an_agent_speaks_for_its_own_node_only() {
     agent.say("cp2", Said::Facts(v1::NodeFacts::default())).await;
     let status = agent.hear_the_end().await;
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
-    assert!(
-        status.message().contains("cp1") && status.message().contains("cp2"),
-        "{status}"
-    );
+    assert!(status.message().contains("cp1") && status.message().contains("cp2"), "{status}");
 }
 
 #[tokio::test]
@@ -410,22 +288,11 @@ async fn a_session_that_does_not_begin_as_it_should_is_ended_with_the_reason() {
     let served = Served::start().await;
     let cp1 = served.identity(v1::Subject::Node, "cp1").await;
     let facts = says("cp1", Said::Facts(v1::NodeFacts::default()));
-    let newer = says(
-        "cp1",
-        Said::Hello(v1::Hello {
-            step_list_version: 99,
-            ..v1::Hello::default()
-        }),
-    );
-    let empty = v1::AgentMessage {
-        node: "cp1".to_owned(),
-        message: None,
-    };
-    for (first, code) in [
-        (facts, Code::InvalidArgument),
-        (newer, Code::FailedPrecondition),
-        (empty, Code::InvalidArgument),
-    ] {
+    let newer = says("cp1", Said::Hello(v1::Hello { step_list_version: 99, ..v1::Hello::default() }));
+    let empty = v1::AgentMessage { node: "cp1".to_owned(), message: None };
+    for (first, code) in
+        [(facts, Code::InvalidArgument), (newer, Code::FailedPrecondition), (empty, Code::InvalidArgument)]
+    {
         let status = served.session(&cp1, first).await.unwrap().hear_the_end().await;
         assert_eq!(status.code(), code, "{status}");
     }
@@ -437,26 +304,16 @@ async fn an_agent_renews_its_certificate_over_its_session() {
     let cp1 = served.identity(v1::Subject::Node, "cp1").await;
     let mut agent = served.session(&cp1, hello("cp1")).await.unwrap();
     let request = liftlock_proto::enrollment::CertificateRequest::new("cp1").unwrap();
-    agent
-        .say("cp1", Said::RenewCertificateCsrDer(request.csr_der))
-        .await;
+    agent.say("cp1", Said::RenewCertificateCsrDer(request.csr_der)).await;
     let certificate_pem = loop {
         if let Told::CertificatePem(pem) = agent.hear().await.unwrap() {
             break pem;
         }
     };
-    let renewed = Identity {
-        key_pem: request.key_pem,
-        certificate_pem,
-        ca_pem: cp1.ca_pem,
-    };
+    let renewed = Identity { key_pem: request.key_pem, certificate_pem, ca_pem: cp1.ca_pem };
     let mut again = served.session(&renewed, hello("cp1")).await.unwrap();
     assert!(matches!(again.hear().await, Ok(Told::Welcome(_))));
-    assert_eq!(
-        agent.hear_the_end().await.code(),
-        Code::Aborted,
-        "the second session replaces the first"
-    );
+    assert_eq!(agent.hear_the_end().await.code(), Code::Aborted, "the second session replaces the first");
 }
 
 /// A cluster of one control plane, raised far enough to be leased.
@@ -471,10 +328,7 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
         accepted: vec!["api-outage".to_owned(), "drain-only-node".to_owned()],
         ..v1::Policy::default()
     };
-    let request = v1::MakePlanRequest {
-        to_version: "v1.31.2".into(),
-        policy: Some(policy),
-    };
+    let request = v1::MakePlanRequest { to_version: "v1.31.2".into(), policy: Some(policy) };
 
     let mut planner = operator.clone();
     let planning = tokio::spawn(async move { planner.make_plan(request).await });
@@ -482,40 +336,18 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     let answer = planning.await.unwrap().unwrap().into_inner();
     let plan = answer.plan.unwrap_or_else(|| panic!("{:?}", answer.refusals));
 
-    let (mut applier, order) = (
-        operator.clone(),
-        v1::ApplyRequest {
-            plan: Some(plan.clone()),
-        },
-    );
+    let (mut applier, order) = (operator.clone(), v1::ApplyRequest { plan: Some(plan.clone()) });
     let applying = tokio::spawn(async move { applier.apply(order).await });
     answer_facts(&mut agent, false).await;
     let rollout = applying.await.unwrap().unwrap().into_inner();
-    assert_eq!(
-        (rollout.phase(), rollout.started_by.as_str()),
-        (v1::RolloutPhase::Preparing, "local")
-    );
+    assert_eq!((rollout.phase(), rollout.started_by.as_str()), (v1::RolloutPhase::Preparing, "local"));
 
-    let mut watch = operator
-        .watch(v1::GetRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(
-        watch.message().await.unwrap().unwrap().phase(),
-        v1::RolloutPhase::Preparing
-    );
-    let Ok(Told::Prepare(prepare)) = agent.hear().await else {
-        panic!("no Prepare came")
-    };
-    let report = v1::PrepareReport {
-        plan_id: prepare.plan_id,
-        failure: String::new(),
-    };
+    let mut watch = operator.watch(v1::GetRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().phase(), v1::RolloutPhase::Preparing);
+    let Ok(Told::Prepare(prepare)) = agent.hear().await else { panic!("no Prepare came") };
+    let report = v1::PrepareReport { plan_id: prepare.plan_id, failure: String::new() };
     agent.say("cp1", Said::PrepareReport(report)).await;
-    let Ok(Told::Grant(grant)) = agent.hear().await else {
-        panic!("no Grant came")
-    };
+    let Ok(Told::Grant(grant)) = agent.hear().await else { panic!("no Grant came") };
     assert_eq!((grant.fencing_token, &grant.plan_hash), (1, &plan.hash));
     let seen = loop {
         let rollout = watch.message().await.unwrap().unwrap();
@@ -533,21 +365,14 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     served.ended.await.unwrap().unwrap();
 
     let served = Served::start_in(served.state_dir).await;
-    let held = v1::HeldLease {
-        plan_id: plan.id,
-        fencing_token: 1,
-        ended: None,
-    };
+    let held = v1::HeldLease { plan_id: plan.id, fencing_token: 1, ended: None };
     let back = v1::Hello {
         step_list_version: STEP_LIST_VERSION,
         highest_token: 1,
         held: Some(held),
         ..v1::Hello::default()
     };
-    let mut agent = served
-        .session(&cp1, says("cp1", Said::Hello(back)))
-        .await
-        .unwrap();
+    let mut agent = served.session(&cp1, says("cp1", Said::Hello(back))).await.unwrap();
     let again = loop {
         if let Told::Grant(grant) = agent.hear().await.unwrap() {
             break grant;
@@ -602,23 +427,11 @@ fn facts() -> v1::NodeFacts {
 #[tokio::test]
 async fn a_second_coordinator_is_kept_off_a_state_directory_and_off_a_port() {
     let served = Served::start().await;
-    let error = Coordinator::open(options(&served.state_dir))
-        .await
-        .err()
-        .unwrap()
-        .to_string();
+    let error = Coordinator::open(options(&served.state_dir)).await.err().unwrap().to_string();
     assert!(error.contains("open in another process"), "{error}");
     let other = tempfile::tempdir().unwrap();
-    let address = served
-        .url
-        .to_string()
-        .trim_start_matches("https://")
-        .parse()
-        .unwrap();
-    let taken = ServeOptions {
-        listen: Some(address),
-        ..options(&other)
-    };
+    let address = served.url.to_string().trim_start_matches("https://").parse().unwrap();
+    let taken = ServeOptions { listen: Some(address), ..options(&other) };
     let error = Coordinator::open(taken).await.err().unwrap().to_string();
     assert!(error.contains("another process has that port"), "{error}");
 }
@@ -626,12 +439,7 @@ async fn a_second_coordinator_is_kept_off_a_state_directory_and_off_a_port() {
 #[tokio::test]
 async fn the_address_is_written_beside_the_local_operators_identity() {
     let served = Served::start().await;
-    served
-        .operator()
-        .await
-        .list_nodes(v1::ListNodesRequest {})
-        .await
-        .unwrap();
+    served.operator().await.list_nodes(v1::ListNodesRequest {}).await.unwrap();
     let written = fs::read_to_string(served.state_dir.path().join("operator/coordinator")).unwrap();
     assert_eq!(written.trim_end(), served.url.to_string());
 }

@@ -38,21 +38,16 @@ impl FromStr for CoordinatorUrl {
     type Err = CoordinatorUrlError;
 
     fn from_str(text: &str) -> Result<Self, CoordinatorUrlError> {
-        let error = || CoordinatorUrlError {
-            text: text.to_owned(),
-        };
+        let error = || CoordinatorUrlError { text: text.to_owned() };
         let uri: Uri = text.trim().parse().map_err(|_| error())?;
         let plain = uri.scheme_str() == Some("https")
             && matches!(uri.path(), "" | "/")
             && uri.query().is_none()
-            && uri
-                .authority()
-                .is_some_and(|authority| !authority.as_str().contains('@'));
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         match uri.host() {
-            Some(host) if plain && !host.is_empty() => Ok(Self {
-                host: host.to_owned(),
-                port: uri.port_u16().unwrap_or(DEFAULT_PORT),
-            }),
+            Some(host) if plain && !host.is_empty() => {
+                Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(DEFAULT_PORT) })
+            }
             _ => Err(error()),
         }
     }
@@ -85,17 +80,11 @@ mod tests {
     #[test]
     fn an_address_without_a_port_gets_the_default_one() {
         assert_eq!(
-            "https://lift.example"
-                .parse::<CoordinatorUrl>()
-                .unwrap()
-                .to_string(),
+            "https://lift.example".parse::<CoordinatorUrl>().unwrap().to_string(),
             "https://lift.example:7443"
         );
         assert_eq!(
-            "https://[::1]:8000/\n"
-                .parse::<CoordinatorUrl>()
-                .unwrap()
-                .to_string(),
+            "https://[::1]:8000/\n".parse::<CoordinatorUrl>().unwrap().to_string(),
             "https://[::1]:8000"
         );
     }

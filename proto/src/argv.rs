@@ -25,14 +25,7 @@ pub fn kubeadm_upgrade_apply(version: KubernetesVersion, ignored: &[String]) -> 
 
 /// `kubeadm upgrade apply v1.19.7 --force --yes`: back to the version that ran before, or the same once more.
 pub fn kubeadm_upgrade_apply_force(version: KubernetesVersion, ignored: &[String]) -> Argv {
-    let mut argv = argv(&[
-        "kubeadm",
-        "upgrade",
-        "apply",
-        &version.to_string(),
-        "--force",
-        "--yes",
-    ]);
+    let mut argv = argv(&["kubeadm", "upgrade", "apply", &version.to_string(), "--force", "--yes"]);
     argv.extend(ignore_preflight_errors(ignored));
     argv
 }
@@ -50,34 +43,22 @@ pub fn preflight_check_name(text: &str) -> bool {
 }
 
 fn ignore_preflight_errors(names: &[String]) -> Option<String> {
-    let names: Vec<&str> = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| preflight_check_name(name))
-        .collect();
+    let names: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| preflight_check_name(name)).collect();
     (!names.is_empty()).then(|| format!("--ignore-preflight-errors={}", names.join(",")))
 }
 
 /// `apt-get update`
 pub fn apt_update() -> Argv {
     // apt before 2.1 has no --error-on=any; an option that it does not know is not an error.
-    argv(&[
-        "apt-get",
-        "update",
-        "--quiet",
-        "--option=APT::Update::Error-Mode=any",
-    ])
+    argv(&["apt-get", "update", "--quiet", "--option=APT::Update::Error-Mode=any"])
 }
 
 /// `apt-get install --download-only` of the packages at `1.20.2-*` (apt matches the pattern itself).
 pub fn apt_download(packages: &[&str], version: KubernetesVersion) -> Argv {
     let mut argv = argv(&["apt-get", "install", "--download-only"]);
     argv.extend(apt_options());
-    argv.extend(
-        packages
-            .iter()
-            .map(|package| format!("{package}={}-*", version.bare())),
-    );
+    argv.extend(packages.iter().map(|package| format!("{package}={}-*", version.bare())));
     argv
 }
 
@@ -85,11 +66,7 @@ pub fn apt_download(packages: &[&str], version: KubernetesVersion) -> Argv {
 pub fn apt_install(packages: &[&str], version: KubernetesVersion) -> Argv {
     let mut argv = argv(&["apt-get", "install"]);
     argv.extend(apt_options());
-    argv.extend(
-        packages
-            .iter()
-            .map(|package| format!("{package}={}-*", version.bare())),
-    );
+    argv.extend(packages.iter().map(|package| format!("{package}={}-*", version.bare())));
     argv
 }
 
@@ -97,11 +74,7 @@ pub fn apt_install(packages: &[&str], version: KubernetesVersion) -> Argv {
 pub fn apt_install_exact(packages: &[(&str, &str)]) -> Argv {
     let mut argv = argv(&["apt-get", "install", "--allow-downgrades"]);
     argv.extend(apt_options());
-    argv.extend(
-        packages
-            .iter()
-            .map(|(package, version)| format!("{package}={version}")),
-    );
+    argv.extend(packages.iter().map(|(package, version)| format!("{package}={version}")));
     argv
 }
 
@@ -128,13 +101,7 @@ fn apt_options() -> Vec<String> {
 
 /// `dpkg --configure -a`: finishes what an interrupted dpkg left half installed.
 pub fn dpkg_configure() -> Argv {
-    argv(&[
-        "dpkg",
-        "--configure",
-        "--pending",
-        "--force-confdef",
-        "--force-confold",
-    ])
+    argv(&["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold"])
 }
 
 /// `dpkg --audit`: says nothing where no package is half installed.
@@ -145,12 +112,7 @@ pub fn dpkg_audit() -> Argv {
 /// `dpkg-query --show`: package, version and state of what is installed under a pattern such as `kube*`. Unlike a
 /// list of names, a pattern is no error where one of them is not installed.
 pub fn dpkg_query(pattern: &str) -> Argv {
-    argv(&[
-        "dpkg-query",
-        "--show",
-        r"--showformat=${Package}\t${Version}\t${db:Status-Abbrev}\n",
-        pattern,
-    ])
+    argv(&["dpkg-query", "--show", r"--showformat=${Package}\t${Version}\t${db:Status-Abbrev}\n", pattern])
 }
 
 /// `dpkg-deb --extract` of a package into a folder.
@@ -174,23 +136,12 @@ pub fn apt_showhold(packages: &[&str]) -> Argv {
 
 /// `apt-get download --print-uris`: where a package comes from, its file's name and its checksum; loads nothing.
 pub fn apt_print_uris(package: &str, version: KubernetesVersion) -> Argv {
-    argv(&[
-        "apt-get",
-        "download",
-        "--print-uris",
-        &format!("{package}={}-*", version.bare()),
-    ])
+    argv(&["apt-get", "download", "--print-uris", &format!("{package}={}-*", version.bare())])
 }
 
 /// `kubeadm config images list` by a kubeadm that is not installed, for a cluster's configuration.
 pub fn kubeadm_images(kubeadm: &str, configuration: &str) -> Argv {
-    argv(&[
-        kubeadm,
-        "config",
-        "images",
-        "list",
-        &format!("--config={configuration}"),
-    ])
+    argv(&[kubeadm, "config", "images", "list", &format!("--config={configuration}")])
 }
 
 /// `kubeadm version --output=short`
@@ -223,16 +174,10 @@ pub fn commands(step: &Step) -> Vec<Argv> {
         Step::RefreshPackages {} => vec![apt_update()],
         Step::FetchPackages { version } => vec![apt_download(&KUBERNETES_PACKAGES, *version)],
         Step::InstallKubeadm { version } => vec![apt_install(&["kubeadm"], *version)],
-        Step::KubeadmUpgradeApply {
-            version,
-            ignore_preflight_errors,
-        } => {
+        Step::KubeadmUpgradeApply { version, ignore_preflight_errors } => {
             vec![kubeadm_upgrade_apply(*version, ignore_preflight_errors)]
         }
-        Step::KubeadmUpgradeNode {
-            ignore_preflight_errors,
-            ..
-        } => {
+        Step::KubeadmUpgradeNode { ignore_preflight_errors, .. } => {
             vec![kubeadm_upgrade_node(ignore_preflight_errors)]
         }
         Step::InstallKubelet { version } => vec![apt_install(&["kubelet", "kubectl"], *version)],
@@ -261,19 +206,13 @@ mod tests {
     fn what_can_be_no_preflight_check_never_reaches_a_command() {
         let names = ["Swap", "", "a,b", "--config=/etc/shadow", "NumCPU"].map(str::to_owned);
         let argv = kubeadm_upgrade_node(&names);
-        assert_eq!(
-            argv.last().map(String::as_str),
-            Some("--ignore-preflight-errors=Swap,NumCPU")
-        );
+        assert_eq!(argv.last().map(String::as_str), Some("--ignore-preflight-errors=Swap,NumCPU"));
         assert_eq!(kubeadm_upgrade_node(&[]), ["kubeadm", "upgrade", "node"]);
     }
 
     #[test]
     fn dpkg_query_is_given_its_own_escapes() {
         let query = dpkg_query("kube*");
-        assert_eq!(
-            query[2],
-            "--showformat=${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"
-        );
+        assert_eq!(query[2], "--showformat=${Package}\\t${Version}\\t${db:Status-Abbrev}\\n");
     }
 }

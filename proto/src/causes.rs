@@ -52,17 +52,11 @@ mod tests {
 
     #[test]
     fn a_cause_inside_an_io_error_is_found() {
-        assert!(matches!(
-            find_cause(&wrapped()),
-            Some(rustls::Error::InvalidCertificate(_))
-        ));
+        assert!(matches!(find_cause(&wrapped()), Some(rustls::Error::InvalidCertificate(_))));
     }
 
     #[test]
     fn causes_are_said_once_and_outermost_first() {
-        assert_eq!(
-            causes(&wrapped()),
-            "transport error: invalid peer certificate: Expired"
-        );
+        assert_eq!(causes(&wrapped()), "transport error: invalid peer certificate: Expired");
     }
 }

@@ -33,10 +33,7 @@ impl CertificateRequest {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, subject);
         let csr = params.serialize_request(&key)?;
-        Ok(Self {
-            key_pem: key.serialize_pem(),
-            csr_der: csr.der().to_vec(),
-        })
+        Ok(Self { key_pem: key.serialize_pem(), csr_der: csr.der().to_vec() })
     }
 }
 
@@ -53,9 +50,7 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("certificate_pem", &self.certificate_pem)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
     }
 }
 
@@ -65,9 +60,7 @@ impl Identity {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.ca_pem))
             .identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem));
-        Endpoint::from_shared(coordinator.to_string())?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tls_config(tls)
+        Endpoint::from_shared(coordinator.to_string())?.connect_timeout(CONNECT_TIMEOUT).tls_config(tls)
     }
 }
 
@@ -111,16 +104,10 @@ pub async fn enroll(
     subject: &str,
 ) -> Result<Identity, EnrollmentError> {
     let request = CertificateRequest::new(subject)?;
-    let foreign_ca = |cause| EnrollmentError::ForeignCa {
-        coordinator: coordinator.clone(),
-        cause,
-    };
+    let foreign_ca = |cause| EnrollmentError::ForeignCa { coordinator: coordinator.clone(), cause };
     let connect = |source| match find_cause::<ForeignCa>(&source) {
         Some(cause) => foreign_ca(cause.clone()),
-        None => EnrollmentError::Connect {
-            coordinator: coordinator.clone(),
-            source,
-        },
+        None => EnrollmentError::Connect { coordinator: coordinator.clone(), source },
     };
     let channel = Endpoint::from_shared(coordinator.to_string())
         .map_err(connect)?
@@ -146,9 +133,7 @@ pub async fn enroll(
     let pinned = CertificateDer::from_pem_slice(response.ca_pem.as_bytes())
         .is_ok_and(|ca| certificate_sha256(&ca) == token.ca_sha256);
     if !pinned {
-        return Err(foreign_ca(ForeignCa {
-            expected: token.ca_sha256.clone(),
-        }));
+        return Err(foreign_ca(ForeignCa { expected: token.ca_sha256.clone() }));
     }
     Ok(Identity {
         key_pem: request.key_pem,
@@ -164,33 +149,18 @@ mod tests {
     #[test]
     fn an_identity_does_not_print_its_key() {
         let key_pem = CertificateRequest::new("cp1").unwrap().key_pem;
-        let identity = Identity {
-            key_pem: key_pem.clone(),
-            certificate_pem: String::new(),
-            ca_pem: String::new(),
-        };
+        let identity =
+            Identity { key_pem: key_pem.clone(), certificate_pem: String::new(), ca_pem: String::new() };
         assert!(!format!("{identity:?}").contains(&key_pem));
     }
 
     #[tokio::test]
     async fn a_coordinator_that_is_not_there_is_named_with_the_cause() {
-        let token = format!(
-            "liftlock1.{}.{}.{}",
-            "0".repeat(8),
-            "0".repeat(64),
-            "0".repeat(64)
-        )
-        .parse()
-        .unwrap();
-        let unused = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let token =
+            format!("liftlock1.{}.{}.{}", "0".repeat(8), "0".repeat(64), "0".repeat(64)).parse().unwrap();
+        let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let coordinator = format!("https://{unused}").parse().unwrap();
         let error = enroll(&coordinator, &token, "cp1").await.unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("https://{unused}")) && error.contains("refused"),
-            "{error}"
-        );
+        assert!(error.contains(&format!("https://{unused}")) && error.contains("refused"), "{error}");
     }
 }

@@ -30,11 +30,9 @@ impl FromStr for JoinToken {
         };
         let parts: Vec<&str> = text.trim().split('.').collect();
         match parts.as_slice() {
-            ["liftlock1", id, secret, ca] if hex(id, 8) && hex(secret, 64) && hex(ca, 64) => Ok(Self {
-                id: (*id).to_owned(),
-                secret: (*secret).to_owned(),
-                ca_sha256: (*ca).to_owned(),
-            }),
+            ["liftlock1", id, secret, ca] if hex(id, 8) && hex(secret, 64) && hex(ca, 64) => {
+                Ok(Self { id: (*id).to_owned(), secret: (*secret).to_owned(), ca_sha256: (*ca).to_owned() })
+            }
             _ => Err(JoinTokenError),
         }
     }
@@ -48,8 +46,6 @@ impl fmt::Display for JoinToken {
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("JoinToken").field("id", &self.id).finish_non_exhaustive()
     }
 }

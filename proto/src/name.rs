@@ -47,9 +47,7 @@ impl FromStr for NodeName {
             let bytes = label.as_bytes();
             edge(bytes.first())
                 && edge(bytes.last())
-                && bytes
-                    .iter()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+                && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
         };
         if text.len() <= 253 && text.split('.').all(label) {
             Ok(Self(text.to_owned()))
@@ -82,10 +80,7 @@ impl FromStr for PlanId {
         if digits.len() == 12 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(NameError {
-                text: text.to_owned(),
-                what: "a plan's id: p- and 12 hexadecimal digits",
-            })
+            Err(NameError { text: text.to_owned(), what: "a plan's id: p- and 12 hexadecimal digits" })
         }
     }
 }
@@ -128,30 +123,17 @@ mod tests {
 
     #[test]
     fn a_node_name_cannot_climb_out_of_a_folder() {
-        for text in [
-            "", ".", "..", "a/b", "../a", "a..b", "A", "a_b", "-a", "a-", "a\0b", "a b",
-        ] {
+        for text in ["", ".", "..", "a/b", "../a", "a..b", "A", "a_b", "-a", "a-", "a\0b", "a b"] {
             assert!(text.parse::<NodeName>().is_err(), "{text:?} parsed");
         }
         assert!("cp1".parse::<NodeName>().is_ok());
-        assert!(
-            "ip-10-0-0-1.eu-west-1.compute.internal"
-                .parse::<NodeName>()
-                .is_ok()
-        );
+        assert!("ip-10-0-0-1.eu-west-1.compute.internal".parse::<NodeName>().is_ok());
     }
 
     #[test]
     fn a_plan_id_is_p_and_twelve_hexadecimal_digits() {
         assert!("p-0123456789ab".parse::<PlanId>().is_ok());
-        for text in [
-            "",
-            "p-",
-            "p-0123",
-            "p-0123456789aB",
-            "../0123456789ab",
-            "p-0123456789abc",
-        ] {
+        for text in ["", "p-", "p-0123", "p-0123456789aB", "../0123456789ab", "p-0123456789abc"] {
             assert!(text.parse::<PlanId>().is_err(), "{text:?} parsed");
         }
     }

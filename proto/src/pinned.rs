@@ -14,12 +14,10 @@ use sha2::{Digest, Sha256};
 /// Lower-case hexadecimal SHA-256 of a certificate's DER form, as join tokens carry it.
 pub fn certificate_sha256(der: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(der)
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    Sha256::digest(der).iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The coordinator that answered was not signed by the CA that the token names.
@@ -43,16 +41,11 @@ impl PinnedCa {
     /// Trusts the CA of this hash ([`certificate_sha256`]) and no other.
     pub fn new(ca_sha256: &str) -> Arc<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Arc::new(Self {
-            ca_sha256: ca_sha256.to_owned(),
-            provider,
-        })
+        Arc::new(Self { ca_sha256: ca_sha256.to_owned(), provider })
     }
 
     fn foreign(&self) -> rustls::Error {
-        let error = ForeignCa {
-            expected: self.ca_sha256.clone(),
-        };
+        let error = ForeignCa { expected: self.ca_sha256.clone() };
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
     }
 }
@@ -99,9 +92,7 @@ impl ServerCertVerifier for PinnedCa {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -122,14 +113,8 @@ mod tests {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new([name.to_owned()])
-            .unwrap()
-            .signed_by(&key, &ca)
-            .unwrap();
-        Coordinator {
-            ca: ca.as_ref().der().clone(),
-            own: own.der().clone(),
-        }
+        let own = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        Coordinator { ca: ca.as_ref().der().clone(), own: own.der().clone() }
     }
 
     fn verify(

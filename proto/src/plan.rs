@@ -223,11 +223,7 @@ impl TryFrom<v1::Plan> for Plan {
             hash: message.hash,
             from_version: message.from_version.parse()?,
             to_version: message.to_version.parse()?,
-            nodes: message
-                .nodes
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, _>>()?,
+            nodes: message.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             policy: message.policy.unwrap_or_default().into(),
         })
     }

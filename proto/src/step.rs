@@ -11,12 +11,7 @@ pub const STEP_LIST_VERSION: u32 = 1;
 
 /// One typed step. There is none that runs an arbitrary command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    tag = "step",
-    rename_all = "kebab-case",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
+#[serde(tag = "step", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Step {
     /// Reads the package repositories' lists anew. Disturbs nothing.
     RefreshPackages {},
@@ -147,9 +142,7 @@ impl Step {
             | Self::Drain { .. }
             | Self::InstallKubelet { .. }
             | Self::RestartKubelet { .. }
-            | Self::KubeadmUpgradeNode {
-                role: Role::Worker, ..
-            } => Reversal::Automatic,
+            | Self::KubeadmUpgradeNode { role: Role::Worker, .. } => Reversal::Automatic,
             Self::KubeadmUpgradeApply { .. } | Self::KubeadmUpgradeNode { .. } => Reversal::KubeadmForce,
             _ => Reversal::Nothing,
         }
@@ -179,41 +172,37 @@ impl From<Step> for v1::Step {
         let text = |version: KubernetesVersion| version.to_string();
         let kind = match step {
             Step::RefreshPackages {} => Kind::RefreshPackages(v1::RefreshPackages {}),
-            Step::FetchPackages { version } => Kind::FetchPackages(v1::FetchPackages {
-                version: text(version),
-            }),
-            Step::PullImages { version, role: r } => Kind::PullImages(v1::PullImages {
-                version: text(version),
-                role: role(r),
-            }),
+            Step::FetchPackages { version } => {
+                Kind::FetchPackages(v1::FetchPackages { version: text(version) })
+            }
+            Step::PullImages { version, role: r } => {
+                Kind::PullImages(v1::PullImages { version: text(version), role: role(r) })
+            }
             Step::MeasureSpace { role: r } => Kind::MeasureSpace(v1::MeasureSpace { role: role(r) }),
             Step::EtcdQuorumGate { allow_api_outage } => {
                 Kind::EtcdQuorumGate(v1::EtcdQuorumGate { allow_api_outage })
             }
             Step::EtcdSnapshot {} => Kind::EtcdSnapshot(v1::EtcdSnapshot {}),
             Step::BackUpNode { role: r } => Kind::BackUpNode(v1::BackUpNode { role: role(r) }),
-            Step::InstallKubeadm { version } => Kind::InstallKubeadm(v1::InstallKubeadm {
-                version: text(version),
-            }),
-            Step::KubeadmUpgradeApply {
-                version,
-                ignore_preflight_errors,
-            } => Kind::KubeadmUpgradeApply(v1::KubeadmUpgradeApply {
-                version: text(version),
-                ignore_preflight_errors,
-            }),
-            Step::KubeadmUpgradeNode {
-                version,
-                ignore_preflight_errors,
-                role: r,
-            } => Kind::KubeadmUpgradeNode(v1::KubeadmUpgradeNode {
-                version: text(version),
-                ignore_preflight_errors,
-                role: role(r),
-            }),
-            Step::VerifyControlPlane { version } => Kind::VerifyControlPlane(v1::VerifyControlPlane {
-                version: text(version),
-            }),
+            Step::InstallKubeadm { version } => {
+                Kind::InstallKubeadm(v1::InstallKubeadm { version: text(version) })
+            }
+            Step::KubeadmUpgradeApply { version, ignore_preflight_errors } => {
+                Kind::KubeadmUpgradeApply(v1::KubeadmUpgradeApply {
+                    version: text(version),
+                    ignore_preflight_errors,
+                })
+            }
+            Step::KubeadmUpgradeNode { version, ignore_preflight_errors, role: r } => {
+                Kind::KubeadmUpgradeNode(v1::KubeadmUpgradeNode {
+                    version: text(version),
+                    ignore_preflight_errors,
+                    role: role(r),
+                })
+            }
+            Step::VerifyControlPlane { version } => {
+                Kind::VerifyControlPlane(v1::VerifyControlPlane { version: text(version) })
+            }
             Step::Drain {
                 timeout_seconds,
                 delete_unmanaged_pods,
@@ -225,15 +214,13 @@ impl From<Step> for v1::Step {
                 delete_empty_dir_data,
                 allow_only_schedulable_node,
             }),
-            Step::InstallKubelet { version } => Kind::InstallKubelet(v1::InstallKubelet {
-                version: text(version),
-            }),
-            Step::RestartKubelet { version } => Kind::RestartKubelet(v1::RestartKubelet {
-                version: text(version),
-            }),
-            Step::VerifyNode { version } => Kind::VerifyNode(v1::VerifyNode {
-                version: text(version),
-            }),
+            Step::InstallKubelet { version } => {
+                Kind::InstallKubelet(v1::InstallKubelet { version: text(version) })
+            }
+            Step::RestartKubelet { version } => {
+                Kind::RestartKubelet(v1::RestartKubelet { version: text(version) })
+            }
+            Step::VerifyNode { version } => Kind::VerifyNode(v1::VerifyNode { version: text(version) }),
             Step::RestoreSchedulability {} => Kind::RestoreSchedulability(v1::RestoreSchedulability {}),
         };
         Self { kind: Some(kind) }
@@ -247,26 +234,15 @@ impl TryFrom<v1::Step> for Step {
         use v1::step::Kind;
         Ok(match message.kind.ok_or(StepError::Unknown)? {
             Kind::RefreshPackages(_) => Self::RefreshPackages {},
-            Kind::FetchPackages(m) => Self::FetchPackages {
-                version: m.version.parse()?,
-            },
-            Kind::PullImages(m) => Self::PullImages {
-                role: m.role().try_into()?,
-                version: m.version.parse()?,
-            },
-            Kind::MeasureSpace(m) => Self::MeasureSpace {
-                role: m.role().try_into()?,
-            },
-            Kind::EtcdQuorumGate(m) => Self::EtcdQuorumGate {
-                allow_api_outage: m.allow_api_outage,
-            },
+            Kind::FetchPackages(m) => Self::FetchPackages { version: m.version.parse()? },
+            Kind::PullImages(m) => {
+                Self::PullImages { role: m.role().try_into()?, version: m.version.parse()? }
+            }
+            Kind::MeasureSpace(m) => Self::MeasureSpace { role: m.role().try_into()? },
+            Kind::EtcdQuorumGate(m) => Self::EtcdQuorumGate { allow_api_outage: m.allow_api_outage },
             Kind::EtcdSnapshot(_) => Self::EtcdSnapshot {},
-            Kind::BackUpNode(m) => Self::BackUpNode {
-                role: m.role().try_into()?,
-            },
-            Kind::InstallKubeadm(m) => Self::InstallKubeadm {
-                version: m.version.parse()?,
-            },
+            Kind::BackUpNode(m) => Self::BackUpNode { role: m.role().try_into()? },
+            Kind::InstallKubeadm(m) => Self::InstallKubeadm { version: m.version.parse()? },
             Kind::KubeadmUpgradeApply(m) => Self::KubeadmUpgradeApply {
                 version: m.version.parse()?,
                 ignore_preflight_errors: m.ignore_preflight_errors,
@@ -276,24 +252,16 @@ impl TryFrom<v1::Step> for Step {
                 version: m.version.parse()?,
                 ignore_preflight_errors: m.ignore_preflight_errors,
             },
-            Kind::VerifyControlPlane(m) => Self::VerifyControlPlane {
-                version: m.version.parse()?,
-            },
+            Kind::VerifyControlPlane(m) => Self::VerifyControlPlane { version: m.version.parse()? },
             Kind::Drain(m) => Self::Drain {
                 timeout_seconds: m.timeout_seconds,
                 delete_unmanaged_pods: m.delete_unmanaged_pods,
                 delete_empty_dir_data: m.delete_empty_dir_data,
                 allow_only_schedulable_node: m.allow_only_schedulable_node,
             },
-            Kind::InstallKubelet(m) => Self::InstallKubelet {
-                version: m.version.parse()?,
-            },
-            Kind::RestartKubelet(m) => Self::RestartKubelet {
-                version: m.version.parse()?,
-            },
-            Kind::VerifyNode(m) => Self::VerifyNode {
-                version: m.version.parse()?,
-            },
+            Kind::InstallKubelet(m) => Self::InstallKubelet { version: m.version.parse()? },
+            Kind::RestartKubelet(m) => Self::RestartKubelet { version: m.version.parse()? },
+            Kind::VerifyNode(m) => Self::VerifyNode { version: m.version.parse()? },
             Kind::RestoreSchedulability(_) => Self::RestoreSchedulability {},
         })
     }

@@ -52,18 +52,12 @@ impl FromStr for KubernetesVersion {
     type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
-        let error = || VersionError {
-            text: text.to_owned(),
-        };
+        let error = || VersionError { text: text.to_owned() };
         let bare = text.strip_prefix('v').unwrap_or(text);
         let mut numbers = bare.split('.').map(|part| {
             let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
             let canonical = part == "0" || !part.starts_with('0');
-            if plain && canonical {
-                part.parse::<u16>().ok()
-            } else {
-                None
-            }
+            if plain && canonical { part.parse::<u16>().ok() } else { None }
         });
         let mut next = || numbers.next().flatten().ok_or_else(error);
         let version = Self::new(next()?, next()?, next()?);

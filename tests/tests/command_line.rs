@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use liftlock_tests::fleet::process::Output;
 use liftlock_tests::fleet::Fleet;
 use liftlock_tests::fleet::binaries::Binaries;
+use liftlock_tests::fleet::process::Output;
 use liftlock_tests::standin::cluster::Shape;
 
 const LIMIT: Duration = Duration::from_mins(3);
@@ -41,7 +41,11 @@ fn golden(name: &str, text: &str) {
 
 /// A command, and everything that came of it.
 fn transcript(arguments: &[&str], output: &Output) -> String {
-    let stderr = if output.stderr.is_empty() { String::new() } else { format!("--- standard error\n{}", output.stderr) };
+    let stderr = if output.stderr.is_empty() {
+        String::new()
+    } else {
+        format!("--- standard error\n{}", output.stderr)
+    };
     format!("$ liftlock {}\n{}{stderr}--- exit code {}\n", arguments.join(" "), output.stdout, output.code)
 }
 
@@ -51,11 +55,29 @@ async fn the_help_of_every_verb() {
     let environment = [("COLUMNS", "110"), ("NO_COLOR", "1")];
     let mut text = String::new();
     for verb in [
-        "", "serve", "plan", "apply", "status", "get", "nodes", "pause", "resume", "abort", "retry", "history", "token",
-        "token create", "token list", "token revoke", "login", "completions", "man",
+        "",
+        "serve",
+        "plan",
+        "apply",
+        "status",
+        "get",
+        "nodes",
+        "pause",
+        "resume",
+        "abort",
+        "retry",
+        "history",
+        "token",
+        "token create",
+        "token list",
+        "token revoke",
+        "login",
+        "completions",
+        "man",
     ] {
         let arguments: Vec<&str> = verb.split_whitespace().chain(["--help"]).collect();
-        let output = liftlock_tests::fleet::process::run(&binaries.liftlock, &arguments, &environment).await.unwrap();
+        let output =
+            liftlock_tests::fleet::process::run(&binaries.liftlock, &arguments, &environment).await.unwrap();
         text += &transcript(&arguments, &output);
         text += "\n";
     }
@@ -63,7 +85,8 @@ async fn the_help_of_every_verb() {
     let mut text = String::new();
     for verb in ["", "run", "enroll"] {
         let arguments: Vec<&str> = verb.split_whitespace().chain(["--help"]).collect();
-        let output = liftlock_tests::fleet::process::run(&binaries.agent, &arguments, &environment).await.unwrap();
+        let output =
+            liftlock_tests::fleet::process::run(&binaries.agent, &arguments, &environment).await.unwrap();
         text += &transcript(&arguments, &output).replace("$ liftlock ", "$ liftlock-agent ");
         text += "\n";
     }
@@ -91,7 +114,12 @@ async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     let none = ["status"];
     golden("status-of-nothing", &transcript(&none, &fleet.cli(&none).await.unwrap()));
 
-    fleet.cli(&["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"]).await.unwrap().success().unwrap();
+    fleet
+        .cli(&["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"])
+        .await
+        .unwrap()
+        .success()
+        .unwrap();
     let mut operator = fleet.operator().await.unwrap();
     if let Err(error) = operator.watch_to_the_end(LIMIT).await {
         panic!("{error:#}\n{}", fleet.last_words());
@@ -110,7 +138,9 @@ fn ordered(history: &str) -> String {
     let mut lines: Vec<String> = history
         .lines()
         .filter(|line| !line.contains("  step-started "))
-        .map(|line| line.split_once(char::is_whitespace).map_or(line, |(_, rest)| rest.trim_start()).to_owned())
+        .map(|line| {
+            line.split_once(char::is_whitespace).map_or(line, |(_, rest)| rest.trim_start()).to_owned()
+        })
         .map(|line| match line.split_once("  step-adopted ") {
             Some((start, end)) => {
                 let end = end.replacen(" found ", " did ", 1);
@@ -120,7 +150,9 @@ fn ordered(history: &str) -> String {
         })
         .collect();
     let side_by_side = |line: &String| {
-        ["token-created", "token-used", "node-enrolled", "node-prepared"].iter().any(|kind| line.contains(kind))
+        ["token-created", "token-used", "node-enrolled", "node-prepared"]
+            .iter()
+            .any(|kind| line.contains(kind))
     };
     for run in lines.chunk_by_mut(|one, next| side_by_side(one) && side_by_side(next)) {
         run.sort_by_key(|line| line.split_once("  ").map(|(_, rest)| rest.to_owned()));

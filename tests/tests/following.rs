@@ -26,7 +26,8 @@ impl Followed {
     async fn until_the_first_lease() -> Result<Self> {
         let fleet = Fleet::start(&Shape::new(1, 1)).await?;
         let identity = fleet.operator_identity();
-        let arguments = ["apply", "v1.31.2", "--yes", "--accept", "api-outage", "--accept", "drain-only-node"];
+        let arguments =
+            ["apply", "v1.31.2", "--yes", "--accept", "api-outage", "--accept", "drain-only-node"];
         let log = fleet.folder().join("apply.log");
         let binaries = Binaries::find()?;
         let arguments = [["--identity", identity.as_str()].as_slice(), &arguments].concat();
@@ -60,7 +61,10 @@ async fn a_coordinator_that_is_restarted_is_waited_for_and_followed_on() {
     let code = followed.apply.ended(LIMIT).await.unwrap();
     let said = followed.said();
     assert_eq!(code, Some(0), "{said}\n{}", followed.fleet.last_words());
-    assert!(said.contains("the coordinator is back") && said.contains("raised: every node runs v1.31.2"), "{said}");
+    assert!(
+        said.contains("the coordinator is back") && said.contains("raised: every node runs v1.31.2"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

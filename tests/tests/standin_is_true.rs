@@ -1,5 +1,6 @@
 //! What the stand-ins claim about the real programs, compared with transcripts of the real ones on a real cluster.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at what it did not expect")]
 #![expect(clippy::disallowed_methods, reason = "the tests stand on the other side of the host boundary")]
 
 use std::fs;
@@ -28,7 +29,8 @@ impl Transcript {
     fn read(name: &str) -> Result<Self> {
         let folder = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real").join(name);
         let file = |file: &str| {
-            fs::read_to_string(folder.join(file)).with_context(|| format!("cannot read {file} of the transcript {name}"))
+            fs::read_to_string(folder.join(file))
+                .with_context(|| format!("cannot read {file} of the transcript {name}"))
         };
         Ok(Self {
             name: name.to_owned(),
@@ -90,7 +92,9 @@ impl RealShape {
 /// Compares line by line, after what differs from run to run has been taken out.
 #[track_caller]
 fn similar(what: &str, standin: &str, real: &str) {
-    if let (Ok(standin), Ok(real)) = (serde_json::from_str::<Value>(standin), serde_json::from_str::<Value>(real)) {
+    if let (Ok(standin), Ok(real)) =
+        (serde_json::from_str::<Value>(standin), serde_json::from_str::<Value>(real))
+    {
         assert_eq!(standin, real, "{what}: the stand-in's is the first");
         return;
     }
@@ -168,7 +172,10 @@ async fn kubeadm_upgrades_control_planes_and_workers_as_the_real_one_does() {
     fs::rename(&manifest, &hidden).unwrap();
     real.compare("cp2", "upgrade/cp3-node-without-apiserver-manifest").await;
     fs::rename(&hidden, &manifest).unwrap();
-    real.cluster.wait_for("cp2's API server", Duration::from_secs(10), |cluster| cluster.containers("cp2").len() >= 4).await.unwrap();
+    real.cluster
+        .wait_for("cp2's API server", Duration::from_secs(10), |cluster| cluster.containers("cp2").len() >= 4)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -218,11 +225,15 @@ async fn the_package_manager_holds_installs_and_refuses_as_the_real_one_does() {
 async fn a_lock_that_another_holds_is_waited_for_and_refused_as_by_the_real_apt() {
     let real = recorded_shape().await;
     let tree = real.cluster.machine("cp1").unwrap().tree.clone();
-    let lock = fs::File::options().create(true).append(true).open(tree.at("/var/lib/dpkg/lock-frontend")).unwrap();
+    let lock =
+        fs::File::options().create(true).append(true).open(tree.at("/var/lib/dpkg/lock-frontend")).unwrap();
     lock.lock().unwrap();
     let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "").replace("(another)", "(perl)");
-    for (transcript, timeout) in [("apt/locked", None), ("apt/locked-with-timeout", Some("DPkg::Lock::Timeout=2"))] {
-        let mut argv = vec!["apt-get".to_owned(), "install".to_owned(), "-y".to_owned(), "kubeadm".to_owned()];
+    for (transcript, timeout) in
+        [("apt/locked", None), ("apt/locked-with-timeout", Some("DPkg::Lock::Timeout=2"))]
+    {
+        let mut argv =
+            vec!["apt-get".to_owned(), "install".to_owned(), "-y".to_owned(), "kubeadm".to_owned()];
         argv.extend(timeout.into_iter().flat_map(|option| ["-o".to_owned(), option.to_owned()]));
         let (status, stdout, stderr) = real.run("cp1", &argv).await;
         let recorded = Transcript::read(transcript).unwrap();
@@ -246,7 +257,8 @@ async fn systemd_keeps_forgets_and_refuses_units_as_the_real_one_does() {
             .unwrap_or_else(|| Utf8PathBuf::from(command[0]));
         let unit = format!("--unit=liftlock-x-{name}");
         let variable = format!("--setenv=PATH={path}");
-        let head = ["systemd-run", &unit, "--property=RemainAfterExit=yes", "--service-type=exec", &variable, "--"];
+        let head =
+            ["systemd-run", &unit, "--property=RemainAfterExit=yes", "--service-type=exec", &variable, "--"];
         let tail = std::iter::once(program.as_str()).chain(command[1..].iter().copied());
         head.into_iter().chain(tail).map(str::to_owned).collect()
     };
@@ -256,15 +268,26 @@ async fn systemd_keeps_forgets_and_refuses_units_as_the_real_one_does() {
         assert_eq!(status, recorded.status, "{transcript}: {stderr}");
         let named = |text: &str| {
             let words = text.split_whitespace();
-            words.map(|word| if word.starts_with("liftlock-x-") { "UNIT" } else { word.trim_end_matches('.') }).collect::<Vec<_>>().join(" ")
+            words
+                .map(|word| if word.starts_with("liftlock-x-") { "UNIT" } else { word.trim_end_matches('.') })
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         similar(transcript, &stdout, &recorded.stdout);
         similar(transcript, &named(&stderr), &named(&recorded.stderr));
     };
     let show = async |name: &str, transcript: &str| {
         let argv = Transcript::read(transcript).unwrap().argv;
-        let argv: Vec<String> =
-            argv.iter().map(|word| if word.starts_with("liftlock-") { format!("liftlock-x-{name}.service") } else { word.clone() }).collect();
+        let argv: Vec<String> = argv
+            .iter()
+            .map(|word| {
+                if word.starts_with("liftlock-") {
+                    format!("liftlock-x-{name}.service")
+                } else {
+                    word.clone()
+                }
+            })
+            .collect();
         let states = |text: &str| -> Vec<String> {
             let kept = ["LoadState", "ActiveState", "SubState", "Result", "ExecMainCode", "ExecMainStatus"];
             let mut lines: Vec<String> = text
@@ -272,7 +295,11 @@ async fn systemd_keeps_forgets_and_refuses_units_as_the_real_one_does() {
                 .filter(|line| kept.iter().any(|name| line.starts_with(&format!("{name}="))))
                 .map(str::to_owned)
                 .collect();
-            lines.extend(text.lines().filter_map(|line| line.strip_prefix("MainPID=")).map(|pid| format!("runs: {}", pid != "0")));
+            lines.extend(
+                text.lines()
+                    .filter_map(|line| line.strip_prefix("MainPID="))
+                    .map(|pid| format!("runs: {}", pid != "0")),
+            );
             lines.sort();
             lines
         };
@@ -336,7 +363,8 @@ async fn as_kubelet(real: &RealShape, node: &str) -> kube::Client {
     _ = rustls::crypto::ring::default_provider().install_default();
     let tree = &real.cluster.machine(node).unwrap().tree;
     let config = Kubeconfig::read_from(tree.at("/etc/kubernetes/kubelet.conf")).unwrap();
-    let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    let mut config =
+        kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
     config.default_retry = false;
     kube::Client::try_from(config).unwrap()
 }
@@ -349,8 +377,9 @@ async fn same_answer(client: &kube::Client, transcript: &str) {
         recorded.argv.get(at + 1).cloned()
     };
     let url: http::Uri = recorded.argv.last().unwrap().parse().unwrap();
-    let mut request =
-        http::Request::builder().method(after("-X").as_deref().unwrap_or("GET")).uri(url.path_and_query().unwrap().as_str());
+    let mut request = http::Request::builder()
+        .method(after("-X").as_deref().unwrap_or("GET"))
+        .uri(url.path_and_query().unwrap().as_str());
     for header in recorded.argv.iter().filter_map(|word| word.strip_prefix("Content-Type: ")) {
         request = request.header(http::header::CONTENT_TYPE, header);
     }
@@ -360,15 +389,29 @@ async fn same_answer(client: &kube::Client, transcript: &str) {
     let bytes = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), 1 << 20).await.unwrap();
     let answer: Value = serde_json::from_slice(&bytes).unwrap();
 
-    let (head, body) = recorded.stdout.split_once("\n\n").or_else(|| recorded.stdout.split_once("\r\n\r\n")).unwrap();
+    let (head, body) =
+        recorded.stdout.split_once("\n\n").or_else(|| recorded.stdout.split_once("\r\n\r\n")).unwrap();
     let recorded_code: u16 = head.split_whitespace().nth(1).unwrap().parse().unwrap();
     let recorded: Value = serde_json::from_str(body).unwrap();
     assert_eq!(code, recorded_code, "{transcript}: {answer}");
-    for part in ["/kind", "/apiVersion", "/status", "/message", "/reason", "/code", "/details/causes", "/spec/unschedulable"] {
+    for part in [
+        "/kind",
+        "/apiVersion",
+        "/status",
+        "/message",
+        "/reason",
+        "/code",
+        "/details/causes",
+        "/spec/unschedulable",
+    ] {
         if part == "/status" && recorded["kind"] != "Status" {
             continue;
         }
-        assert_eq!(answer.pointer(part), recorded.pointer(part), "{transcript}: {part}; the stand-in's is the first");
+        assert_eq!(
+            answer.pointer(part),
+            recorded.pointer(part),
+            "{transcript}: {part}; the stand-in's is the first"
+        );
     }
 }
 
@@ -379,7 +422,9 @@ async fn the_api_server_answers_a_kubelet_as_the_real_one_does() {
     for name in ["app-66d5f5c67f-pxtmc", "app-66d5f5c67f-other"] {
         real.cluster.add_unmanaged_pod(name, "w1");
         let key = Key::new("pods", "default", name);
-        real.cluster.objects.update(&key, |pod| pod["metadata"]["labels"] = serde_json::json!({"app": "app"}));
+        real.cluster
+            .objects
+            .update(&key, |pod| pod["metadata"]["labels"] = serde_json::json!({"app": "app"}));
     }
     same_answer(&w1, "api/pod").await;
     same_answer(&w1, "api/budgets-by-kubelet").await;

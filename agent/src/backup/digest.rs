@@ -34,24 +34,18 @@ impl FileDigest {
     /// Of a file on the node, or `None` where there is none.
     pub async fn of_file(host: &Host, path: &Utf8Path) -> HostResult<Option<Self>> {
         let mut hasher = FileHasher::default();
-        Ok(host
-            .files
-            .stream(path, &mut hasher)
-            .await?
-            .then(|| hasher.finish()))
+        Ok(host.files.stream(path, &mut hasher).await?.then(|| hasher.finish()))
     }
 }
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[derive(Default)]
@@ -67,10 +61,7 @@ impl FileHasher {
     }
 
     fn finish(self) -> FileDigest {
-        FileDigest {
-            size: self.size,
-            sha256: hex(&self.sha256.finalize()),
-        }
+        FileDigest { size: self.size, sha256: hex(&self.sha256.finalize()) }
     }
 }
 
@@ -134,10 +125,7 @@ pub struct SnapshotWriter {
 impl SnapshotWriter {
     /// Into this new file.
     pub fn new(file: Box<dyn NewFile>) -> Self {
-        Self {
-            file,
-            proof: SnapshotProof::default(),
-        }
+        Self { file, proof: SnapshotProof::default() }
     }
 
     /// Gives the file its name, if the snapshot is whole; otherwise nothing is there.
@@ -166,9 +154,7 @@ mod tests {
     use super::*;
 
     fn snapshot(sectors: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..sectors * 512)
-            .map(|at| u8::try_from(at % 251).unwrap())
-            .collect();
+        let mut bytes: Vec<u8> = (0..sectors * 512).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let digest = Sha256::digest(&bytes);
         bytes.extend_from_slice(&digest);
         bytes

@@ -77,16 +77,10 @@ impl Index {
     /// Writes it; from now on the backup counts as whole.
     pub async fn write(mut self, cx: &Context, folder: &Folder) -> HostResult<()> {
         self.entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let sealed = Sealed {
-            sha256: self.sha256(),
-            index: self,
-        };
+        let sealed = Sealed { sha256: self.sha256(), index: self };
         let json =
             serde_json::to_vec_pretty(&sealed).map_err(|source| malformed(folder, &source.to_string()))?;
-        cx.host
-            .files
-            .write(&cx.permit()?, &folder.path().join(NAME), &json, 0o600)
-            .await
+        cx.host.files.write(&cx.permit()?, &folder.path().join(NAME), &json, 0o600).await
     }
 
     /// The index of a folder, or `None` where none was written.

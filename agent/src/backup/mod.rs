@@ -51,9 +51,7 @@ impl Folder {
     pub async fn newest(cx: &Context) -> HostResult<Option<Self>> {
         let backups = cx.host.layout.backups();
         for name in cx.host.files.list(&backups).await?.iter().rev() {
-            let folder = Self {
-                path: backups.join(name),
-            };
+            let folder = Self { path: backups.join(name) };
             if is_name_of(&cx.plan, &cx.node, name)
                 && !cx.host.files.exists(&folder.path.join(CLOSED)).await?
             {
@@ -74,9 +72,7 @@ impl Folder {
     /// The folder of a name that [`Folder::choose`] gave.
     pub fn named(cx: &Context, name: &str) -> HostResult<Self> {
         if is_name_of(&cx.plan, &cx.node, name) {
-            Ok(Self {
-                path: cx.host.layout.backups().join(name),
-            })
+            Ok(Self { path: cx.host.layout.backups().join(name) })
         } else {
             Err(HostError::Malformed {
                 what: format!("the name of the backup folder, \"{name}\""),
@@ -196,17 +192,13 @@ impl Backup {
 
 /// `liftlock-p-0123456789ab-cp1-20261121T150007Z`
 fn name_at(plan: &PlanId, node: &NodeName, unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .unwrap_or_default();
+    let time =
+        i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     format!("liftlock-{plan}-{node}-{}", time.strftime("%Y%m%dT%H%M%SZ"))
 }
 
 fn is_name_of(plan: &PlanId, node: &NodeName, name: &str) -> bool {
-    let time = name
-        .strip_prefix(&format!("liftlock-{plan}-{node}-"))
-        .unwrap_or_default();
+    let time = name.strip_prefix(&format!("liftlock-{plan}-{node}-")).unwrap_or_default();
     time.len() == 16
         && time.bytes().enumerate().all(|(at, byte)| match at {
             8 => byte == b'T',

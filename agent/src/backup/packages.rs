@@ -34,36 +34,20 @@ impl PackageState {
     /// on the node which holds it found.
     pub async fn before(cx: &Context, backup: &Backup) -> HostResult<Self> {
         let path = backup.folder.path().join(NAME);
-        let malformed = |why: String| HostError::Malformed {
-            what: format!("the backup {path}"),
-            why,
-        };
-        let json = cx
-            .host
-            .files
-            .read(&path)
-            .await?
-            .ok_or_else(|| malformed("it is gone".to_owned()))?;
+        let malformed = |why: String| HostError::Malformed { what: format!("the backup {path}"), why };
+        let json = cx.host.files.read(&path).await?.ok_or_else(|| malformed("it is gone".to_owned()))?;
         serde_json::from_slice(&json).map_err(|source| malformed(source.to_string()))
     }
 
     /// Those of these packages that were held.
     pub fn held_of(&self, packages: &[&str]) -> Vec<String> {
-        self.held
-            .iter()
-            .filter(|held| packages.contains(&held.as_str()))
-            .cloned()
-            .collect()
+        self.held.iter().filter(|held| packages.contains(&held.as_str())).cloned().collect()
     }
 
     /// Those of these packages that were installed, with their versions.
     pub fn installed_of(&self, packages: &[&str]) -> Vec<(String, String)> {
-        let of = self
-            .installed
-            .iter()
-            .filter(|(name, _)| packages.contains(&name.as_str()));
-        of.map(|(name, version)| (name.clone(), version.clone()))
-            .collect()
+        let of = self.installed.iter().filter(|(name, _)| packages.contains(&name.as_str()));
+        of.map(|(name, version)| (name.clone(), version.clone())).collect()
     }
 
     /// Writes it into a folder.

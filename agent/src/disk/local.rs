@@ -48,11 +48,7 @@ impl Disk for LocalDisk {
         let new = Utf8PathBuf::from(format!("{path}.new"));
         // One that a crash left may have another owner's mode: start afresh.
         self.remove(&new)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         let written = file.write_all(content).and_then(|()| file.sync_all());
         if let Err(error) = written {
             // On a full disk the half file would only make things worse; the first error is the one to tell.

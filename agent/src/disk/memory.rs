@@ -56,11 +56,7 @@ impl MemoryDisk {
     }
 
     pub(crate) fn put(&self, path: &Utf8Path, content: &[u8]) {
-        self.0
-            .lock()
-            .unwrap()
-            .files
-            .insert(path.to_owned(), content.to_vec());
+        self.0.lock().unwrap().files.insert(path.to_owned(), content.to_vec());
     }
 
     pub(crate) fn content(&self, path: &Utf8Path) -> Vec<u8> {
@@ -76,10 +72,7 @@ impl Disk for MemoryDisk {
     fn list(&self, folder: &Utf8Path) -> io::Result<Vec<String>> {
         let state = self.0.lock().unwrap();
         let inside = state.files.keys().filter(|path| path.parent() == Some(folder));
-        Ok(inside
-            .filter_map(|path| path.file_name())
-            .map(str::to_owned)
-            .collect())
+        Ok(inside.filter_map(|path| path.file_name()).map(str::to_owned).collect())
     }
 
     fn create_folder(&self, _folder: &Utf8Path) -> io::Result<()> {
@@ -99,10 +92,7 @@ impl Disk for MemoryDisk {
         let mut state = self.0.lock().unwrap();
         let file = state.files.get_mut(path).ok_or(ErrorKind::NotFound)?;
         file.resize(usize::try_from(length).unwrap(), 0);
-        Ok(Box::new(MemoryFile {
-            disk: self.clone(),
-            path: path.to_owned(),
-        }))
+        Ok(Box::new(MemoryFile { disk: self.clone(), path: path.to_owned() }))
     }
 
     fn rename(&self, from: &Utf8Path, to: &Utf8Path) -> io::Result<()> {

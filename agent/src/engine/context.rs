@@ -74,8 +74,7 @@ impl Context {
     pub async fn timed<T>(&self, on: TimeSpent, work: impl Future<Output = T>) -> T {
         let started = self.host.clock.monotonic();
         let result = work.await;
-        self.reporter
-            .spent(on, self.host.clock.monotonic().saturating_sub(started));
+        self.reporter.spent(on, self.host.clock.monotonic().saturating_sub(started));
         result
     }
 }

@@ -58,11 +58,7 @@ pub enum FenceError {
 impl Fence {
     /// Reads what was seen before; a node that never had a lease has no file.
     pub fn open(disk: Arc<dyn Disk>, path: Utf8PathBuf) -> Result<Self, FenceError> {
-        let failed = |source| FenceError::Io {
-            doing: "read",
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| FenceError::Io { doing: "read", path: path.clone(), source };
         let highest = match disk.read(&path).map_err(failed)? {
             None => FencingToken::default(),
             Some(bytes) => decode(&bytes).ok_or_else(|| FenceError::Damaged { path: path.clone() })?,
@@ -81,20 +77,11 @@ impl Fence {
             return Err(FenceError::NoToken);
         }
         if token < self.highest {
-            return Err(FenceError::Stale {
-                offered: token,
-                highest: self.highest,
-            });
+            return Err(FenceError::Stale { offered: token, highest: self.highest });
         }
         if token > self.highest {
-            let failed = |source| FenceError::Io {
-                doing: "write",
-                path: self.path.clone(),
-                source,
-            };
-            self.disk
-                .replace(&self.path, encode(token).as_bytes())
-                .map_err(failed)?;
+            let failed = |source| FenceError::Io { doing: "write", path: self.path.clone(), source };
+            self.disk.replace(&self.path, encode(token).as_bytes()).map_err(failed)?;
             self.highest = token;
         }
         Ok(())
@@ -131,10 +118,7 @@ mod tests {
         let disk = MemoryDisk::default();
         fence(&disk).unwrap().admit(FencingToken(7)).unwrap();
         let mut restarted = fence(&disk).unwrap();
-        assert!(matches!(
-            restarted.admit(FencingToken(6)),
-            Err(FenceError::Stale { .. })
-        ));
+        assert!(matches!(restarted.admit(FencingToken(6)), Err(FenceError::Stale { .. })));
         restarted.admit(FencingToken(7)).unwrap();
         restarted.admit(FencingToken(9)).unwrap();
         assert_eq!(fence(&disk).unwrap().highest(), FencingToken(9));

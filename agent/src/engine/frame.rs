@@ -60,10 +60,7 @@ pub(crate) fn next(file: &[u8], offset: usize) -> Result<Next<'_>, Damage> {
     if u32::from_le_bytes([p0, p1, p2, p3]) != crc32fast::hash(payload) {
         return damage("the checksum of the record is wrong");
     }
-    Ok(Next::Frame {
-        payload,
-        end: offset + HEAD + length,
-    })
+    Ok(Next::Frame { payload, end: offset + HEAD + length })
 }
 
 fn head_sum(offset: usize, length: [u8; 4]) -> u32 {
@@ -80,13 +77,7 @@ mod tests {
     #[test]
     fn a_frame_proves_itself_in_its_own_place_only() {
         let frame = encode(0, b"hello");
-        assert_eq!(
-            next(&frame, 0),
-            Ok(Next::Frame {
-                payload: b"hello",
-                end: frame.len()
-            })
-        );
+        assert_eq!(next(&frame, 0), Ok(Next::Frame { payload: b"hello", end: frame.len() }));
         let twice = [frame.as_slice(), frame.as_slice()].concat();
         assert_eq!(next(&twice, frame.len()).unwrap_err().offset, frame.len());
     }
@@ -98,9 +89,6 @@ mod tests {
         file.resize(end + 4096, 0);
         assert_eq!(next(&file, end), Ok(Next::Tail));
         file.push(b'x');
-        assert!(
-            next(&file, end).is_err(),
-            "bytes after zeros were taken for a cut-off append"
-        );
+        assert!(next(&file, end).is_err(), "bytes after zeros were taken for a cut-off append");
     }
 }

@@ -164,61 +164,27 @@ impl Journal {
         let state = start(&path, &header)?;
         let frame = encode(&path, 0, &header)?;
         disk.replace(&path, &frame).map_err(failed("create", &path))?;
-        let file = disk
-            .append_to(&path, frame.len() as u64)
-            .map_err(failed("create", &path))?;
-        Ok(Self {
-            path,
-            header,
-            state,
-            file,
-            length: frame.len(),
-            usable: true,
-        })
+        let file = disk.append_to(&path, frame.len() as u64).map_err(failed("create", &path))?;
+        Ok(Self { path, header, state, file, length: frame.len(), usable: true })
     }
 
     /// Opens one after a restart. An append at its end that was cut off, and so never acknowledged, is taken away;
     /// anything else that does not check is refused.
     pub fn open(disk: &dyn Disk, path: Utf8PathBuf) -> Result<Self, JournalError> {
-        let Reading {
-            header,
-            state,
-            length,
-        } = read(disk, &path)?;
-        let file = disk
-            .append_to(&path, length as u64)
-            .map_err(failed("open", &path))?;
-        Ok(Self {
-            path,
-            header,
-            state,
-            file,
-            length,
-            usable: true,
-        })
+        let Reading { header, state, length } = read(disk, &path)?;
+        let file = disk.append_to(&path, length as u64).map_err(failed("open", &path))?;
+        Ok(Self { path, header, state, file, length, usable: true })
     }
 
     /// Makes an event durable. When this returns an error the event did not happen as far as the journal knows, and
     /// the journal takes no other until it is opened anew.
     pub fn append(&mut self, at_ms: u64, event: &Event) -> Result<(), JournalError> {
         if !self.usable {
-            return Err(JournalError::Unusable {
-                path: self.path.clone(),
-            });
+            return Err(JournalError::Unusable { path: self.path.clone() });
         }
-        let illegal = |source| JournalError::Illegal {
-            path: self.path.clone(),
-            source,
-        };
+        let illegal = |source| JournalError::Illegal { path: self.path.clone(), source };
         let next = self.state.after(event).map_err(illegal)?;
-        let frame = encode(
-            &self.path,
-            self.length,
-            &Entry {
-                at_ms,
-                event: event.clone(),
-            },
-        )?;
+        let frame = encode(&self.path, self.length, &Entry { at_ms, event: event.clone() })?;
         self.usable = false;
         self.file.append(&frame).map_err(failed("write", &self.path))?;
         self.usable = true;
@@ -250,35 +216,23 @@ pub(crate) fn read(disk: &dyn Disk, path: &Utf8Path) -> Result<Reading, JournalE
     let frame_at = |offset| frame::next(&bytes, offset).map_err(|damage| damaged(damage.offset, &damage.why));
 
     let Next::Frame { payload, end } = frame_at(0)? else {
-        return Err(damaged(
-            0,
-            &"its first record is not whole, though a journal is put in place with it",
-        ));
+        return Err(damaged(0, &"its first record is not whole, though a journal is put in place with it"));
     };
     // The format first: a newer header need not parse as one of ours.
     let format: Format = serde_json::from_slice(payload).map_err(|error| damaged(0, &error))?;
     if format.format != FORMAT {
         let why = format!("it has format {}, this agent knows {FORMAT}", format.format);
-        return Err(JournalError::Foreign {
-            path: path.to_owned(),
-            why,
-        });
+        return Err(JournalError::Foreign { path: path.to_owned(), why });
     }
     let header: Header = serde_json::from_slice(payload).map_err(|error| damaged(0, &error))?;
     let mut state = start(path, &header)?;
     let mut length = end;
     while let Next::Frame { payload, end } = frame_at(length)? {
         let entry: Entry = serde_json::from_slice(payload).map_err(|error| damaged(length, &error))?;
-        state = state
-            .after(&entry.event)
-            .map_err(|illegal| damaged(length, &illegal))?;
+        state = state.after(&entry.event).map_err(|illegal| damaged(length, &illegal))?;
         length = end;
     }
-    Ok(Reading {
-        header,
-        state,
-        length,
-    })
+    Ok(Reading { header, state, length })
 }
 
 #[derive(Deserialize)]
@@ -293,17 +247,10 @@ fn start(path: &Utf8Path, header: &Header) -> Result<State, JournalError> {
              finish it with the agent that began it",
             header.step_list
         );
-        return Err(JournalError::Foreign {
-            path: path.to_owned(),
-            why,
-        });
+        return Err(JournalError::Foreign { path: path.to_owned(), why });
     }
-    State::new(header.steps.iter().map(Step::name), header.inherited.clone()).map_err(|source| {
-        JournalError::Illegal {
-            path: path.to_owned(),
-            source,
-        }
-    })
+    State::new(header.steps.iter().map(Step::name), header.inherited.clone())
+        .map_err(|source| JournalError::Illegal { path: path.to_owned(), source })
 }
 
 fn encode(path: &Utf8Path, offset: usize, record: &impl Serialize) -> Result<Vec<u8>, JournalError> {

@@ -48,10 +48,7 @@ enum State {
 impl Lease {
     /// A lease that ends at `deadline` on the monotonic clock unless it is renewed.
     pub fn new(token: FencingToken, deadline: Duration) -> Self {
-        Self {
-            token,
-            state: Mutex::new(State::Held { deadline }),
-        }
+        Self { token, state: Mutex::new(State::Held { deadline }) }
     }
 
     /// Its number.
@@ -81,16 +78,11 @@ impl Lease {
             State::Held { .. } => "it could not be renewed in time".to_owned(),
             State::Lost { why } => why.clone(),
         };
-        Err(LeaseLost {
-            token: self.token,
-            why,
-        })
+        Err(LeaseLost { token: self.token, why })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -124,10 +116,7 @@ mod tests {
     fn a_lease_permits_until_its_deadline_and_not_at_it() {
         assert_eq!(lease(30).permit(&At(29)).unwrap().token(), FencingToken(7));
         let lost = lease(30).permit(&At(30)).unwrap_err().to_string();
-        assert!(
-            lost.contains("lease 7") && lost.contains("could not be renewed in time"),
-            "{lost}"
-        );
+        assert!(lost.contains("lease 7") && lost.contains("could not be renewed in time"), "{lost}");
     }
 
     #[test]

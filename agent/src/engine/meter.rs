@@ -29,11 +29,7 @@ impl Meter {
     /// All time so far.
     pub(crate) fn spent(&self) -> Spent {
         let ms = |us: &AtomicU64| us.load(Ordering::Relaxed) / 1000;
-        Spent {
-            child_ms: ms(&self.child_us),
-            wait_ms: ms(&self.wait_us),
-            snapshot_ms: ms(&self.snapshot_us),
-        }
+        Spent { child_ms: ms(&self.child_us), wait_ms: ms(&self.wait_us), snapshot_ms: ms(&self.snapshot_us) }
     }
 
     /// The time since an earlier reading.
@@ -58,10 +54,7 @@ impl Reporter for Meter {
             TimeSpent::Wait => &self.wait_us,
             TimeSpent::Snapshot => &self.snapshot_us,
         };
-        counter.fetch_add(
-            u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        counter.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.inner.spent(on, duration);
     }
 }

@@ -44,42 +44,25 @@ impl Entry {
             _ => return None,
         };
         let (plan, token) = stem.rsplit_once('-')?;
-        Some(Self {
-            plan: plan.parse().ok()?,
-            token: FencingToken(token.parse().ok()?),
-            open,
-        })
+        Some(Self { plan: plan.parse().ok()?, token: FencingToken(token.parse().ok()?), open })
     }
 
     fn name(&self) -> String {
-        format!(
-            "{}-{}{}",
-            self.plan,
-            self.token,
-            if self.open { OPEN } else { CLOSED }
-        )
+        format!("{}-{}{}", self.plan, self.token, if self.open { OPEN } else { CLOSED })
     }
 }
 
 impl Journals {
     /// This node's journals in a folder, which is made if it is not there.
     pub fn new(disk: Arc<dyn Disk>, folder: Utf8PathBuf, node: NodeName) -> Result<Self, JournalError> {
-        let failed = |source| JournalError::Io {
-            doing: "make the folder of",
-            path: folder.clone(),
-            source,
-        };
+        let failed = |source| JournalError::Io { doing: "make the folder of", path: folder.clone(), source };
         disk.create_folder(&folder).map_err(failed)?;
         Ok(Self { disk, folder, node })
     }
 
     /// The journal of the lease that this node is in the middle of, if there is one.
     pub fn held(&self) -> Result<Option<Journal>, JournalError> {
-        let newest = self
-            .entries()?
-            .into_iter()
-            .filter(|entry| entry.open)
-            .max_by_key(|entry| entry.token);
+        let newest = self.entries()?.into_iter().filter(|entry| entry.open).max_by_key(|entry| entry.token);
         newest.map(|entry| self.open(&entry)).transpose()
     }
 
@@ -87,9 +70,7 @@ impl Journals {
     pub fn begin(&self, lease: Header) -> Result<Begun, JournalError> {
         let entries = self.entries()?;
         let token = lease.token;
-        let same = entries
-            .iter()
-            .find(|entry| entry.plan == lease.plan && entry.token == token);
+        let same = entries.iter().find(|entry| entry.plan == lease.plan && entry.token == token);
         let begun = match same {
             Some(entry) => self.resume(entry, &lease)?,
             None => Begun::Run(Box::new(self.create(lease, &entries)?)),
@@ -104,43 +85,32 @@ impl Journals {
     /// Puts a lease's journal away, if it is open: both sides know that the lease is over.
     pub fn close(&self, plan: &PlanId, token: FencingToken) -> Result<(), JournalError> {
         let open = |entry: &&Entry| entry.open && entry.plan == *plan && entry.token == token;
-        self.entries()?
-            .iter()
-            .find(open)
-            .map_or(Ok(()), |entry| self.put_away(entry))
+        self.entries()?.iter().find(open).map_or(Ok(()), |entry| self.put_away(entry))
     }
 
     fn create(&self, mut lease: Header, entries: &[Entry]) -> Result<Journal, JournalError> {
         // An older lease of this plan may have left the node half changed: what it captured is still how the node was.
-        let earlier = entries
-            .iter()
-            .filter(|entry| entry.plan == lease.plan && entry.token < lease.token);
+        let earlier = entries.iter().filter(|entry| entry.plan == lease.plan && entry.token < lease.token);
         if let Some(earlier) = earlier.max_by_key(|entry| entry.token) {
             lease.inherited = self.read(earlier)?.state.captured().clone();
         }
-        let entry = Entry {
-            plan: lease.plan.clone(),
-            token: lease.token,
-            open: true,
-        };
+        let entry = Entry { plan: lease.plan.clone(), token: lease.token, open: true };
         Journal::create(self.disk.as_ref(), self.path(&entry), lease)
     }
 
     fn resume(&self, entry: &Entry, granted: &Header) -> Result<Begun, JournalError> {
         let Reading { header, state, .. } = self.read(entry)?;
         if !header.same_lease(granted) {
-            return Err(self.foreign(
-                entry,
-                "the coordinator granted other work under the same token".to_owned(),
-            ));
+            return Err(
+                self.foreign(entry, "the coordinator granted other work under the same token".to_owned())
+            );
         }
         match (state.end(), entry.open) {
             (Some(end), _) => Ok(Begun::Ended(end.clone())),
             (None, true) => self.open(entry).map(Box::new).map(Begun::Run),
-            (None, false) => Err(self.foreign(
-                entry,
-                "the coordinator took this lease back before it ended".to_owned(),
-            )),
+            (None, false) => {
+                Err(self.foreign(entry, "the coordinator took this lease back before it ended".to_owned()))
+            }
         }
     }
 
@@ -162,42 +132,22 @@ impl Journals {
             return Err(self.foreign(entry, why));
         }
         if (&header.plan, header.token) != (&entry.plan, entry.token) {
-            return Err(self.foreign(
-                entry,
-                "its name says another lease than its first record".to_owned(),
-            ));
+            return Err(self.foreign(entry, "its name says another lease than its first record".to_owned()));
         }
         Ok(())
     }
 
     fn foreign(&self, entry: &Entry, why: String) -> JournalError {
-        JournalError::Foreign {
-            path: self.path(entry),
-            why,
-        }
+        JournalError::Foreign { path: self.path(entry), why }
     }
 
     fn put_away(&self, entry: &Entry) -> Result<(), JournalError> {
-        let (from, to) = (
-            self.path(entry),
-            self.path(&Entry {
-                open: false,
-                ..entry.clone()
-            }),
-        );
-        self.disk.rename(&from, &to).map_err(|source| JournalError::Io {
-            doing: "close",
-            path: from,
-            source,
-        })
+        let (from, to) = (self.path(entry), self.path(&Entry { open: false, ..entry.clone() }));
+        self.disk.rename(&from, &to).map_err(|source| JournalError::Io { doing: "close", path: from, source })
     }
 
     fn entries(&self) -> Result<Vec<Entry>, JournalError> {
-        let failed = |source| JournalError::Io {
-            doing: "look for",
-            path: self.folder.clone(),
-            source,
-        };
+        let failed = |source| JournalError::Io { doing: "look for", path: self.folder.clone(), source };
         let names = self.disk.list(&self.folder).map_err(failed)?;
         Ok(names.iter().filter_map(|name| Entry::parse(name)).collect())
     }
@@ -241,25 +191,15 @@ mod tests {
     }
 
     fn close(disk: &MemoryDisk, token: u64) {
-        journals(disk)
-            .close(&PLAN.parse().unwrap(), FencingToken(token))
-            .unwrap();
+        journals(disk).close(&PLAN.parse().unwrap(), FencingToken(token)).unwrap();
     }
 
     fn started() -> Event {
-        Event::Started {
-            index: 0,
-            attempt: 1,
-            pre: json!("as it was"),
-        }
+        Event::Started { index: 0, attempt: 1, pre: json!("as it was") }
     }
 
     fn ended() -> Event {
-        Event::Ended(End {
-            failure: Some("no".to_owned()),
-            lease_ms: 1,
-            spent: Spent::default(),
-        })
+        Event::Ended(End { failure: Some("no".to_owned()), lease_ms: 1, spent: Spent::default() })
     }
 
     #[test]
@@ -281,10 +221,7 @@ mod tests {
         begin(&disk, 8);
         let third = begin(&disk, 9);
         assert_eq!(third.state().captured()["etcd-snapshot"], json!("as it was"));
-        assert_eq!(
-            journals(&disk).held().unwrap().unwrap().header().token,
-            FencingToken(9)
-        );
+        assert_eq!(journals(&disk).held().unwrap().unwrap().header().token, FencingToken(9));
     }
 
     #[test]
@@ -303,10 +240,7 @@ mod tests {
         let disk = MemoryDisk::default();
         begin(&disk, 7);
         close(&disk, 7);
-        assert!(matches!(
-            journals(&disk).begin(header(7)),
-            Err(JournalError::Foreign { .. })
-        ));
+        assert!(matches!(journals(&disk).begin(header(7)), Err(JournalError::Foreign { .. })));
     }
 
     #[test]
@@ -315,20 +249,14 @@ mod tests {
         begin(&disk, 7);
         let mut other = header(7);
         other.steps.pop();
-        assert!(matches!(
-            journals(&disk).begin(other),
-            Err(JournalError::Foreign { .. })
-        ));
+        assert!(matches!(journals(&disk).begin(other), Err(JournalError::Foreign { .. })));
     }
 
     #[test]
     fn a_disk_that_was_copied_from_another_node_brings_no_lease() {
         let disk = MemoryDisk::default();
         begin(&disk, 7);
-        assert!(matches!(
-            journals_of("cp2", &disk).held(),
-            Err(JournalError::Foreign { .. })
-        ));
+        assert!(matches!(journals_of("cp2", &disk).held(), Err(JournalError::Foreign { .. })));
     }
 
     #[test]
@@ -339,10 +267,7 @@ mod tests {
         let left_open = disk.content(seven);
         begin(&disk, 8);
         disk.put(seven, &left_open);
-        assert_eq!(
-            journals(&disk).held().unwrap().unwrap().header().token,
-            FencingToken(8)
-        );
+        assert_eq!(journals(&disk).held().unwrap().unwrap().header().token, FencingToken(8));
         begin(&disk, 8);
         close(&disk, 8);
         assert!(journals(&disk).held().unwrap().is_none());
@@ -364,12 +289,7 @@ mod tests {
 
     #[test]
     fn what_is_no_journal_is_left_alone() {
-        for name in [
-            "p-0123456789ab-7.journal.new",
-            "lost+found",
-            "p-0123456789ab.journal",
-            "-7.journal",
-        ] {
+        for name in ["p-0123456789ab-7.journal.new", "lost+found", "p-0123456789ab.journal", "-7.journal"] {
             assert_eq!(Entry::parse(name), None, "{name}");
         }
     }

@@ -102,12 +102,7 @@ impl Engine {
         let before = clock.unix_ms().saturating_sub(journal.header().granted_at_ms);
         let began = (clock.monotonic(), Duration::from_millis(before));
         let meter = Arc::new(Meter::new(Arc::clone(&gear.reporter)));
-        Self {
-            journal,
-            gear,
-            meter,
-            began,
-        }
+        Self { journal, gear, meter, began }
     }
 
     /// The journal, when the engine has stopped.
@@ -122,9 +117,7 @@ impl Engine {
             return Ok(end.clone());
         }
         if self.journal.state().unwinding() {
-            return self
-                .unwind("the agent was restarted while the node was being put back".to_owned())
-                .await;
+            return self.unwind("the agent was restarted while the node was being put back".to_owned()).await;
         }
         while let Some(index) = self.journal.state().next_to_run() {
             if let Err(failure) = self.step(index).await? {
@@ -142,14 +135,11 @@ impl Engine {
         }
         while let Some(index) = self.journal.state().next_to_undo() {
             if let Err(left) = self.undo(index).await? {
-                return self.end(Some(format!(
-                    "{failure}. Putting the node back did not succeed either: {left}"
-                )));
+                return self
+                    .end(Some(format!("{failure}. Putting the node back did not succeed either: {left}")));
             }
         }
-        self.end(Some(format!(
-            "{failure}. What was changed on the node was put back"
-        )))
+        self.end(Some(format!("{failure}. What was changed on the node was put back")))
     }
 
     /// One step to its end: `Ok(Err(_))` if it failed for good.
@@ -208,11 +198,7 @@ impl Engine {
         self.journal(
             index,
             cx,
-            &Event::Started {
-                index,
-                attempt: started.saturating_add(1),
-                pre: pre.clone(),
-            },
+            &Event::Started { index, attempt: started.saturating_add(1), pre: pre.clone() },
         )?;
         match run_and_prove(runner, cx, &pre).await {
             Ok(()) => {
@@ -221,15 +207,7 @@ impl Engine {
             }
             Err(Setback::Failed(failure)) => {
                 let spent = self.meter.since(before);
-                self.journal(
-                    index,
-                    cx,
-                    &Event::Failed {
-                        index,
-                        failure: failure.to_string(),
-                        spent,
-                    },
-                )?;
+                self.journal(index, cx, &Event::Failed { index, failure: failure.to_string(), spent })?;
                 Err(Setback::Failed(failure))
             }
             stopped => stopped,
@@ -260,21 +238,10 @@ impl Engine {
 
     fn end(&mut self, failure: Option<String>) -> Result<End, Stopped> {
         let (from, before) = self.began;
-        let lease = self
-            .gear
-            .host
-            .clock
-            .monotonic()
-            .saturating_sub(from)
-            .saturating_add(before);
+        let lease = self.gear.host.clock.monotonic().saturating_sub(from).saturating_add(before);
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let end = End {
-            failure,
-            lease_ms,
-            spent: self.journal.state().spent(),
-        };
-        self.journal
-            .append(self.gear.host.clock.unix_ms(), &Event::Ended(end.clone()))?;
+        let end = End { failure, lease_ms, spent: self.journal.state().spent() };
+        self.journal.append(self.gear.host.clock.unix_ms(), &Event::Ended(end.clone()))?;
         Ok(end)
     }
 
@@ -301,10 +268,7 @@ impl Engine {
         let step = self.journal.header().steps.get(index);
         let step = step.ok_or_else(|| format!("the lease has no step {index}"))?;
         let runner = (self.gear.steps)(step).ok_or_else(|| {
-            format!(
-                "step {} does not run under a lease, and yet the plan says so",
-                step.name()
-            )
+            format!("step {} does not run under a lease, and yet the plan says so", step.name())
         })?;
         Ok((self.context(step), runner))
     }

@@ -35,10 +35,7 @@ pub struct StepPolicy {
 
 impl Default for StepPolicy {
     fn default() -> Self {
-        Self {
-            attempts: 1,
-            pause: Duration::from_secs(2),
-        }
+        Self { attempts: 1, pause: Duration::from_secs(2) }
     }
 }
 

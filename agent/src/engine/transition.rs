@@ -7,12 +7,7 @@ use crate::engine::step::PreState;
 
 /// Something that happened under a lease. A journal is a list of these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(
-    tag = "event",
-    rename_all = "kebab-case",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Event {
     /// A step is about to run. Durable before anything is touched.
     Started {
@@ -190,17 +185,9 @@ impl State {
             if tracked.iter().any(|earlier| earlier.name == name) {
                 return Err(Illegal::Twice(name.to_owned()));
             }
-            tracked.push(Tracked {
-                name: name.to_owned(),
-                state: StepState::Pending,
-            });
+            tracked.push(Tracked { name: name.to_owned(), state: StepState::Pending });
         }
-        Ok(Self {
-            steps: tracked,
-            captured: inherited,
-            spent: Spent::default(),
-            end: None,
-        })
+        Ok(Self { steps: tracked, captured: inherited, spent: Spent::default(), end: None })
     }
 
     /// The state after an event, or why the event cannot follow.
@@ -220,10 +207,7 @@ impl State {
                     return Err(self.refuse(*index, "starts with the wrong attempt number"));
                 }
                 let step = next.step_mut(*index)?;
-                step.state = StepState::Started(Runs {
-                    started: *attempt,
-                    ..runs
-                });
+                step.state = StepState::Started(Runs { started: *attempt, ..runs });
                 let name = step.name.clone();
                 if next.captured.entry(name).or_insert_with(|| pre.clone()) != pre {
                     return Err(self.refuse(*index, "starts with another captured state than at first"));
@@ -281,23 +265,17 @@ impl State {
 
     /// The first step that is not done, going forward.
     pub fn next_to_run(&self) -> Option<usize> {
-        self.steps
-            .iter()
-            .position(|step| !matches!(step.state, StepState::Adopted | StepState::Succeeded))
+        self.steps.iter().position(|step| !matches!(step.state, StepState::Adopted | StepState::Succeeded))
     }
 
     /// The last step that ever ran and was not put back.
     pub fn next_to_undo(&self) -> Option<usize> {
-        self.steps
-            .iter()
-            .rposition(|step| self.captured.contains_key(&step.name))
+        self.steps.iter().rposition(|step| self.captured.contains_key(&step.name))
     }
 
     /// Whether steps are being put back: nothing goes forward under this lease any more.
     pub fn unwinding(&self) -> bool {
-        self.steps
-            .iter()
-            .any(|step| matches!(step.state, StepState::Undoing | StepState::Undone))
+        self.steps.iter().any(|step| matches!(step.state, StepState::Undoing | StepState::Undone))
     }
 
     /// What the steps captured, under this lease and earlier ones of its plan, and what was not put back since.
@@ -332,25 +310,17 @@ impl State {
     }
 
     fn step(&self, index: usize) -> Result<&Tracked, Illegal> {
-        self.steps.get(index).ok_or(Illegal::NoSuchStep {
-            index,
-            steps: self.steps.len(),
-        })
+        self.steps.get(index).ok_or(Illegal::NoSuchStep { index, steps: self.steps.len() })
     }
 
     fn step_mut(&mut self, index: usize) -> Result<&mut Tracked, Illegal> {
         let steps = self.steps.len();
-        self.steps
-            .get_mut(index)
-            .ok_or(Illegal::NoSuchStep { index, steps })
+        self.steps.get_mut(index).ok_or(Illegal::NoSuchStep { index, steps })
     }
 
     fn refuse(&self, index: usize, why: &'static str) -> Illegal {
         match self.step(index) {
-            Ok(step) => Illegal::Step {
-                step: step.name.clone(),
-                why,
-            },
+            Ok(step) => Illegal::Step { step: step.name.clone(), why },
             Err(no_such_step) => no_such_step,
         }
     }
@@ -370,37 +340,19 @@ mod tests {
     }
 
     fn started(index: usize, attempt: u32) -> Event {
-        Event::Started {
-            index,
-            attempt,
-            pre: json!({ "of": index }),
-        }
+        Event::Started { index, attempt, pre: json!({ "of": index }) }
     }
 
     fn succeeded(index: usize) -> Event {
-        Event::Succeeded {
-            index,
-            spent: Spent {
-                child_ms: 5,
-                ..Spent::default()
-            },
-        }
+        Event::Succeeded { index, spent: Spent { child_ms: 5, ..Spent::default() } }
     }
 
     fn failed(index: usize) -> Event {
-        Event::Failed {
-            index,
-            failure: "no".to_owned(),
-            spent: Spent::default(),
-        }
+        Event::Failed { index, failure: "no".to_owned(), spent: Spent::default() }
     }
 
     fn ended(failure: Option<&str>) -> Event {
-        Event::Ended(End {
-            failure: failure.map(str::to_owned),
-            lease_ms: 1,
-            spent: Spent::default(),
-        })
+        Event::Ended(End { failure: failure.map(str::to_owned), lease_ms: 1, spent: Spent::default() })
     }
 
     fn after(events: &[Event]) -> Result<State, Illegal> {
@@ -433,26 +385,16 @@ mod tests {
 
     #[test]
     fn a_second_attempt_keeps_the_state_that_the_first_captured() {
-        let other = Event::Started {
-            index: 0,
-            attempt: 2,
-            pre: json!("half changed"),
-        };
+        let other = Event::Started { index: 0, attempt: 2, pre: json!("half changed") };
         assert!(after(&[started(0, 1), failed(0), other]).is_err());
         let inherited = Captured::from([("first".to_owned(), json!("as it was"))]);
         let retried = State::new(STEPS, inherited).unwrap();
-        assert!(
-            retried.after(&started(0, 1)).is_err(),
-            "a later lease captured anew"
-        );
+        assert!(retried.after(&started(0, 1)).is_err(), "a later lease captured anew");
     }
 
     #[test]
     fn nothing_is_raised_before_its_last_step_is_done() {
-        assert_eq!(
-            after(&[started(0, 1), succeeded(0), ended(None)]),
-            Err(Illegal::NotRaised)
-        );
+        assert_eq!(after(&[started(0, 1), succeeded(0), ended(None)]), Err(Illegal::NotRaised));
         assert!(after(&[started(0, 1), ended(Some("it broke"))]).is_ok());
     }
 
@@ -465,10 +407,7 @@ mod tests {
     fn unwinding_goes_backwards_over_all_that_ran() {
         let ran = [started(0, 1), succeeded(0), started(1, 1), failed(1)];
         let undo = |index| [Event::UndoStarted { index }, Event::Undone { index }];
-        assert!(
-            after(&[&ran[..], &undo(0)].concat()).is_err(),
-            "the first was undone before the second"
-        );
+        assert!(after(&[&ran[..], &undo(0)].concat()).is_err(), "the first was undone before the second");
         let unwound = after(&[&ran[..], &undo(1), &undo(0)].concat()).unwrap();
         assert_eq!(unwound.next_to_undo(), None);
         assert!(unwound.after(&started(0, 2)).is_err(), "went forward again");
@@ -485,10 +424,7 @@ mod tests {
 
     #[test]
     fn a_list_with_one_step_twice_is_refused() {
-        assert_eq!(
-            State::new(["a", "b", "a"], Captured::new()),
-            Err(Illegal::Twice("a".to_owned()))
-        );
+        assert_eq!(State::new(["a", "b", "a"], Captured::new()), Err(Illegal::Twice("a".to_owned())));
     }
 
     fn any_event() -> impl Strategy<Value = Event> {

@@ -37,11 +37,7 @@ pub struct RealEtcd {
 impl RealEtcd {
     /// `endpoint` instead of `https://127.0.0.1:2379`.
     pub fn new(layout: Layout, files: Arc<dyn Files>, endpoint: Option<String>) -> Self {
-        Self {
-            layout,
-            files,
-            endpoint: endpoint.unwrap_or_else(|| LOCAL.to_owned()),
-        }
+        Self { layout, files, endpoint: endpoint.unwrap_or_else(|| LOCAL.to_owned()) }
     }
 
     /// The certificates are read anew for each use: kubeadm renews them.
@@ -55,10 +51,8 @@ impl RealEtcd {
                     .to_owned(),
             })
         };
-        let identity = Identity::from_pem(
-            read("healthcheck-client.crt").await?,
-            read("healthcheck-client.key").await?,
-        );
+        let identity =
+            Identity::from_pem(read("healthcheck-client.crt").await?, read("healthcheck-client.key").await?);
         Ok(ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(read("ca.crt").await?))
             .identity(identity))
@@ -72,20 +66,14 @@ impl RealEtcd {
     ) -> Result<Channel, String> {
         let endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| causes(&error))?;
         let endpoint = endpoint.tls_config(tls).map_err(|error| causes(&error))?;
-        endpoint
-            .connect_timeout(limit)
-            .connect()
-            .await
-            .map_err(|error| causes(&error))
+        endpoint.connect_timeout(limit).connect().await.map_err(|error| causes(&error))
     }
 
     /// This node's own member.
     async fn local(&self, what: &str) -> HostResult<Channel> {
         self.refuse_external().await?;
         let tls = self.tls().await?;
-        self.connect(&self.endpoint, tls, STATUS)
-            .await
-            .map_err(|why| self.error(what, why))
+        self.connect(&self.endpoint, tls, STATUS).await.map_err(|why| self.error(what, why))
     }
 
     /// An etcd that kubeadm does not run is not upgraded by kubeadm and not backed up by us.
@@ -127,12 +115,7 @@ impl RealEtcd {
     }
 
     fn error(&self, what: &str, why: String) -> HostError {
-        HostError::Api {
-            what: what.to_owned(),
-            endpoint: self.endpoint.clone(),
-            why,
-            transient: true,
-        }
+        HostError::Api { what: what.to_owned(), endpoint: self.endpoint.clone(), why, transient: true }
     }
 
     async fn status(&self, channel: Result<Channel, String>) -> Result<StatusResponse, String> {
@@ -166,10 +149,7 @@ impl Etcd for RealEtcd {
     async fn alarms(&self) -> HostResult<Vec<String>> {
         let what = "cannot read etcd's alarms";
         let channel = self.local(what).await?;
-        let request = AlarmRequest {
-            action: AlarmAction::Get.into(),
-            ..AlarmRequest::default()
-        };
+        let request = AlarmRequest { action: AlarmAction::Get.into(), ..AlarmRequest::default() };
         let mut client = MaintenanceClient::new(channel.clone());
         let alarms = self.within(REQUEST, what, client.alarm(request)).await?.alarms;
         if alarms.is_empty() {
@@ -177,10 +157,7 @@ impl Etcd for RealEtcd {
         }
         let members = self.list(channel).await?.members;
         let raised = alarms.into_iter().map(|alarm| {
-            let name = members
-                .iter()
-                .find(|member| member.id == alarm.member_id)
-                .map(name_of);
+            let name = members.iter().find(|member| member.id == alarm.member_id).map(name_of);
             let name = name.unwrap_or_else(|| format!("member {:x}", alarm.member_id));
             let kind = AlarmType::try_from(alarm.alarm).map_or("an unknown alarm", |kind| kind.as_str_name());
             format!("{kind} on {name}")
@@ -191,9 +168,7 @@ impl Etcd for RealEtcd {
     async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()> {
         let what = "cannot take a snapshot of etcd";
         let mut client = MaintenanceClient::new(self.local(what).await?);
-        let mut chunks = self
-            .within(REQUEST, what, client.snapshot(SnapshotRequest {}))
-            .await?;
+        let mut chunks = self.within(REQUEST, what, client.snapshot(SnapshotRequest {})).await?;
         loop {
             let chunk = tokio::time::timeout(CHUNK, chunks.message())
                 .await
@@ -223,11 +198,7 @@ fn in_words(status: &tonic::Status) -> String {
 }
 
 fn name_of(member: &Member) -> String {
-    if member.name.is_empty() {
-        format!("member {:x}", member.id)
-    } else {
-        member.name.clone()
-    }
+    if member.name.is_empty() { format!("member {:x}", member.id) } else { member.name.clone() }
 }
 
 fn in_our_words(member: Member, local: u64, status: Result<StatusResponse, String>) -> EtcdMember {
@@ -251,9 +222,7 @@ fn stacked(servers: &str, advertise_address: Option<&str>) -> bool {
         let uri: Option<http::Uri> = server.trim().parse().ok();
         let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let loopback = host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
+        let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         loopback || host == "localhost" || Some(host) == advertise_address
     })
 }
@@ -267,14 +236,8 @@ mod tests {
         assert!(stacked("https://127.0.0.1:2379", None));
         assert!(stacked("https://[::1]:2379", None));
         assert!(stacked("https://localhost:2379", None));
-        assert!(stacked(
-            "https://10.0.0.1:2379,https://10.0.0.2:2379",
-            Some("10.0.0.2")
-        ));
-        assert!(!stacked(
-            "https://10.0.0.1:2379,https://10.0.0.2:2379",
-            Some("10.0.0.3")
-        ));
+        assert!(stacked("https://10.0.0.1:2379,https://10.0.0.2:2379", Some("10.0.0.2")));
+        assert!(!stacked("https://10.0.0.1:2379,https://10.0.0.2:2379", Some("10.0.0.3")));
         assert!(!stacked("https://etcd.example:2379", Some("10.0.0.3")));
         assert!(!stacked("", None));
     }

@@ -37,20 +37,12 @@ pub(super) enum Refusal {
 
 impl Access {
     pub(super) fn new(kubeconfig: Utf8PathBuf) -> Self {
-        Self {
-            kubeconfig,
-            server: None,
-            client: Mutex::new(None),
-        }
+        Self { kubeconfig, server: None, client: Mutex::new(None) }
     }
 
     /// The same credentials for one server, such as `https://172.30.0.11:6443`.
     pub(super) fn to_server(&self, server: String) -> Self {
-        Self {
-            kubeconfig: self.kubeconfig.clone(),
-            server: Some(server),
-            client: Mutex::new(None),
-        }
+        Self { kubeconfig: self.kubeconfig.clone(), server: Some(server), client: Mutex::new(None) }
     }
 
     /// The kubeconfig, for errors.
@@ -67,9 +59,7 @@ impl Access {
         what: &str,
         request: &Request<Vec<u8>>,
     ) -> HostResult<T> {
-        self.try_json(request)
-            .await
-            .map_err(|refusal| self.error(what, &refusal))
+        self.try_json(request).await.map_err(|refusal| self.error(what, &refusal))
     }
 
     /// The same, for callers to whom some refusals mean something.
@@ -158,12 +148,7 @@ impl Access {
             Refusal::Status(status) => (in_words(status), !final_answer(status.code)),
             Refusal::Other(why) => (why.clone(), true),
         };
-        HostError::Api {
-            what: what.to_owned(),
-            endpoint: self.endpoint(),
-            why,
-            transient,
-        }
+        HostError::Api { what: what.to_owned(), endpoint: self.endpoint(), why, transient }
     }
 }
 
@@ -174,15 +159,10 @@ fn final_answer(code: u16) -> bool {
 
 /// The status's message, its causes, and its number.
 pub(super) fn in_words(status: &kube::core::Status) -> String {
-    let causes = status
-        .details
-        .iter()
-        .flat_map(|details| &details.causes)
-        .map(|cause| cause.message.as_str());
-    let words: Vec<&str> = std::iter::once(status.message.as_str())
-        .chain(causes)
-        .filter(|words| !words.is_empty())
-        .collect();
+    let causes =
+        status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+    let words: Vec<&str> =
+        std::iter::once(status.message.as_str()).chain(causes).filter(|words| !words.is_empty()).collect();
     format!("{} ({} {})", words.join(" "), status.code, status.reason)
 }
 

@@ -55,13 +55,7 @@ impl RealKube {
     /// Nothing is read before the first question.
     pub fn new(node: NodeName, layout: Layout, files: Arc<dyn Files>) -> Self {
         let (kubelet, admin) = (layout.kubelet_kubeconfig(), layout.admin_kubeconfig());
-        Self {
-            node,
-            layout,
-            files,
-            kubelet: Access::new(kubelet),
-            admin: Access::new(admin),
-        }
+        Self { node, layout, files, kubelet: Access::new(kubelet), admin: Access::new(admin) }
     }
 
     /// admin.conf where the node has it; otherwise the kubelet's credentials, with which kubeadm lets every node
@@ -83,9 +77,7 @@ impl RealKube {
 #[async_trait]
 impl Kube for RealKube {
     async fn node(&self) -> HostResult<NodeState> {
-        let node: Node = self
-            .get("cannot read the Node", &format!("/api/v1/nodes/{}", self.node))
-            .await?;
+        let node: Node = self.get("cannot read the Node", &format!("/api/v1/nodes/{}", self.node)).await?;
         Ok(node.into())
     }
 
@@ -124,9 +116,7 @@ impl Kube for RealKube {
                 node.kubelet_version,
                 if node.ready { "Ready" } else { "not Ready" }
             );
-            let at_version = expected
-                .as_ref()
-                .is_none_or(|expected| node.kubelet_version == *expected);
+            let at_version = expected.as_ref().is_none_or(|expected| node.kubelet_version == *expected);
             (node.ready && at_version).then_some(node)
         };
         let missed = match watch(&self.kubelet, "cannot watch the Node", &path, limit, decide).await? {
@@ -183,13 +173,9 @@ impl Kube for RealKube {
             // 409: the uid is another one, so the pod that was meant is gone.
             Refusal::Status(status) if matches!(status.code, 404 | 409) => Ok(Eviction::Accepted),
             Refusal::Status(status) if status.code == 429 || namespace_ends(status) => {
-                Ok(Eviction::Blocked {
-                    message: in_words(status),
-                })
+                Ok(Eviction::Blocked { message: in_words(status) })
             }
-            _ => Err(self
-                .kubelet
-                .error(&format!("cannot evict {}/{}", pod.namespace, pod.name), &refusal)),
+            _ => Err(self.kubelet.error(&format!("cannot evict {}/{}", pod.namespace, pod.name), &refusal)),
         }
     }
 
@@ -201,25 +187,13 @@ impl Kube for RealKube {
                     let there: BTreeSet<String> = pods.into_iter().map(|pod| pod.metadata.uid).collect();
                     uids.iter().filter(|uid| there.contains(*uid)).cloned().collect()
                 }
-                Seen::Gone(pod) => uids
-                    .iter()
-                    .filter(|uid| **uid != pod.metadata.uid)
-                    .cloned()
-                    .collect(),
+                Seen::Gone(pod) => uids.iter().filter(|uid| **uid != pod.metadata.uid).cloned().collect(),
                 Seen::Is(_) => return None,
             };
             left = Some(there.clone());
             (there.len() < uids.len()).then_some(there)
         };
-        match watch(
-            &self.kubelet,
-            "cannot watch this node's pods",
-            &self.own_pods(),
-            limit,
-            decide,
-        )
-        .await?
-        {
+        match watch(&self.kubelet, "cannot watch this node's pods", &self.own_pods(), limit, decide).await? {
             Ok(left) => Ok(left),
             Err(Missed::Unasked(error)) if left.is_none() => Err(error),
             Err(_) => Ok(uids.to_vec()),
@@ -229,19 +203,13 @@ impl Kube for RealKube {
     async fn kubeadm_config_version(&self) -> HostResult<KubernetesVersion> {
         let access = self.best_access().await?;
         let request = get(&format!("{CONFIG_MAPS}/kubeadm-config"))?;
-        access
-            .json::<KubeadmConfig>("cannot read the ConfigMap kubeadm-config", &request)
-            .await?
-            .version()
+        access.json::<KubeadmConfig>("cannot read the ConfigMap kubeadm-config", &request).await?.version()
     }
 
     async fn config_map(&self, name: &str) -> HostResult<Option<String>> {
         let access = self.best_access().await?;
         let what = format!("cannot read the ConfigMap {name}");
-        match access
-            .try_json::<Value>(&get(&format!("{CONFIG_MAPS}/{name}"))?)
-            .await
-        {
+        match access.try_json::<Value>(&get(&format!("{CONFIG_MAPS}/{name}"))?).await {
             Ok(map) => as_manifest(map).map(Some),
             Err(Refusal::Status(status)) if status.code == 404 => Ok(None),
             Err(refusal) => Err(access.error(&what, &refusal)),
@@ -262,9 +230,7 @@ impl Kube for RealKube {
                 Seen::Is(lease) => lease,
                 Seen::Gone(_) => return None,
             };
-            let renewed = first
-                .as_ref()
-                .is_some_and(|first| first.renew_time != lease.spec.renew_time);
+            let renewed = first.as_ref().is_some_and(|first| first.renew_time != lease.spec.renew_time);
             first.get_or_insert(lease.spec);
             renewed.then_some(())
         };
@@ -279,10 +245,7 @@ impl Kube for RealKube {
             seen: match (missed, first) {
                 (Missed::Unasked(error), _) => error.to_string(),
                 (Missed::Limit, Some(lease)) => {
-                    format!(
-                        "{} renewed it last at {}",
-                        lease.holder_identity, lease.renew_time
-                    )
+                    format!("{} renewed it last at {}", lease.holder_identity, lease.renew_time)
                 }
                 (Missed::Limit, None) => "no such Lease".to_owned(),
             },
@@ -327,9 +290,7 @@ impl RealKube {
     }
 
     async fn try_evict(&self, api_version: &str, pod: &PodState) -> Result<IgnoredAny, Refusal> {
-        let PodState {
-            namespace, name, uid, ..
-        } = pod;
+        let PodState { namespace, name, uid, .. } = pod;
         let eviction = json!({
             "apiVersion": api_version,
             "kind": "Eviction",
@@ -377,10 +338,7 @@ fn knows_no_such_eviction(status: &Status) -> bool {
 /// A namespace that is being deleted takes no evictions; its pods go without them.
 fn namespace_ends(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    status.code == 403
-        && causes
-            .into_iter()
-            .any(|cause| cause.reason == "NamespaceTerminating")
+    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// A Lease that a leader renews.
@@ -427,36 +385,23 @@ impl KubeadmConfig {
         };
         let configuration: ClusterConfiguration = serde_saphyr::from_str(&self.data.cluster_configuration)
             .map_err(|error| malformed(error.to_string()))?;
-        configuration
-            .kubernetes_version
-            .parse()
-            .map_err(|error: VersionError| malformed(error.to_string()))
+        configuration.kubernetes_version.parse().map_err(|error: VersionError| malformed(error.to_string()))
     }
 }
 
 /// An object as YAML that `kubectl replace` takes: without what only the API server may set.
 fn as_manifest(mut object: Value) -> HostResult<String> {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for field in [
-            "managedFields",
-            "resourceVersion",
-            "uid",
-            "creationTimestamp",
-            "selfLink",
-        ] {
+        for field in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "selfLink"] {
             metadata.remove(field);
         }
     }
-    serde_saphyr::to_string(&object).map_err(|error| HostError::Malformed {
-        what: "a ConfigMap".to_owned(),
-        why: error.to_string(),
-    })
+    serde_saphyr::to_string(&object)
+        .map_err(|error| HostError::Malformed { what: "a ConfigMap".to_owned(), why: error.to_string() })
 }
 
 fn get(path: &str) -> HostResult<Request<Vec<u8>>> {
-    Request::get(path)
-        .body(Vec::new())
-        .map_err(|error| malformed_request(path, &error))
+    Request::get(path).body(Vec::new()).map_err(|error| malformed_request(path, &error))
 }
 
 fn with_body(method: Method, path: &str, kind: &str, body: &Value) -> HostResult<Request<Vec<u8>>> {
@@ -469,8 +414,5 @@ fn with_body(method: Method, path: &str, kind: &str, body: &Value) -> HostResult
 }
 
 fn malformed_request(path: &str, error: &http::Error) -> HostError {
-    HostError::Malformed {
-        what: format!("the request {path}"),
-        why: error.to_string(),
-    }
+    HostError::Malformed { what: format!("the request {path}"), why: error.to_string() }
 }

@@ -119,61 +119,34 @@ pub(super) struct Version {
 }
 
 /// The label was renamed in 1.20; the older one went in 1.24.
-const CONTROL_PLANE_LABELS: [&str; 2] = [
-    "node-role.kubernetes.io/control-plane",
-    "node-role.kubernetes.io/master",
-];
+const CONTROL_PLANE_LABELS: [&str; 2] =
+    ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 /// Set by the node controller while `spec.unschedulable` is true.
 const CORDON_TAINT: &str = "node.kubernetes.io/unschedulable";
 /// Set by a kubelet on the mirror of a static pod.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 impl From<Node> for NodeState {
-    fn from(
-        Node {
-            metadata,
-            spec,
-            status,
-        }: Node,
-    ) -> Self {
+    fn from(Node { metadata, spec, status }: Node) -> Self {
         let keeps_away = |taint: &Taint| {
             taint.key != CORDON_TAINT && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
         };
         Self {
             kubelet_version: status.node_info.kubelet_version,
-            ready: status
-                .conditions
-                .iter()
-                .any(|c| c.kind == "Ready" && c.status == "True"),
+            ready: status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
             unschedulable: spec.unschedulable,
-            cordoned_by: metadata
-                .annotations
-                .get(CORDONED_BY)
-                .filter(|_| spec.unschedulable)
-                .cloned(),
+            cordoned_by: metadata.annotations.get(CORDONED_BY).filter(|_| spec.unschedulable).cloned(),
             tainted: spec.taints.iter().any(keeps_away),
-            control_plane: CONTROL_PLANE_LABELS
-                .iter()
-                .any(|label| metadata.labels.contains_key(*label)),
+            control_plane: CONTROL_PLANE_LABELS.iter().any(|label| metadata.labels.contains_key(*label)),
             name: metadata.name,
         }
     }
 }
 
 impl From<Pod> for PodState {
-    fn from(
-        Pod {
-            metadata,
-            spec,
-            status,
-        }: Pod,
-    ) -> Self {
+    fn from(Pod { metadata, spec, status }: Pod) -> Self {
         Self {
-            controller: metadata
-                .owner_references
-                .into_iter()
-                .find(|owner| owner.controller)
-                .map(|o| o.kind),
+            controller: metadata.owner_references.into_iter().find(|owner| owner.controller).map(|o| o.kind),
             mirror: metadata.annotations.contains_key(MIRROR_ANNOTATION),
             empty_dir: spec.volumes.iter().any(|volume| volume.empty_dir.is_some()),
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
@@ -200,9 +173,7 @@ mod tests {
 
     #[test]
     fn a_control_plane_node_of_1_19_is_read() {
-        let read = node(include_str!(
-            "../../../tests/fixtures/real/api/node-control-plane/stdout"
-        ));
+        let read = node(include_str!("../../../tests/fixtures/real/api/node-control-plane/stdout"));
         let expected = NodeState {
             name: "cp1".to_owned(),
             kubelet_version: "v1.19.7".to_owned(),
@@ -217,13 +188,9 @@ mod tests {
 
     #[test]
     fn a_cordoned_worker_is_unschedulable_and_not_tainted_otherwise() {
-        let read = node(include_str!(
-            "../../../tests/fixtures/real/api/cordon-self/stdout"
-        ));
+        let read = node(include_str!("../../../tests/fixtures/real/api/cordon-self/stdout"));
         assert!(read.unschedulable && !read.tainted && !read.control_plane && read.ready);
-        let back = node(include_str!(
-            "../../../tests/fixtures/real/api/uncordon-self/stdout"
-        ));
+        let back = node(include_str!("../../../tests/fixtures/real/api/uncordon-self/stdout"));
         assert!(!back.unschedulable);
     }
 
@@ -238,16 +205,10 @@ mod tests {
         assert_eq!(of("coredns-").controller.as_deref(), Some("ReplicaSet"));
         assert_eq!(of("kube-proxy-").controller.as_deref(), Some("DaemonSet"));
         let static_pod = of("kube-apiserver-");
-        assert_eq!(
-            (static_pod.controller.as_deref(), static_pod.mirror),
-            (Some("Node"), true)
-        );
+        assert_eq!((static_pod.controller.as_deref(), static_pod.mirror), (Some("Node"), true));
         let failed = of("upgrade-health-check-");
         assert!(failed.finished && failed.terminating);
-        assert_eq!(
-            pods.iter().filter(|pod| pod.finished || pod.terminating).count(),
-            1
-        );
+        assert_eq!(pods.iter().filter(|pod| pod.finished || pod.terminating).count(), 1);
     }
 
     #[test]

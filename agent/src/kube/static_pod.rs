@@ -33,10 +33,8 @@ struct Container {
 impl StaticPod {
     /// The container `name` of a manifest such as `/etc/kubernetes/manifests/kube-apiserver.yaml`.
     pub fn parse(name: &str, manifest: &[u8]) -> Result<Self, HostError> {
-        let malformed = |why: String| HostError::Malformed {
-            what: format!("the static pod manifest of {name}"),
-            why,
-        };
+        let malformed =
+            |why: String| HostError::Malformed { what: format!("the static pod manifest of {name}"), why };
         let text = std::str::from_utf8(manifest).map_err(|error| malformed(error.to_string()))?;
         let manifest: Manifest =
             serde_saphyr::from_str(text).map_err(|error| malformed(error.to_string()))?;
@@ -47,10 +45,7 @@ impl StaticPod {
             .find(|container| container.name == name)
             .ok_or_else(|| malformed("it has no container of that name".to_owned()))?;
         let command = container.command.into_iter().chain(container.args).collect();
-        Ok(Self {
-            name: name.to_owned(),
-            command,
-        })
+        Ok(Self { name: name.to_owned(), command })
     }
 
     /// The value of `--flag=value` or `--flag value`; the last one counts, as in the programs themselves.
@@ -94,11 +89,7 @@ mod tests {
         assert_eq!(pod.flag("advertise-address"), Some("172.30.0.11"));
         assert_eq!(pod.flag("secure-port"), Some("6443"));
         assert_eq!(pod.flag("etcd-servers"), Some("https://127.0.0.1:2379"));
-        assert_eq!(
-            pod.flag("etcd"),
-            None,
-            "a flag is not taken for the beginning of another"
-        );
+        assert_eq!(pod.flag("etcd"), None, "a flag is not taken for the beginning of another");
         assert!(pod.required("no-such-flag").is_err());
     }
 
@@ -106,19 +97,14 @@ mod tests {
     fn a_flag_may_have_its_value_in_the_next_word_and_the_last_one_counts() {
         let manifest = b"spec: {containers: [{name: x, command: [x, --a, '1', --b], args: [--a=2, --c]}]}";
         let pod = StaticPod::parse("x", manifest).unwrap();
-        assert_eq!(
-            (pod.flag("a"), pod.flag("b"), pod.flag("c")),
-            (Some("2"), None, None)
-        );
+        assert_eq!((pod.flag("a"), pod.flag("b"), pod.flag("c")), (Some("2"), None, None));
     }
 
     #[test]
     fn a_manifest_that_was_cut_off_is_an_error_that_names_it() {
         let whole = include_str!("../../../tests/fixtures/real/files/manifest-kube-apiserver/stdout");
         let cut = whole.get(..200).unwrap();
-        let error = StaticPod::parse("kube-apiserver", cut.as_bytes())
-            .unwrap_err()
-            .to_string();
+        let error = StaticPod::parse("kube-apiserver", cut.as_bytes()).unwrap_err().to_string();
         assert!(error.contains("static pod manifest of kube-apiserver"), "{error}");
     }
 

@@ -50,11 +50,7 @@ impl Server {
                 tokio::spawn(serve(stream, Arc::clone(&answers), Arc::clone(&log)));
             }
         });
-        let server = Self {
-            asked,
-            folder,
-            address,
-        };
+        let server = Self { asked, folder, address };
         server.put("kubelet.conf", &server.kubeconfig("first"));
         server
     }
@@ -76,15 +72,8 @@ impl Server {
 
     fn kube(&self) -> RealKube {
         let root = camino::Utf8PathBuf::from_path_buf(self.folder.path().to_owned()).unwrap();
-        let layout = Layout {
-            state_dir: root.join("state"),
-            root,
-        };
-        RealKube::new(
-            "w1".parse().unwrap(),
-            layout.clone(),
-            Arc::new(RealFiles::new(layout)),
-        )
+        let layout = Layout { state_dir: root.join("state"), root };
+        RealKube::new("w1".parse().unwrap(), layout.clone(), Arc::new(RealFiles::new(layout)))
     }
 
     fn asked(&self) -> Vec<Asked> {
@@ -115,9 +104,7 @@ async fn serve(mut stream: TcpStream, answers: Arc<Mutex<VecDeque<Answer>>>, log
         }
         let mut body = vec![0; length];
         read.read_exact(&mut body).await.unwrap();
-        log.lock()
-            .unwrap()
-            .push((first.trim().to_owned(), String::from_utf8(body).unwrap()));
+        log.lock().unwrap().push((first.trim().to_owned(), String::from_utf8(body).unwrap()));
         let answer = answers.lock().unwrap().pop_front();
         let (status, body) = match answer {
             Some(Answer::Plain(status, body)) => (status, body),
@@ -152,9 +139,7 @@ fn pod() -> PodState {
 }
 
 fn permit() -> Permit {
-    Lease::new(FencingToken(1), Duration::MAX)
-        .permit(&RealClock)
-        .unwrap()
+    Lease::new(FencingToken(1), Duration::MAX).permit(&RealClock).unwrap()
 }
 
 async fn evict(answers: impl IntoIterator<Item = Answer>) -> (HostResult<Eviction>, Vec<Asked>) {
@@ -167,13 +152,8 @@ async fn evict(answers: impl IntoIterator<Item = Answer>) -> (HostResult<Evictio
 async fn an_eviction_names_the_pods_uid_and_is_accepted() {
     let (eviction, asked) = evict([replay(recorded!("eviction-accepted"))]).await;
     assert_eq!(eviction.unwrap(), Eviction::Accepted);
-    let [(first, body)] = asked.as_slice() else {
-        panic!("{asked:?}")
-    };
-    assert!(
-        first.contains("POST /api/v1/namespaces/default/pods/app/eviction "),
-        "{first}"
-    );
+    let [(first, body)] = asked.as_slice() else { panic!("{asked:?}") };
+    assert!(first.contains("POST /api/v1/namespaces/default/pods/app/eviction "), "{first}");
     let body: Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["apiVersion"], "policy/v1");
     assert_eq!(body["deleteOptions"]["preconditions"]["uid"], "u1");
@@ -181,17 +161,11 @@ async fn an_eviction_names_the_pods_uid_and_is_accepted() {
 
 #[tokio::test]
 async fn an_old_api_server_is_asked_for_the_older_eviction() {
-    let answers = [
-        replay(recorded!("eviction-policy-v1-on-1.19")),
-        replay(recorded!("eviction-accepted")),
-    ];
+    let answers = [replay(recorded!("eviction-policy-v1-on-1.19")), replay(recorded!("eviction-accepted"))];
     let (eviction, asked) = evict(answers).await;
     assert_eq!(eviction.unwrap(), Eviction::Accepted);
     let version = |(_, body): &Asked| serde_json::from_str::<Value>(body).unwrap()["apiVersion"].clone();
-    assert_eq!(
-        asked.iter().map(version).collect::<Vec<_>>(),
-        ["policy/v1", "policy/v1beta1"]
-    );
+    assert_eq!(asked.iter().map(version).collect::<Vec<_>>(), ["policy/v1", "policy/v1beta1"]);
 }
 
 #[tokio::test]
@@ -222,14 +196,9 @@ async fn a_pod_that_is_gone_or_is_another_one_by_now_counts_as_evicted() {
 async fn another_nodes_pod_is_an_error_with_the_api_servers_words_that_no_retry_mends() {
     let (eviction, _) = evict([replay(recorded!("eviction-refused-other-node"))]).await;
     match eviction.unwrap_err() {
-        HostError::Api {
-            what, why, transient, ..
-        } => {
+        HostError::Api { what, why, transient, .. } => {
             assert_eq!(what, "cannot evict default/app");
-            assert!(
-                why.contains("can only evict pods with spec.nodeName set to itself (403"),
-                "{why}"
-            );
+            assert!(why.contains("can only evict pods with spec.nodeName set to itself (403"), "{why}");
             assert!(!transient);
         }
         other => panic!("{other}"),
@@ -245,24 +214,13 @@ async fn a_pod_in_a_namespace_that_ends_is_waited_for() {
 
 #[tokio::test]
 async fn a_cordon_and_its_owner_are_set_and_taken_back_in_one_patch_each() {
-    let server = Server::start([
-        replay(recorded!("cordon-self")),
-        replay(recorded!("uncordon-self")),
-    ])
-    .await;
+    let server = Server::start([replay(recorded!("cordon-self")), replay(recorded!("uncordon-self"))]).await;
     let kube = server.kube();
-    kube.cordon(&permit(), &"p-0123456789ab".parse().unwrap())
-        .await
-        .unwrap();
+    kube.cordon(&permit(), &"p-0123456789ab".parse().unwrap()).await.unwrap();
     kube.uncordon(&permit()).await.unwrap();
     let asked = server.asked();
     let body = |index: usize| serde_json::from_str::<Value>(&asked[index].1).unwrap();
-    assert!(
-        asked
-            .iter()
-            .all(|(first, _)| first.contains("PATCH /api/v1/nodes/w1 ")),
-        "{asked:?}"
-    );
+    assert!(asked.iter().all(|(first, _)| first.contains("PATCH /api/v1/nodes/w1 ")), "{asked:?}");
     let cordon = json!({"metadata": {"annotations": {"liftlock.dev/cordoned-by": "p-0123456789ab"}}, "spec": {"unschedulable": true}});
     let uncordon = json!({"metadata": {"annotations": {"liftlock.dev/cordoned-by": null}}, "spec": {"unschedulable": null}});
     assert_eq!((body(0), body(1)), (cordon, uncordon));
@@ -282,15 +240,9 @@ async fn credentials_that_expired_are_read_again_once() {
     kube.node().await.unwrap();
     server.put("kubelet.conf", &server.kubeconfig("second"));
     kube.node().await.unwrap();
-    assert!(
-        kube.node().await.is_err(),
-        "refused with credentials that were just read"
-    );
-    let bearers: Vec<String> = server
-        .asked()
-        .iter()
-        .map(|(first, _)| first.split(' ').nth(1).unwrap().to_owned())
-        .collect();
+    assert!(kube.node().await.is_err(), "refused with credentials that were just read");
+    let bearers: Vec<String> =
+        server.asked().iter().map(|(first, _)| first.split(' ').nth(1).unwrap().to_owned()).collect();
     assert_eq!(bearers, ["first", "first", "second", "second", "second"]);
 }
 
@@ -310,9 +262,7 @@ fn event(kind: &str, object: &str) -> String {
 }
 
 fn condition() -> NodeCondition {
-    NodeCondition {
-        kubelet_version: Some(KubernetesVersion::new(1, 20, 2)),
-    }
+    NodeCondition { kubelet_version: Some(KubernetesVersion::new(1, 20, 2)) }
 }
 
 #[tokio::test]
@@ -332,12 +282,7 @@ async fn a_node_is_waited_for_through_watches_that_end_expire_and_break() {
     let node = server.kube().wait_for_node(condition(), LIMIT).await.unwrap();
     assert!(node.ready && node.kubelet_version == "v1.20.2");
     let asked = server.asked();
-    assert!(
-        asked[1]
-            .0
-            .contains("&watch=true&resourceVersion=10&timeoutSeconds=30"),
-        "{asked:?}"
-    );
+    assert!(asked[1].0.contains("&watch=true&resourceVersion=10&timeoutSeconds=30"), "{asked:?}");
 }
 
 #[tokio::test]
@@ -355,10 +300,7 @@ async fn a_wait_that_ends_too_early_says_what_was_seen_last() {
 
 fn pods(uids: &[&str]) -> String {
     let pods: Vec<String> = uids.iter().map(|uid| pod_object(uid)).collect();
-    format!(
-        r#"{{"kind":"PodList","metadata":{{"resourceVersion":"10"}},"items":[{}]}}"#,
-        pods.join(",")
-    )
+    format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"10"}},"items":[{}]}}"#, pods.join(","))
 }
 
 fn pod_object(uid: &str) -> String {
@@ -371,21 +313,11 @@ async fn the_first_pod_that_goes_ends_the_wait() {
     let events = event("MODIFIED", &pod_object("a"))
         + &event("DELETED", &pod_object("c"))
         + &event("DELETED", &pod_object("b"));
-    let server = Server::start([
-        Answer::Plain(200, pods(&["a", "b", "c"])),
-        Answer::Plain(200, events),
-    ])
-    .await;
-    assert_eq!(
-        server.kube().wait_for_pods_gone(&uids, LIMIT).await.unwrap(),
-        ["a"]
-    );
+    let server =
+        Server::start([Answer::Plain(200, pods(&["a", "b", "c"])), Answer::Plain(200, events)]).await;
+    assert_eq!(server.kube().wait_for_pods_gone(&uids, LIMIT).await.unwrap(), ["a"]);
     let server = Server::start([Answer::Plain(200, pods(&["b"]))]).await;
-    assert_eq!(
-        server.kube().wait_for_pods_gone(&uids, LIMIT).await.unwrap(),
-        ["b"],
-        "gone before the wait"
-    );
+    assert_eq!(server.kube().wait_for_pods_gone(&uids, LIMIT).await.unwrap(), ["b"], "gone before the wait");
 }
 
 #[tokio::test]
@@ -393,10 +325,7 @@ async fn pods_that_stay_are_all_returned_and_an_api_that_is_away_is_an_error() {
     let uids = ["a".to_owned()];
     let limit = Duration::from_millis(300);
     let server = Server::start([Answer::Plain(200, pods(&["a"]))]).await;
-    assert_eq!(
-        server.kube().wait_for_pods_gone(&uids, limit).await.unwrap(),
-        ["a"]
-    );
+    assert_eq!(server.kube().wait_for_pods_gone(&uids, limit).await.unwrap(), ["a"]);
     let server = Server::start([]).await;
     let error = server.kube().wait_for_pods_gone(&uids, limit).await.unwrap_err();
     assert!(matches!(error, HostError::Api { transient: true, .. }), "{error}");
@@ -406,10 +335,7 @@ async fn pods_that_stay_are_all_returned_and_an_api_that_is_away_is_an_error() {
 async fn many_nodes_are_listed_page_by_page() {
     let page = |next: &str| {
         let node = node_object("v1.19.7", "True");
-        Answer::Plain(
-            200,
-            format!(r#"{{"metadata":{{"continue":"{next}"}},"items":[{node},{node}]}}"#),
-        )
+        Answer::Plain(200, format!(r#"{{"metadata":{{"continue":"{next}"}},"items":[{node},{node}]}}"#))
     };
     let server = Server::start([page("token"), page("")]).await;
     assert_eq!(server.kube().nodes().await.unwrap().len(), 4);
@@ -426,10 +352,7 @@ async fn a_config_map_is_kept_without_what_only_the_api_server_may_set() {
     let kept: Value = serde_saphyr::from_str(&yaml).unwrap();
     let recorded: Value = serde_json::from_str(&map).unwrap();
     assert_eq!(kept["data"], recorded["data"]);
-    assert_eq!(
-        kept["metadata"],
-        json!({"name": "kubeadm-config", "namespace": "kube-system"})
-    );
+    assert_eq!(kept["metadata"], json!({"name": "kubeadm-config", "namespace": "kube-system"}));
     assert_eq!(kube.config_map("no-such").await.unwrap(), None);
 }
 
@@ -455,19 +378,10 @@ async fn kubeadms_version_is_read_and_an_unreadable_one_is_an_error() {
     ])
     .await;
     let kube = server.kube();
-    assert_eq!(
-        kube.kubeadm_config_version().await.unwrap(),
-        KubernetesVersion::new(1, 19, 7)
-    );
-    assert_eq!(
-        kube.kubeadm_config_version().await.unwrap(),
-        KubernetesVersion::new(1, 20, 2)
-    );
+    assert_eq!(kube.kubeadm_config_version().await.unwrap(), KubernetesVersion::new(1, 19, 7));
+    assert_eq!(kube.kubeadm_config_version().await.unwrap(), KubernetesVersion::new(1, 20, 2));
     let error = kube.kubeadm_config_version().await.unwrap_err().to_string();
-    assert!(
-        error.contains("ConfigMap kubeadm-config") && error.contains("stable-1"),
-        "{error}"
-    );
+    assert!(error.contains("ConfigMap kubeadm-config") && error.contains("stable-1"), "{error}");
 }
 
 #[test]
@@ -480,10 +394,7 @@ fn an_api_servers_own_address_may_be_of_either_family() {
         server("'--advertise-address=10.0.0.1', '--secure-port=7443'").unwrap(),
         "https://10.0.0.1:7443"
     );
-    assert_eq!(
-        server("'--advertise-address=fd00::1'").unwrap(),
-        "https://[fd00::1]:6443"
-    );
+    assert_eq!(server("'--advertise-address=fd00::1'").unwrap(), "https://[fd00::1]:6443");
     assert!(server("'--secure-port=6443'").is_err());
 }
 
@@ -492,10 +403,7 @@ async fn without_a_kubeconfig_the_error_names_the_file() {
     let server = Server::start([]).await;
     std::fs::remove_file(server.folder.path().join("etc/kubernetes/kubelet.conf")).unwrap();
     let error = server.kube().node().await.unwrap_err().to_string();
-    assert!(
-        error.contains("etc/kubernetes/kubelet.conf") && error.contains("No such file"),
-        "{error}"
-    );
+    assert!(error.contains("etc/kubernetes/kubelet.conf") && error.contains("No such file"), "{error}");
 }
 
 #[tokio::test]
@@ -507,10 +415,7 @@ async fn what_a_kubelet_may_not_read_is_read_with_admin_conf_where_there_is_one(
     server.put("admin.conf", &server.kubeconfig("admin"));
     kube.nodes().await.unwrap();
     kube.config_map_names().await.unwrap();
-    let bearers: Vec<String> = server
-        .asked()
-        .iter()
-        .map(|(first, _)| first.split(' ').nth(1).unwrap().to_owned())
-        .collect();
+    let bearers: Vec<String> =
+        server.asked().iter().map(|(first, _)| first.split(' ').nth(1).unwrap().to_owned()).collect();
     assert_eq!(bearers, ["first", "admin", "admin"]);
 }

@@ -83,9 +83,8 @@ where
         return Ok(Some(result));
     }
     let version = list.metadata.resource_version;
-    let request: Request<Vec<u8>> = super::get(&format!(
-        "{path}&watch=true&resourceVersion={version}&timeoutSeconds={SECONDS}"
-    ))?;
+    let request: Request<Vec<u8>> =
+        super::get(&format!("{path}&watch=true&resourceVersion={version}&timeoutSeconds={SECONDS}"))?;
     let failed = |refusal| access.error(what, &refusal);
     let events = access.events::<T>(request).await.map_err(failed)?;
     let reading = async {

@@ -25,22 +25,10 @@ use crate::host::{ChunkSink, Commands, Files, HostError, HostResult, Kube, Layou
 const ASKING: Duration = Duration::from_mins(1);
 /// Lists, downloads and installations, with what a slow mirror or a busy dpkg lock needs (apt itself waits five
 /// minutes for the lock).
-const REFRESH: Limits = Limits {
-    time: Duration::from_mins(10),
-    silence: Duration::from_mins(6),
-};
-const DOWNLOAD: Limits = Limits {
-    time: Duration::from_mins(30),
-    silence: Duration::from_mins(10),
-};
-const INSTALL: Limits = Limits {
-    time: Duration::from_mins(20),
-    silence: Duration::from_mins(10),
-};
-const HOLD: Limits = Limits {
-    time: Duration::from_mins(1),
-    silence: Duration::from_mins(1),
-};
+const REFRESH: Limits = Limits { time: Duration::from_mins(10), silence: Duration::from_mins(6) };
+const DOWNLOAD: Limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(10) };
+const INSTALL: Limits = Limits { time: Duration::from_mins(20), silence: Duration::from_mins(10) };
+const HOLD: Limits = Limits { time: Duration::from_mins(1), silence: Duration::from_mins(1) };
 
 /// The package manager of Debian and its kin.
 pub struct Apt {
@@ -60,13 +48,7 @@ impl Apt {
         commands: Arc<dyn Commands>,
         kube: Arc<dyn Kube>,
     ) -> Self {
-        Self {
-            layout,
-            files,
-            commands,
-            kube,
-            scratch: Mutex::new(()),
-        }
+        Self { layout, files, commands, kube, scratch: Mutex::new(()) }
     }
 
     /// Names the packages that are to be held again.
@@ -99,9 +81,7 @@ impl Apt {
         to_hold.dedup();
         if !to_hold.is_empty() {
             let note = serde_json::json!(to_hold).to_string();
-            self.files
-                .write(permit, &self.note(), note.as_bytes(), 0o600)
-                .await?;
+            self.files.write(permit, &self.note(), note.as_bytes(), 0o600).await?;
         }
         self.commands.run(permit, unit, argv, INSTALL, lines).await?;
         self.hold(permit, lines).await
@@ -115,9 +95,7 @@ impl Apt {
         }
         let packages: Vec<&str> = held.iter().map(String::as_str).collect();
         let unit = format!("liftlock-{}-apt-hold", permit.token());
-        self.commands
-            .run(permit, &unit, &argv::apt_hold(&packages), HOLD, lines)
-            .await?;
+        self.commands.run(permit, &unit, &argv::apt_hold(&packages), HOLD, lines).await?;
         self.files.remove_file(permit, &self.note()).await
     }
 
@@ -145,10 +123,7 @@ impl Apt {
         if sha256 != package.sha256 {
             return Err(HostError::Malformed {
                 what: format!("the package {path}"),
-                why: format!(
-                    "its SHA-256 is {sha256}, the repository says {}; remove it",
-                    package.sha256
-                ),
+                why: format!("its SHA-256 is {sha256}, the repository says {}; remove it", package.sha256),
             });
         }
         Ok(path)
@@ -161,24 +136,15 @@ impl Apt {
         package: &Utf8Path,
         version: KubernetesVersion,
     ) -> HostResult<Vec<String>> {
-        self.ask(&argv::dpkg_deb_extract(package.as_str(), scratch.path().as_str()))
-            .await?;
-        let map = self
-            .kube
-            .config_map("kubeadm-config")
-            .await?
-            .ok_or_else(|| HostError::Malformed {
-                what: "the ConfigMap kubeadm-config".to_owned(),
-                why: "it is not there, and `kubeadm upgrade` needs it; put it back from a backup".to_owned(),
-            })?;
+        self.ask(&argv::dpkg_deb_extract(package.as_str(), scratch.path().as_str())).await?;
+        let map = self.kube.config_map("kubeadm-config").await?.ok_or_else(|| HostError::Malformed {
+            what: "the ConfigMap kubeadm-config".to_owned(),
+            why: "it is not there, and `kubeadm upgrade` needs it; put it back from a backup".to_owned(),
+        })?;
         let configuration = output::cluster_configuration(&map, version)?;
         let configuration = scratch.write("cluster-configuration.yaml", &configuration)?;
         let kubeadm = scratch.path().join("usr/bin/kubeadm");
-        Ok(output::lines(
-            &self
-                .ask(&argv::kubeadm_images(kubeadm.as_str(), configuration.as_str()))
-                .await?,
-        ))
+        Ok(output::lines(&self.ask(&argv::kubeadm_images(kubeadm.as_str(), configuration.as_str())).await?))
     }
 }
 
@@ -204,10 +170,7 @@ impl Packages for Apt {
     }
 
     async fn offered(&self) -> HostResult<Vec<KubernetesVersion>> {
-        Ok(output::offered(
-            &self.ask(&argv::apt_madison(&KUBERNETES_PACKAGES)).await?,
-            &KUBERNETES_PACKAGES,
-        ))
+        Ok(output::offered(&self.ask(&argv::apt_madison(&KUBERNETES_PACKAGES)).await?, &KUBERNETES_PACKAGES))
     }
 
     async fn held(&self) -> HostResult<Vec<String>> {
@@ -219,17 +182,13 @@ impl Packages for Apt {
     }
 
     async fn refresh(&self, lines: &dyn Lines) -> HostResult<()> {
-        self.commands
-            .run_undisturbing("liftlock-apt-update", &argv::apt_update(), REFRESH, lines)
-            .await
+        self.commands.run_undisturbing("liftlock-apt-update", &argv::apt_update(), REFRESH, lines).await
     }
 
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()> {
         let unit = format!("liftlock-apt-download-{}", version.bare());
         let argv = argv::apt_download(&KUBERNETES_PACKAGES, version);
-        self.commands
-            .run_undisturbing(&unit, &argv, DOWNLOAD, lines)
-            .await
+        self.commands.run_undisturbing(&unit, &argv, DOWNLOAD, lines).await
     }
 
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {
@@ -242,9 +201,7 @@ impl Packages for Apt {
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()> {
         if !self.ask(&argv::dpkg_audit()).await?.trim().is_empty() {
             let unit = format!("liftlock-{}-dpkg-configure", permit.token());
-            self.commands
-                .run(permit, &unit, &argv::dpkg_configure(), INSTALL, lines)
-                .await?;
+            self.commands.run(permit, &unit, &argv::dpkg_configure(), INSTALL, lines).await?;
         }
         self.hold(permit, lines).await
     }
@@ -257,14 +214,9 @@ impl Packages for Apt {
         held: &[String],
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        let unit = format!(
-            "liftlock-{}-apt-install-{}-{}",
-            permit.token(),
-            packages.join("-"),
-            version.bare()
-        );
-        self.change(permit, &unit, &argv::apt_install(packages, version), held, lines)
-            .await
+        let unit =
+            format!("liftlock-{}-apt-install-{}-{}", permit.token(), packages.join("-"), version.bare());
+        self.change(permit, &unit, &argv::apt_install(packages, version), held, lines).await
     }
 
     async fn reinstall(
@@ -277,8 +229,7 @@ impl Packages for Apt {
         let packages: Vec<(&str, &str)> = packages.iter().map(|(p, v)| (p.as_str(), v.as_str())).collect();
         let names: Vec<&str> = packages.iter().map(|(package, _)| *package).collect();
         let unit = format!("liftlock-{}-apt-reinstall-{}", permit.token(), names.join("-"));
-        self.change(permit, &unit, &argv::apt_install_exact(&packages), held, lines)
-            .await
+        self.change(permit, &unit, &argv::apt_install_exact(&packages), held, lines).await
     }
 
     async fn binary_version(&self, program: &str) -> HostResult<KubernetesVersion> {

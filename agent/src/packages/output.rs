@@ -21,11 +21,7 @@ pub(super) struct PackageFile {
 
 /// Lines that are not blank, trimmed.
 pub(super) fn lines(text: &str) -> Vec<String> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect()
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// Package → version, from `${Package}\t${Version}\t${db:Status-Abbrev}`. A package that is not wholly installed
@@ -52,13 +48,7 @@ pub(super) fn offered(text: &str, packages: &[&str]) -> Vec<KubernetesVersion> {
         }
     }
     let of = |package: &&str| offers.get(*package).cloned().unwrap_or_default();
-    packages
-        .iter()
-        .map(of)
-        .reduce(|all, one| &all & &one)
-        .unwrap_or_default()
-        .into_iter()
-        .collect()
+    packages.iter().map(of).reduce(|all, one| &all & &one).unwrap_or_default().into_iter().collect()
 }
 
 /// `1.20.2-00` and `1.30.4-1.1` are versions of Kubernetes; `1.31.0~rc.1-1` is none that is raised to.
@@ -77,11 +67,7 @@ pub(super) fn package_file(text: &str) -> HostResult<PackageFile> {
         let local = uri.strip_prefix("file:").map(Utf8PathBuf::from);
         let sha256 = sum.strip_prefix("SHA256:")?.to_ascii_lowercase();
         let plain = !name.is_empty() && !name.contains('/');
-        plain.then(|| PackageFile {
-            local,
-            name: name.to_owned(),
-            sha256,
-        })
+        plain.then(|| PackageFile { local, name: name.to_owned(), sha256 })
     };
     text.lines().find_map(read).ok_or_else(|| HostError::Malformed {
         what: "the answer of `apt-get download --print-uris`".to_owned(),
@@ -101,24 +87,16 @@ pub(super) fn cluster_configuration(map: &str, version: KubernetesVersion) -> Ho
         #[serde(rename = "ClusterConfiguration")]
         configuration: String,
     }
-    let malformed = |why: String| HostError::Malformed {
-        what: "the ConfigMap kubeadm-config".to_owned(),
-        why,
-    };
+    let malformed =
+        |why: String| HostError::Malformed { what: "the ConfigMap kubeadm-config".to_owned(), why };
     let map: Map = serde_saphyr::from_str(map).map_err(|error| malformed(error.to_string()))?;
     let configuration = map.data.configuration;
     let names_version = |line: &&str| line.starts_with("kubernetesVersion:");
     if configuration.lines().filter(names_version).count() != 1 {
-        return Err(malformed(
-            "its ClusterConfiguration has no one kubernetesVersion".to_owned(),
-        ));
+        return Err(malformed("its ClusterConfiguration has no one kubernetesVersion".to_owned()));
     }
     let raised = configuration.lines().map(|line| {
-        if names_version(&line) {
-            format!("kubernetesVersion: {version}\n")
-        } else {
-            format!("{line}\n")
-        }
+        if names_version(&line) { format!("kubernetesVersion: {version}\n") } else { format!("{line}\n") }
     });
     Ok(raised.collect())
 }
@@ -126,13 +104,10 @@ pub(super) fn cluster_configuration(map: &str, version: KubernetesVersion) -> Ho
 /// `v1.20.2` (kubeadm) or `Kubernetes v1.20.2` (kubelet).
 pub(super) fn binary_version(program: &str, text: &str) -> HostResult<KubernetesVersion> {
     let text = text.trim();
-    text.strip_prefix("Kubernetes ")
-        .unwrap_or(text)
-        .parse()
-        .map_err(|error| HostError::Malformed {
-            what: format!("the version that {program} reports"),
-            why: format!("{error}"),
-        })
+    text.strip_prefix("Kubernetes ").unwrap_or(text).parse().map_err(|error| HostError::Malformed {
+        what: format!("the version that {program} reports"),
+        why: format!("{error}"),
+    })
 }
 
 #[cfg(test)]
@@ -150,10 +125,8 @@ mod tests {
     #[test]
     fn held_packages_are_installed_and_half_installed_ones_are_not() {
         let real = include_str!("../../../tests/fixtures/real/dpkg/query/stdout");
-        let expected: BTreeMap<String, String> = PACKAGES
-            .iter()
-            .map(|package| (package.to_string(), "1.19.7-00".to_owned()))
-            .collect();
+        let expected: BTreeMap<String, String> =
+            PACKAGES.iter().map(|package| (package.to_string(), "1.19.7-00".to_owned())).collect();
         assert_eq!(installed(real), expected);
         let text = "kubeadm\t1.20.2-00\tiU \nkubelet\t1.20.2-00\tiF \nkubectl\t1.20.2-00\tii \n\
                     kubernetes-cni\t0.8.7-00\trc \nx\t1\tiiR\ny\t\tun \n";
@@ -163,10 +136,7 @@ mod tests {
     #[test]
     fn only_versions_that_every_package_has_are_offered() {
         let real = include_str!("../../../tests/fixtures/real/apt/madison-kubeadm/stdout");
-        assert_eq!(
-            offered(real, &["kubeadm"]),
-            [version("v1.19.7"), version("v1.20.2")]
-        );
+        assert_eq!(offered(real, &["kubeadm"]), [version("v1.19.7"), version("v1.20.2")]);
         assert_eq!(offered(real, &PACKAGES), []);
         let text = " kubeadm | 1.30.4-1.1 | https://x Packages\n kubeadm | 1.31.2-1.1 | https://x Packages\n\
                     kubelet | 1.31.2-1.1 | https://x Packages\n kubectl | 1.31.2-1.1 | https://x Packages\n\
@@ -186,10 +156,7 @@ mod tests {
             file.local.as_deref().map(camino::Utf8Path::as_str),
             Some("/srv/x y/./kubectl_1.20.2-00_amd64.deb")
         );
-        assert_eq!(
-            (file.name.as_str(), file.sha256.as_str()),
-            ("kubectl_1.20.2-00_amd64.deb", sum)
-        );
+        assert_eq!((file.name.as_str(), file.sha256.as_str()), ("kubectl_1.20.2-00_amd64.deb", sum));
         let remote = format!("'https://x.example/a.deb' kubeadm_1.31.2-1.1_amd64.deb 1 SHA256:{sum}\n");
         assert_eq!(package_file(&remote).unwrap().local, None);
     }
@@ -240,10 +207,7 @@ mod tests {
         let real = include_str!("../../../tests/fixtures/real/kubeadm/images-list-target/stdout");
         let images = lines(real);
         assert_eq!(images.len(), 7);
-        assert_eq!(
-            images.first().map(String::as_str),
-            Some("k8s.gcr.io/kube-apiserver:v1.20.2")
-        );
+        assert_eq!(images.first().map(String::as_str), Some("k8s.gcr.io/kube-apiserver:v1.20.2"));
     }
 
     proptest! {

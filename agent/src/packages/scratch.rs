@@ -22,11 +22,7 @@ impl Scratch {
         let made = remove(&path).and_then(|()| DirBuilder::new().mode(0o700).create(&path));
         match made {
             Ok(()) => Ok(Self(path)),
-            Err(source) => Err(HostError::File {
-                doing: "cannot make the folder",
-                path,
-                source,
-            }),
+            Err(source) => Err(HostError::File { doing: "cannot make the folder", path, source }),
         }
     }
 
@@ -39,11 +35,7 @@ impl Scratch {
         let path = self.0.join(name);
         match std::fs::write(&path, content) {
             Ok(()) => Ok(path),
-            Err(source) => Err(HostError::File {
-                doing: "cannot write",
-                path,
-                source,
-            }),
+            Err(source) => Err(HostError::File { doing: "cannot write", path, source }),
         }
     }
 }

@@ -51,12 +51,7 @@ pub struct RealRuntime {
 impl RealRuntime {
     /// `endpoint` is a path or `unix://` and a path; without one, the kubelet's own is used.
     pub fn new(layout: Layout, files: Arc<dyn Files>, endpoint: Option<String>) -> Self {
-        Self {
-            layout,
-            files,
-            endpoint,
-            v1alpha2: AtomicBool::new(false),
-        }
+        Self { layout, files, endpoint, v1alpha2: AtomicBool::new(false) }
     }
 
     /// One call, say `RuntimeService/ListContainers`.
@@ -94,46 +89,25 @@ impl RealRuntime {
 #[async_trait]
 impl ContainerRuntime for RealRuntime {
     async fn running(&self) -> HostResult<Vec<RunningContainer>> {
-        let running = ContainerStateValue {
-            state: ContainerState::ContainerRunning.into(),
-        };
-        let filter = ContainerFilter {
-            state: Some(running),
-            ..ContainerFilter::default()
-        };
+        let running = ContainerStateValue { state: ContainerState::ContainerRunning.into() };
+        let filter = ContainerFilter { state: Some(running), ..ContainerFilter::default() };
         let request = ListContainersRequest { filter: Some(filter) };
         let what = "cannot list the running containers";
-        let containers: ListContainersResponse = self
-            .call(what, "RuntimeService/ListContainers", REQUEST, request)
-            .await?;
+        let containers: ListContainersResponse =
+            self.call(what, "RuntimeService/ListContainers", REQUEST, request).await?;
         let images: ListImagesResponse = self
-            .call(
-                "cannot list the images",
-                "ImageService/ListImages",
-                REQUEST,
-                ListImagesRequest::default(),
-            )
+            .call("cannot list the images", "ImageService/ListImages", REQUEST, ListImagesRequest::default())
             .await?;
-        Ok(containers
-            .containers
-            .iter()
-            .map(|container| in_our_words(container, &images.images))
-            .collect())
+        Ok(containers.containers.iter().map(|container| in_our_words(container, &images.images)).collect())
     }
 
     async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>> {
-        let ready = PodSandboxStateValue {
-            state: PodSandboxState::SandboxReady.into(),
-        };
-        let filter = PodSandboxFilter {
-            state: Some(ready),
-            ..PodSandboxFilter::default()
-        };
+        let ready = PodSandboxStateValue { state: PodSandboxState::SandboxReady.into() };
+        let filter = PodSandboxFilter { state: Some(ready), ..PodSandboxFilter::default() };
         let request = ListPodSandboxRequest { filter: Some(filter) };
         let what = "cannot list the pods' sandboxes";
-        let sandboxes: ListPodSandboxResponse = self
-            .call(what, "RuntimeService/ListPodSandbox", REQUEST, request)
-            .await?;
+        let sandboxes: ListPodSandboxResponse =
+            self.call(what, "RuntimeService/ListPodSandbox", REQUEST, request).await?;
         Ok(sandboxes
             .items
             .into_iter()
@@ -143,21 +117,15 @@ impl ContainerRuntime for RealRuntime {
     }
 
     async fn has_image(&self, image: &str) -> HostResult<bool> {
-        let request = ImageStatusRequest {
-            image: Some(spec(image)),
-            verbose: false,
-        };
+        let request = ImageStatusRequest { image: Some(spec(image)), verbose: false };
         let what = format!("cannot look for the image {image}");
-        let status: ImageStatusResponse = self
-            .call(&what, "ImageService/ImageStatus", REQUEST, request)
-            .await?;
+        let status: ImageStatusResponse =
+            self.call(&what, "ImageService/ImageStatus", REQUEST, request).await?;
         Ok(status.image.is_some())
     }
 
     async fn pull(&self, image: &str) -> HostResult<()> {
-        let request = PullImageRequest {
-            image: Some(spec(image)),
-        };
+        let request = PullImageRequest { image: Some(spec(image)) };
         let what = format!("cannot pull the image {image}");
         let _: PullImageResponse = self.call(&what, "ImageService/PullImage", PULL, request).await?;
         Ok(())
@@ -171,10 +139,7 @@ async fn connect(socket: Utf8PathBuf) -> Result<Channel, String> {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| causes(&error))
+    endpoint.connect_with_connector(connector).await.map_err(|error| causes(&error))
 }
 
 async fn call<M, R>(channel: &Channel, version: &str, method: &str, message: M) -> Result<R, Status>
@@ -182,21 +147,16 @@ where
     M: Message + 'static,
     R: Message + Default + 'static,
 {
-    let path: PathAndQuery = format!("/runtime.{version}.{method}")
-        .parse()
-        .map_err(|_| Status::internal("no such path"))?;
+    let path: PathAndQuery =
+        format!("/runtime.{version}.{method}").parse().map_err(|_| Status::internal("no such path"))?;
     let mut grpc = tonic::client::Grpc::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
-    grpc.ready()
-        .await
-        .map_err(|error| Status::unavailable(causes(&error)))?;
+    grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))?;
     let codec: ProstCodec<M, R> = ProstCodec::default();
     Ok(grpc.unary(Request::new(message), path, codec).await?.into_inner())
 }
 
 fn spec(image: &str) -> ImageSpec {
-    ImageSpec {
-        image: image.to_owned(),
-    }
+    ImageSpec { image: image.to_owned() }
 }
 
 fn in_words(status: &Status) -> String {
@@ -205,29 +165,18 @@ fn in_words(status: &Status) -> String {
 
 /// A registry that is away or a runtime that restarts comes back; a runtime without the call does not get it.
 fn transient(status: &Status) -> bool {
-    !matches!(
-        status.code(),
-        Code::Unimplemented | Code::InvalidArgument | Code::PermissionDenied
-    )
+    !matches!(status.code(), Code::Unimplemented | Code::InvalidArgument | Code::PermissionDenied)
 }
 
 fn in_our_words(container: &Container, images: &[Image]) -> RunningContainer {
     let label = |key: &str| container.labels.get(key).cloned().unwrap_or_default();
-    let asked_for = container
-        .image
-        .as_ref()
-        .map(|image| image.image.clone())
-        .unwrap_or_default();
+    let asked_for = container.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
     // containerd names the image by its id, CRI-O by a digest, and either may have been asked for a tag.
     let is_it = |image: &&Image| {
         let names = || std::iter::once(&image.id).chain(&image.repo_digests);
         names().any(|name| *name == container.image_ref || *name == asked_for)
     };
-    let mut tags = images
-        .iter()
-        .find(is_it)
-        .map(|image| image.repo_tags.clone())
-        .unwrap_or_default();
+    let mut tags = images.iter().find(is_it).map(|image| image.repo_tags.clone()).unwrap_or_default();
     if tags.is_empty() && !asked_for.is_empty() {
         tags.push(asked_for);
     }

@@ -55,15 +55,8 @@ fn socket(endpoint: &str) -> &Utf8Path {
 fn in_flags(text: &str) -> Option<String> {
     let words = || text.split(|c: char| c.is_whitespace() || c == '"' || c == '\'');
     let joined = words().find_map(|word| word.strip_prefix("--container-runtime-endpoint="));
-    let apart = || {
-        words()
-            .skip_while(|word| *word != "--container-runtime-endpoint")
-            .nth(1)
-    };
-    joined
-        .or_else(apart)
-        .filter(|value| !value.is_empty())
-        .map(str::to_owned)
+    let apart = || words().skip_while(|word| *word != "--container-runtime-endpoint").nth(1);
+    joined.or_else(apart).filter(|value| !value.is_empty()).map(str::to_owned)
 }
 
 fn in_configuration(text: &str) -> Option<String> {
@@ -73,9 +66,7 @@ fn in_configuration(text: &str) -> Option<String> {
         container_runtime_endpoint: Option<String>,
     }
     let configuration: Configuration = serde_saphyr::from_str(text).ok()?;
-    configuration
-        .container_runtime_endpoint
-        .filter(|endpoint| !endpoint.is_empty())
+    configuration.container_runtime_endpoint.filter(|endpoint| !endpoint.is_empty())
 }
 
 #[cfg(test)]
@@ -93,10 +84,7 @@ mod tests {
         let found = |text| in_flags(text).as_deref().map(socket).map(ToString::to_string);
         let text = "KUBELET_KUBEADM_ARGS=\"--a=b --container-runtime-endpoint unix:///run/crio.sock --c\"\n";
         assert_eq!(found(text).as_deref(), Some("/run/crio.sock"));
-        assert_eq!(
-            found("KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=\""),
-            None
-        );
+        assert_eq!(found("KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=\""), None);
         assert_eq!(found("KUBELET_KUBEADM_ARGS=\"--network-plugin=cni\""), None);
         assert_eq!(found(""), None);
     }
@@ -105,10 +93,7 @@ mod tests {
     fn the_socket_in_a_kubelet_configuration_is_found() {
         let text =
             "kind: KubeletConfiguration\ncontainerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n";
-        assert_eq!(
-            in_configuration(text).as_deref(),
-            Some("unix:///run/containerd/containerd.sock")
-        );
+        assert_eq!(in_configuration(text).as_deref(), Some("unix:///run/containerd/containerd.sock"));
         let real = include_str!("../../../tests/fixtures/real/files/kubelet-config.yaml/stdout");
         assert_eq!(in_configuration(real), None);
         assert_eq!(in_configuration("containerRuntimeEndpoint: ''"), None);

@@ -31,10 +31,7 @@ fn container(name: &str, image: &str, image_ref: &str) -> Container {
         ("io.kubernetes.pod.namespace", "kube-system"),
     ];
     Container {
-        metadata: Some(ContainerMetadata {
-            name: name.to_owned(),
-            attempt: 0,
-        }),
+        metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
         image: Some(spec(image)),
         image_ref: image_ref.to_owned(),
         labels: labels
@@ -48,12 +45,7 @@ fn container(name: &str, image: &str, image_ref: &str) -> Container {
 
 fn image(id: &str, tags: &[&str], digests: &[&str]) -> Image {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Image {
-        id: id.to_owned(),
-        repo_tags: owned(tags),
-        repo_digests: owned(digests),
-        size: 1,
-    }
+    Image { id: id.to_owned(), repo_tags: owned(tags), repo_digests: owned(digests), size: 1 }
 }
 
 #[tonic::async_trait]
@@ -66,11 +58,7 @@ impl RuntimeService for Stub {
         &self,
         request: Request<ListPodSandboxRequest>,
     ) -> Answer<ListPodSandboxResponse> {
-        let state = request
-            .into_inner()
-            .filter
-            .and_then(|filter| filter.state)
-            .map(|state| state.state());
+        let state = request.into_inner().filter.and_then(|filter| filter.state).map(|state| state.state());
         assert_eq!(state, Some(PodSandboxState::SandboxReady));
         let items = vec![Self::sandbox("u1"), Self::sandbox("u2")];
         Ok(Response::new(ListPodSandboxResponse { items }))
@@ -80,11 +68,7 @@ impl RuntimeService for Stub {
         &self,
         request: Request<ListContainersRequest>,
     ) -> Answer<ListContainersResponse> {
-        let state = request
-            .into_inner()
-            .filter
-            .and_then(|filter| filter.state)
-            .map(|state| state.state());
+        let state = request.into_inner().filter.and_then(|filter| filter.state).map(|state| state.state());
         assert_eq!(state, Some(ContainerState::ContainerRunning));
         let containers = vec![
             container("by-id", "sha256:aa", "sha256:aa"),
@@ -98,10 +82,7 @@ impl RuntimeService for Stub {
 impl Stub {
     fn sandbox(uid: &str) -> PodSandbox {
         PodSandbox {
-            metadata: Some(PodSandboxMetadata {
-                uid: uid.to_owned(),
-                ..PodSandboxMetadata::default()
-            }),
+            metadata: Some(PodSandboxMetadata { uid: uid.to_owned(), ..PodSandboxMetadata::default() }),
             ..PodSandbox::default()
         }
     }
@@ -111,16 +92,8 @@ impl Stub {
 impl ImageService for Stub {
     async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
         let images = vec![
-            image(
-                "sha256:aa",
-                &["k8s.gcr.io/pause:3.2", "k8s.gcr.io/pause:latest"],
-                &[],
-            ),
-            image(
-                "sha256:cc",
-                &["k8s.gcr.io/etcd:3.4.13-0"],
-                &["k8s.gcr.io/etcd@sha256:dd"],
-            ),
+            image("sha256:aa", &["k8s.gcr.io/pause:3.2", "k8s.gcr.io/pause:latest"], &[]),
+            image("sha256:cc", &["k8s.gcr.io/etcd:3.4.13-0"], &["k8s.gcr.io/etcd@sha256:dd"]),
         ];
         Ok(Response::new(ListImagesResponse { images }))
     }
@@ -134,9 +107,7 @@ impl ImageService for Stub {
     async fn pull_image(&self, request: Request<PullImageRequest>) -> Answer<PullImageResponse> {
         match request.into_inner().image.unwrap_or_default().image.as_str() {
             "refused:1" => Err(Status::unknown("no such host")),
-            name => Ok(Response::new(PullImageResponse {
-                image_ref: name.to_owned(),
-            })),
+            name => Ok(Response::new(PullImageResponse { image_ref: name.to_owned() })),
         }
     }
 }
@@ -164,16 +135,9 @@ fn start(version: &'static str) -> (tempfile::TempDir, Stub, RealRuntime) {
         .add_service(ImageServiceServer::new(stub.clone()))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::spawn(serving);
-    let layout = Layout {
-        state_dir: root.join("state"),
-        root,
-    };
+    let layout = Layout { state_dir: root.join("state"), root };
     let files = Arc::new(RealFiles::new(layout.clone()));
-    (
-        folder,
-        stub,
-        RealRuntime::new(layout, files, Some(format!("unix://{socket}"))),
-    )
+    (folder, stub, RealRuntime::new(layout, files, Some(format!("unix://{socket}"))))
 }
 
 #[tokio::test]
@@ -206,10 +170,7 @@ async fn an_old_runtime_is_spoken_to_in_its_own_version_and_asked_only_once() {
     let asked = stub.asked.lock().unwrap().clone();
     let (first, later) = asked.split_first().unwrap();
     assert_eq!(first, "/runtime.v1.ImageService/ImageStatus");
-    assert!(
-        later.iter().all(|path| path.starts_with("/runtime.v1alpha2.")),
-        "{asked:?}"
-    );
+    assert!(later.iter().all(|path| path.starts_with("/runtime.v1alpha2.")), "{asked:?}");
 }
 
 #[tokio::test]
@@ -224,9 +185,7 @@ async fn a_pull_that_fails_says_which_image_and_why() {
     let (_folder, _, runtime) = start("v1");
     runtime.pull("fine:1").await.unwrap();
     match runtime.pull("refused:1").await.unwrap_err() {
-        HostError::Api {
-            what, why, transient, ..
-        } => {
+        HostError::Api { what, why, transient, .. } => {
             assert_eq!(what, "cannot pull the image refused:1");
             assert!(why.contains("no such host") && transient, "{why}");
         }
@@ -238,40 +197,22 @@ async fn a_pull_that_fails_says_which_image_and_why() {
 async fn a_runtime_that_does_not_listen_is_an_error_that_names_the_socket() {
     let (folder, _, _) = start("v1");
     let root = Utf8PathBuf::from_path_buf(folder.path().to_owned()).unwrap();
-    let layout = Layout {
-        state_dir: root.join("state"),
-        root: root.clone(),
-    };
-    let runtime = RealRuntime::new(
-        layout.clone(),
-        Arc::new(RealFiles::new(layout)),
-        Some("/no/such.sock".to_owned()),
-    );
+    let layout = Layout { state_dir: root.join("state"), root: root.clone() };
+    let runtime =
+        RealRuntime::new(layout.clone(), Arc::new(RealFiles::new(layout)), Some("/no/such.sock".to_owned()));
     let error = runtime.has_image("x").await.unwrap_err().to_string();
-    assert!(
-        error.contains("/no/such.sock") && error.contains("No such file"),
-        "{error}"
-    );
+    assert!(error.contains("/no/such.sock") && error.contains("No such file"), "{error}");
 }
 
 #[tokio::test]
 async fn the_runtime_is_found_where_the_kubelet_finds_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = Utf8PathBuf::from_path_buf(folder.path().to_owned()).unwrap();
-    let layout = Layout {
-        state_dir: root.join("state"),
-        root: root.clone(),
-    };
+    let layout = Layout { state_dir: root.join("state"), root: root.clone() };
     let files = RealFiles::new(layout.clone());
     let found = async || socket::find(&layout, &files, None).await;
 
-    assert!(
-        found()
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("set `runtime-endpoint`")
-    );
+    assert!(found().await.unwrap_err().to_string().contains("set `runtime-endpoint`"));
     #[expect(clippy::disallowed_methods, reason = "a test sets up what it tests")]
     let put = |path: &str, content: &str| {
         let path = root.join(path);
@@ -279,18 +220,9 @@ async fn the_runtime_is_found_where_the_kubelet_finds_it() {
         std::fs::write(path, content).unwrap();
     };
     put("run/containerd/containerd.sock", "");
-    assert_eq!(
-        found().await.unwrap(),
-        root.join("run/containerd/containerd.sock")
-    );
-    put(
-        "var/lib/kubelet/config.yaml",
-        "containerRuntimeEndpoint: unix:///run/crio.sock\n",
-    );
+    assert_eq!(found().await.unwrap(), root.join("run/containerd/containerd.sock"));
+    put("var/lib/kubelet/config.yaml", "containerRuntimeEndpoint: unix:///run/crio.sock\n");
     assert_eq!(found().await.unwrap(), root.join("run/crio.sock"));
-    put(
-        "var/lib/kubelet/kubeadm-flags.env",
-        "A=\"--container-runtime-endpoint=/run/other.sock\"",
-    );
+    put("var/lib/kubelet/kubeadm-flags.env", "A=\"--container-runtime-endpoint=/run/other.sock\"");
     assert_eq!(found().await.unwrap(), root.join("run/other.sock"));
 }

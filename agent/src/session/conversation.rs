@@ -37,15 +37,9 @@ const CERTIFICATE_RETRY: Duration = Duration::from_mins(10);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
     #[error("cannot reach the coordinator at {coordinator}: {why}")]
-    Unreachable {
-        coordinator: CoordinatorUrl,
-        why: String,
-    },
+    Unreachable { coordinator: CoordinatorUrl, why: String },
     #[error("the coordinator at {coordinator} ended the stream: {why}")]
-    Ended {
-        coordinator: CoordinatorUrl,
-        why: String,
-    },
+    Ended { coordinator: CoordinatorUrl, why: String },
     #[error("the coordinator at {0} took the connection and did not greet within {WELCOME:?}")]
     NoWelcome(CoordinatorUrl),
     #[error(transparent)]
@@ -177,11 +171,7 @@ impl Agent {
             coordinator: coordinator.clone(),
             why: causes(&error),
         };
-        let endpoint = self
-            .enrolled
-            .identity
-            .endpoint(&coordinator)
-            .map_err(&unreachable)?;
+        let endpoint = self.enrolled.identity.endpoint(&coordinator).map_err(&unreachable)?;
         let channel = endpoint
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
@@ -227,9 +217,7 @@ impl Agent {
                 }
             }
             Order::EndRecorded { token } => {
-                self.duties
-                    .over(token, "the coordinator has recorded its end")
-                    .await?;
+                self.duties.over(token, "the coordinator has recorded its end").await?;
             }
             Order::Refused { token, reason } => self.duties.over(token, &reason).await?,
             Order::Certificate(pem) => self.take_certificate(pem, talk),
@@ -275,28 +263,17 @@ impl Agent {
     }
 
     fn until_certificate_renewal(&self) -> Duration {
-        Duration::from_millis(
-            self.enrolled
-                .renew_at_ms
-                .saturating_sub(self.place.host.clock.unix_ms()),
-        )
+        Duration::from_millis(self.enrolled.renew_at_ms.saturating_sub(self.place.host.clock.unix_ms()))
     }
 
     fn ended(&self, status: &Status) -> Broken {
         let coordinator = self.enrolled.coordinator.clone();
-        let why = if status.message().is_empty() {
-            causes(status)
-        } else {
-            status.message().to_owned()
-        };
+        let why = if status.message().is_empty() { causes(status) } else { status.message().to_owned() };
         Broken::Ended { coordinator, why }
     }
 
     fn message(&self, message: Message) -> AgentMessage {
-        AgentMessage {
-            node: self.place.node.to_string(),
-            message: Some(message),
-        }
+        AgentMessage { node: self.place.node.to_string(), message: Some(message) }
     }
 }
 

@@ -156,10 +156,7 @@ impl Duties {
 
     /// The highest token ever seen here; 0 if none.
     pub(crate) fn highest_token(&self) -> FencingToken {
-        self.fence
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .highest()
+        self.fence.lock().unwrap_or_else(PoisonError::into_inner).highest()
     }
 
     /// What Hello says of the lease.
@@ -169,17 +166,12 @@ impl Duties {
             Stage::Ended(end) => Some(end.clone()),
             Stage::Open | Stage::Running(_) => None,
         };
-        Some(v1::HeldLease {
-            plan_id: held.plan.to_string(),
-            fencing_token: held.token.0,
-            ended,
-        })
+        Some(v1::HeldLease { plan_id: held.plan.to_string(), fencing_token: held.token.0, ended })
     }
 
     /// The last report of the step under way, for a coordinator that may have missed it.
     pub(crate) fn last_report(&self) -> Option<v1::StepReport> {
-        self.running()
-            .and_then(|(_, running)| running.voice.last_report())
+        self.running().and_then(|(_, running)| running.voice.last_report())
     }
 
     /// The lease to renew, and how long each renewal lasts.
@@ -188,10 +180,7 @@ impl Duties {
         if running.taken_back {
             return None;
         }
-        let renew = v1::RenewLease {
-            plan_id: held.plan.to_string(),
-            fencing_token: held.token.0,
-        };
+        let renew = v1::RenewLease { plan_id: held.plan.to_string(), fencing_token: held.token.0 };
         Some((renew, running.ttl))
     }
 
@@ -220,23 +209,11 @@ impl Duties {
         let (plan, token) = (lease.plan.clone(), lease.token);
         let highest = self.highest_token();
         if token < highest {
-            return self.refuse(
-                &plan,
-                token,
-                &FenceError::Stale {
-                    offered: token,
-                    highest,
-                }
-                .to_string(),
-            );
+            return self.refuse(&plan, token, &FenceError::Stale { offered: token, highest }.to_string());
         }
         let deadline = self.place.host.clock.monotonic().saturating_add(ttl);
         let granted = Granted { lease, ttl, deadline };
-        match self
-            .held
-            .as_mut()
-            .map(|held| (held.token == token && held.plan == plan, &mut held.stage))
-        {
+        match self.held.as_mut().map(|held| (held.token == token && held.plan == plan, &mut held.stage)) {
             Some((true, Stage::Running(running))) if !running.taken_back => {
                 running.ttl = ttl;
                 running.lease.renew(deadline);
@@ -255,11 +232,7 @@ impl Duties {
 
     /// A renewal was answered; `sent` is the moment on the monotonic clock when it was asked for.
     pub(crate) fn renewed(&mut self, token: FencingToken, sent: Duration, ttl: Duration) {
-        if let Some(Held {
-            token: held,
-            stage: Stage::Running(running),
-            ..
-        }) = &mut self.held
+        if let Some(Held { token: held, stage: Stage::Running(running), .. }) = &mut self.held
             && *held == token
         {
             running.ttl = ttl;
@@ -270,11 +243,7 @@ impl Duties {
     /// The lease is over for the coordinator: nothing more is started, and its journal is put away.
     pub(crate) async fn over(&mut self, token: FencingToken, why: &str) -> Result<(), StartError> {
         match &mut self.held {
-            Some(Held {
-                token: held,
-                stage: Stage::Running(running),
-                ..
-            }) if *held == token => {
+            Some(Held { token: held, stage: Stage::Running(running), .. }) if *held == token => {
                 tracing::warn!(%token, why, "the lease was taken back");
                 running.lease.lose(why);
                 running.taken_back = true;
@@ -326,18 +295,12 @@ impl Duties {
             Outcome::Ended(end) => held.ended(lease_end(&held.plan, held.token, end), &self.outbox),
             Outcome::Refused(failure) => {
                 tracing::error!(token = %held.token, %failure, "the lease cannot be carried out");
-                let end = End {
-                    failure: Some(failure),
-                    lease_ms: 0,
-                    spent: Spent::default(),
-                };
+                let end = End { failure: Some(failure), lease_ms: 0, spent: Spent::default() };
                 held.ended(lease_end(&held.plan, held.token, end), &self.outbox);
             }
         }
         if taken_back {
-            self.put_away()
-                .await
-                .map_err(|error| EngineFailed(error.to_string()))?;
+            self.put_away().await.map_err(|error| EngineFailed(error.to_string()))?;
         }
         if let Some(next) = self.next.take() {
             self.begin(next);
@@ -347,11 +310,7 @@ impl Duties {
     }
 
     fn begin(&mut self, granted: Granted) {
-        let Granted {
-            lease: header,
-            ttl,
-            deadline,
-        } = granted;
+        let Granted { lease: header, ttl, deadline } = granted;
         let (plan, token) = (header.plan.clone(), header.token);
         tracing::info!(%plan, %token, steps = header.steps.len(), "a lease begins or goes on");
         let lease = Arc::new(Lease::new(token, deadline));
@@ -367,18 +326,8 @@ impl Duties {
         let (fence, journals, handle) = (Arc::clone(&self.fence), self.journals.clone(), Handle::current());
         // A thread of its own: each fsync of the journal blocks, and nothing else must wait for it.
         let engine = spawn_blocking(move || handle.block_on(carry_out(&fence, &journals, *header, gear)));
-        let running = Running {
-            lease,
-            voice,
-            ttl,
-            engine,
-            taken_back: false,
-        };
-        self.held = Some(Held {
-            plan,
-            token,
-            stage: Stage::Running(running),
-        });
+        let running = Running { lease, voice, ttl, engine, taken_back: false };
+        self.held = Some(Held { plan, token, stage: Stage::Running(running) });
     }
 
     /// Puts the held lease's journal away and forgets the lease. A coordinator that took it back is told once nothing
@@ -386,11 +335,7 @@ impl Duties {
     async fn put_away(&mut self) -> Result<(), StartError> {
         if let Some(Held { plan, token, stage }) = self.held.take() {
             if let Stage::Open = stage {
-                self.refuse(
-                    &plan,
-                    token,
-                    "it was taken back before its end; nothing of it runs any more",
-                );
+                self.refuse(&plan, token, "it was taken back before its end; nothing of it runs any more");
             }
             let journals = self.journals.clone();
             let closed = spawn_blocking(move || journals.close(&plan, token)).await;
@@ -401,11 +346,7 @@ impl Duties {
 
     fn refuse(&self, plan: &PlanId, token: FencingToken, why: &str) {
         tracing::error!(%plan, %token, why, "a lease was refused");
-        let end = End {
-            failure: Some(why.to_owned()),
-            lease_ms: 0,
-            spent: Spent::default(),
-        };
+        let end = End { failure: Some(why.to_owned()), lease_ms: 0, spent: Spent::default() };
         self.outbox.push(Message::LeaseEnd(lease_end(plan, token, end)));
     }
 
@@ -438,20 +379,14 @@ impl Held {
 /// Waits for the engine, for ever if none runs.
 async fn engine(held: &mut Option<Held>) -> Result<Outcome, JoinError> {
     match held {
-        Some(Held {
-            stage: Stage::Running(running),
-            ..
-        }) => (&mut running.engine).await,
+        Some(Held { stage: Stage::Running(running), .. }) => (&mut running.engine).await,
         _ => std::future::pending().await,
     }
 }
 
 /// The fence first, then the journal, then the steps.
 async fn carry_out(fence: &Mutex<Fence>, journals: &Journals, mut header: Header, gear: Gear) -> Outcome {
-    let admitted = fence
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .admit(header.token);
+    let admitted = fence.lock().unwrap_or_else(PoisonError::into_inner).admit(header.token);
     if let Err(error) = admitted {
         return Outcome::Refused(error.to_string());
     }
@@ -469,20 +404,11 @@ async fn carry_out(fence: &Mutex<Fence>, journals: &Journals, mut header: Header
 }
 
 fn lease_end(plan: &PlanId, token: FencingToken, end: End) -> v1::LeaseEnd {
-    let Spent {
-        child_ms,
-        wait_ms,
-        snapshot_ms,
-    } = end.spent;
+    let Spent { child_ms, wait_ms, snapshot_ms } = end.spent;
     v1::LeaseEnd {
         plan_id: plan.to_string(),
         fencing_token: token.0,
         failure: end.failure.unwrap_or_default(),
-        timings: Some(v1::Timings {
-            lease_ms: end.lease_ms,
-            child_ms,
-            wait_ms,
-            snapshot_ms,
-        }),
+        timings: Some(v1::Timings { lease_ms: end.lease_ms, child_ms, wait_ms, snapshot_ms }),
     }
 }

@@ -105,21 +105,10 @@ impl IdentityStore {
         let Some(certificate_pem) = self.read(CERTIFICATE)? else {
             return Ok(None);
         };
-        let whole = |name: &str| {
-            self.read(name)?
-                .ok_or_else(|| self.unusable(format!("{name} is missing")))
-        };
-        let coordinator = whole(COORDINATOR)?
-            .parse()
-            .map_err(|error| self.unusable(error))?;
-        let identity = Identity {
-            key_pem: whole(KEY)?,
-            certificate_pem,
-            ca_pem: whole(CA)?,
-        };
-        enrolled(identity, coordinator)
-            .map(Some)
-            .map_err(|why| self.unusable(why))
+        let whole = |name: &str| self.read(name)?.ok_or_else(|| self.unusable(format!("{name} is missing")));
+        let coordinator = whole(COORDINATOR)?.parse().map_err(|error| self.unusable(error))?;
+        let identity = Identity { key_pem: whole(KEY)?, certificate_pem, ca_pem: whole(CA)? };
+        enrolled(identity, coordinator).map(Some).map_err(|why| self.unusable(why))
     }
 
     /// Trades the token in a file for an identity, stores it, and removes the file: the token is used up.
@@ -132,9 +121,7 @@ impl IdentityStore {
         let token = self.token(token_file, node)?;
         let identity = enrollment::enroll(coordinator, &token, node.as_str()).await?;
         let enrolled = self.keep(identity, coordinator, node)?;
-        self.disk
-            .remove(token_file)
-            .map_err(io_error("remove", token_file))?;
+        self.disk.remove(token_file).map_err(io_error("remove", token_file))?;
         Ok(enrolled)
     }
 
@@ -159,9 +146,7 @@ impl IdentityStore {
         let request = || {
             let key = KeyPair::from_pem(&enrolled.identity.key_pem)?;
             let mut params = CertificateParams::default();
-            params
-                .distinguished_name
-                .push(DnType::CommonName, enrolled.node.as_str());
+            params.distinguished_name.push(DnType::CommonName, enrolled.node.as_str());
             params.serialize_request(&key)
         };
         let request = request().map_err(|error: rcgen::Error| self.unusable(error))?;
@@ -170,35 +155,23 @@ impl IdentityStore {
 
     /// Puts a renewed certificate in the place of the old one.
     pub fn renew(&self, old: &Enrolled, certificate_pem: String) -> Result<Enrolled, IdentityError> {
-        let identity = Identity {
-            certificate_pem,
-            ..old.identity.clone()
-        };
+        let identity = Identity { certificate_pem, ..old.identity.clone() };
         let new = enrolled(identity, old.coordinator.clone()).map_err(IdentityError::Renewal)?;
         if new.node != old.node {
-            return Err(IdentityError::Renewal(format!(
-                "it is for node {}, this is {}",
-                new.node, old.node
-            )));
+            return Err(IdentityError::Renewal(format!("it is for node {}, this is {}", new.node, old.node)));
         }
         if new.ends_at_ms <= old.ends_at_ms {
-            return Err(IdentityError::Renewal(
-                "it does not end later than the one at hand".to_owned(),
-            ));
+            return Err(IdentityError::Renewal("it does not end later than the one at hand".to_owned()));
         }
         self.write(CERTIFICATE, &new.identity.certificate_pem)?;
         Ok(new)
     }
 
     fn store(&self, enrolled: &Enrolled) -> Result<(), IdentityError> {
-        self.disk
-            .create_folder(&self.folder)
-            .map_err(io_error("make", &self.folder))?;
+        self.disk.create_folder(&self.folder).map_err(io_error("make", &self.folder))?;
         // An old certificate must not stand beside a new key.
         let certificate = self.folder.join(CERTIFICATE);
-        self.disk
-            .remove(&certificate)
-            .map_err(io_error("remove", &certificate))?;
+        self.disk.remove(&certificate).map_err(io_error("remove", &certificate))?;
         self.write(KEY, &enrolled.identity.key_pem)?;
         self.write(CA, &enrolled.identity.ca_pem)?;
         self.write(COORDINATOR, &format!("{}\n", enrolled.coordinator))?;
@@ -207,18 +180,10 @@ impl IdentityStore {
 
     fn token(&self, path: &Utf8Path, node: &NodeName) -> Result<JoinToken, IdentityError> {
         let bytes = self.disk.read(path).map_err(io_error("read", path))?;
-        let bytes = bytes.ok_or_else(|| IdentityError::NoToken {
-            path: path.to_owned(),
-            node: node.clone(),
-        })?;
-        let invalid = |source| IdentityError::Token {
-            path: path.to_owned(),
-            source,
-        };
-        String::from_utf8(bytes)
-            .map_err(|_| invalid(JoinTokenError))?
-            .parse()
-            .map_err(invalid)
+        let bytes =
+            bytes.ok_or_else(|| IdentityError::NoToken { path: path.to_owned(), node: node.clone() })?;
+        let invalid = |source| IdentityError::Token { path: path.to_owned(), source };
+        String::from_utf8(bytes).map_err(|_| invalid(JoinTokenError))?.parse().map_err(invalid)
     }
 
     fn read(&self, name: &str) -> Result<Option<String>, IdentityError> {
@@ -230,16 +195,11 @@ impl IdentityStore {
 
     fn write(&self, name: &str, content: &str) -> Result<(), IdentityError> {
         let path = self.folder.join(name);
-        self.disk
-            .replace(&path, content.as_bytes())
-            .map_err(io_error("write", &path))
+        self.disk.replace(&path, content.as_bytes()).map_err(io_error("write", &path))
     }
 
     fn unusable(&self, why: impl fmt::Display) -> IdentityError {
-        IdentityError::Unusable {
-            folder: self.folder.clone(),
-            why: why.to_string(),
-        }
+        IdentityError::Unusable { folder: self.folder.clone(), why: why.to_string() }
     }
 }
 
@@ -259,26 +219,14 @@ fn enrolled(identity: Identity, coordinator: CoordinatorUrl) -> Result<Enrolled,
     if certificate.public_key().raw != key.subject_public_key_info() {
         return Err("its certificate is for another key".to_owned());
     }
-    let name = certificate
-        .subject()
-        .iter_common_name()
-        .next()
-        .and_then(|name| name.as_str().ok());
-    let node = name
-        .unwrap_or_default()
-        .parse()
-        .map_err(|error| text("its certificate names no node")(&error))?;
+    let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    let node =
+        name.unwrap_or_default().parse().map_err(|error| text("its certificate names no node")(&error))?;
     let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
     let begins_at_ms = ms(certificate.validity().not_before.timestamp());
     let ends_at_ms = ms(certificate.validity().not_after.timestamp());
     let renew_at_ms = begins_at_ms.midpoint(ends_at_ms);
-    Ok(Enrolled {
-        identity,
-        coordinator,
-        node,
-        renew_at_ms,
-        ends_at_ms,
-    })
+    Ok(Enrolled { identity, coordinator, node, renew_at_ms, ends_at_ms })
 }
 
 #[cfg(test)]
@@ -307,14 +255,7 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let (certificate_pem, ca_pem) = certificate(&key, name, 100, 300);
         let key_pem = key.serialize_pem();
-        (
-            key,
-            Identity {
-                key_pem,
-                certificate_pem,
-                ca_pem,
-            },
-        )
+        (key, Identity { key_pem, certificate_pem, ca_pem })
     }
 
     fn stored() -> (MemoryDisk, IdentityStore, KeyPair, Enrolled) {
@@ -330,14 +271,8 @@ mod tests {
     fn a_stored_identity_reads_back_and_knows_its_half_life() {
         let (_, store, _, enrolled) = stored();
         let loaded = store.load().unwrap().unwrap();
-        assert_eq!(
-            (loaded.identity, loaded.node),
-            (enrolled.identity, "cp1".parse().unwrap())
-        );
-        assert_eq!(
-            (loaded.renew_at_ms, loaded.ends_at_ms),
-            (200 * HOUR * 1000, 300 * HOUR * 1000)
-        );
+        assert_eq!((loaded.identity, loaded.node), (enrolled.identity, "cp1".parse().unwrap()));
+        assert_eq!((loaded.renew_at_ms, loaded.ends_at_ms), (200 * HOUR * 1000, 300 * HOUR * 1000));
     }
 
     #[test]
@@ -362,9 +297,7 @@ mod tests {
         let refused = |pem: String| matches!(store.renew(&old, pem), Err(IdentityError::Renewal(_)));
         assert!(refused(certificate(&key, "cp2", 200, 400).0));
         assert!(refused(certificate(&key, "cp1", 200, 300).0));
-        assert!(refused(
-            certificate(&KeyPair::generate().unwrap(), "cp1", 200, 400).0
-        ));
+        assert!(refused(certificate(&KeyPair::generate().unwrap(), "cp1", 200, 400).0));
         assert!(refused("nonsense".to_owned()));
         let new = store.renew(&old, certificate(&key, "cp1", 200, 400).0).unwrap();
         assert_eq!(store.load().unwrap().unwrap().ends_at_ms, new.ends_at_ms);
@@ -375,10 +308,7 @@ mod tests {
         let (_, store, key, enrolled) = stored();
         let request = store.renewal(&enrolled).unwrap();
         let request = rcgen::CertificateSigningRequestParams::from_der(&request.into()).unwrap();
-        assert_eq!(
-            request.public_key.subject_public_key_info(),
-            key.subject_public_key_info()
-        );
+        assert_eq!(request.public_key.subject_public_key_info(), key.subject_public_key_info());
         assert_eq!(
             request.params.distinguished_name.get(&DnType::CommonName),
             Some(&rcgen::DnValue::Utf8String("cp1".to_owned()))
@@ -389,25 +319,12 @@ mod tests {
     async fn a_missing_or_wrong_token_is_named_with_what_to_do_and_without_its_text() {
         let (disk, store, _, enrolled) = stored();
         let path = Utf8Path::new("/etc/liftlock/join-token");
-        let missing = store
-            .enroll(&enrolled.coordinator, &enrolled.node, path)
-            .await
-            .unwrap_err()
-            .to_string();
+        let missing =
+            store.enroll(&enrolled.coordinator, &enrolled.node, path).await.unwrap_err().to_string();
         assert!(missing.contains("liftlock token create --node cp1"), "{missing}");
         disk.put(path, b"liftlock1.not-a-token");
-        let wrong = store
-            .enroll(&enrolled.coordinator, &enrolled.node, path)
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            wrong.contains(path.as_str()) && !wrong.contains("not-a-token"),
-            "{wrong}"
-        );
-        assert!(
-            disk.read(path).unwrap().is_some(),
-            "a token that was not used was removed"
-        );
+        let wrong = store.enroll(&enrolled.coordinator, &enrolled.node, path).await.unwrap_err().to_string();
+        assert!(wrong.contains(path.as_str()) && !wrong.contains("not-a-token"), "{wrong}");
+        assert!(disk.read(path).unwrap().is_some(), "a token that was not used was removed");
     }
 }

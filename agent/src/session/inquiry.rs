@@ -37,9 +37,7 @@ impl Inquiry {
             return std::future::pending().await;
         };
         let mut facts = under_way.await.unwrap_or_else(|error| NodeFacts {
-            errors: vec![format!(
-                "the agent failed while it read this node's facts: {error}"
-            )],
+            errors: vec![format!("the agent failed while it read this node's facts: {error}")],
             ..NodeFacts::default()
         });
         self.under_way = None;
@@ -52,15 +50,9 @@ impl Inquiry {
 }
 
 async fn read(host: Host, refresh: bool) -> NodeFacts {
-    let refreshed = if refresh {
-        host.packages.refresh(&ToLog).await
-    } else {
-        Ok(())
-    };
+    let refreshed = if refresh { host.packages.refresh(&ToLog).await } else { Ok(()) };
     let mut facts = facts::gather(&host).await;
-    facts
-        .errors
-        .extend(refreshed.err().map(|error| error.to_string()));
+    facts.errors.extend(refreshed.err().map(|error| error.to_string()));
     facts
 }
 

@@ -69,16 +69,7 @@ impl Agent {
         let duties = Duties::open(place.clone(), Arc::clone(&outbox))?;
         let boot_id = facts::boot_id(&place.host).await.unwrap_or_default();
         let (backoff, last_failure) = (Backoff::default(), String::new());
-        Ok(Self {
-            place,
-            store,
-            enrolled,
-            outbox,
-            duties,
-            boot_id,
-            backoff,
-            last_failure,
-        })
+        Ok(Self { place, store, enrolled, outbox, duties, boot_id, backoff, last_failure })
     }
 
     /// Serves the coordinator until `stop` says so. What runs then goes on as its unit, and its journal stays open.

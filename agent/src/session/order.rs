@@ -69,35 +69,26 @@ pub(crate) struct Unreadable {
 }
 
 fn unreadable(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Unreadable {
-    move |why| Unreadable {
-        what,
-        why: why.to_string(),
-    }
+    move |why| Unreadable { what, why: why.to_string() }
 }
 
 /// Reads a message to this node.
 pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order, Unreadable> {
     let unknown = || unreadable("a message")(&"it is of a kind that this agent does not know");
     Ok(match message.message.ok_or_else(unknown)? {
-        Message::Welcome(welcome) => Order::Welcome {
-            version: welcome.coordinator_version,
-        },
-        Message::FactsRequest(request) => Order::Facts {
-            refresh: request.refresh_packages,
-        },
+        Message::Welcome(welcome) => Order::Welcome { version: welcome.coordinator_version },
+        Message::FactsRequest(request) => Order::Facts { refresh: request.refresh_packages },
         Message::Prepare(message) => prepare(message)?,
         Message::Grant(message) => grant(message, node)?,
-        Message::LeaseRenewed(renewed) => Order::Renewed {
-            token: FencingToken(renewed.fencing_token),
-            ttl: ttl(renewed.ttl_ms),
-        },
-        Message::LeaseEndRecorded(recorded) => Order::EndRecorded {
-            token: FencingToken(recorded.fencing_token),
-        },
-        Message::LeaseRefused(refused) => Order::Refused {
-            token: FencingToken(refused.fencing_token),
-            reason: refused.reason,
-        },
+        Message::LeaseRenewed(renewed) => {
+            Order::Renewed { token: FencingToken(renewed.fencing_token), ttl: ttl(renewed.ttl_ms) }
+        }
+        Message::LeaseEndRecorded(recorded) => {
+            Order::EndRecorded { token: FencingToken(recorded.fencing_token) }
+        }
+        Message::LeaseRefused(refused) => {
+            Order::Refused { token: FencingToken(refused.fencing_token), reason: refused.reason }
+        }
         Message::CertificatePem(pem) => Order::Certificate(pem),
     })
 }
@@ -122,10 +113,7 @@ fn grant(message: Grant, node: &NodeName) -> Result<Order, Unreadable> {
     let steps = plan::steps(message.steps).map_err(|error| bad(&error))?;
     let token = FencingToken(message.fencing_token);
     let lease = Header::new(node.clone(), plan, message.plan_hash, token, steps);
-    Ok(Order::Grant {
-        lease: Box::new(lease),
-        ttl: ttl(message.ttl_ms),
-    })
+    Ok(Order::Grant { lease: Box::new(lease), ttl: ttl(message.ttl_ms) })
 }
 
 fn ttl(ms: u32) -> Duration {
@@ -156,13 +144,8 @@ mod tests {
 
     #[test]
     fn a_grant_becomes_the_header_of_this_nodes_journal() {
-        let Order::Grant { lease, ttl } = read(Some(Message::Grant(grant()))).unwrap() else {
-            panic!()
-        };
-        assert_eq!(
-            (lease.node.as_str(), lease.token, ttl.as_secs()),
-            ("cp1", FencingToken(7), 30)
-        );
+        let Order::Grant { lease, ttl } = read(Some(Message::Grant(grant()))).unwrap() else { panic!() };
+        assert_eq!((lease.node.as_str(), lease.token, ttl.as_secs()), ("cp1", FencingToken(7), 30));
         assert_eq!(lease.steps, [Step::RestoreSchedulability {}]);
     }
 
@@ -178,10 +161,7 @@ mod tests {
         for (number, break_it) in broken.iter().enumerate() {
             let mut grant = grant();
             break_it(&mut grant);
-            assert!(
-                read(Some(Message::Grant(grant))).is_err(),
-                "grant {number} was read"
-            );
+            assert!(read(Some(Message::Grant(grant))).is_err(), "grant {number} was read");
         }
     }
 

@@ -64,10 +64,7 @@ impl Outbox {
 
 impl Waiting {
     fn drop_oldest_line(&mut self) {
-        let oldest = self
-            .messages
-            .iter()
-            .position(|message| matches!(message, Message::OutputLine(_)));
+        let oldest = self.messages.iter().position(|message| matches!(message, Message::OutputLine(_)));
         if let Some(oldest) = oldest {
             self.messages.remove(oldest);
             self.lines -= 1;
@@ -90,10 +87,7 @@ impl Waiting {
 
 fn cut(line: &OutputLine) -> OutputLine {
     let end = line.line.floor_char_boundary(LINE_BYTES);
-    OutputLine {
-        line: line.line.get(..end).unwrap_or_default().to_owned(),
-        ..line.clone()
-    }
+    OutputLine { line: line.line.get(..end).unwrap_or_default().to_owned(), ..line.clone() }
 }
 
 #[cfg(test)]
@@ -104,11 +98,7 @@ mod tests {
 
     fn line(text: &str) -> Message {
         let text = text.to_owned();
-        Message::OutputLine(OutputLine {
-            plan_id: String::new(),
-            step: String::new(),
-            line: text,
-        })
+        Message::OutputLine(OutputLine { plan_id: String::new(), step: String::new(), line: text })
     }
 
     fn drain(outbox: &Outbox) -> Vec<Message> {

@@ -30,11 +30,7 @@ impl Preparing {
             None => {}
         }
         tracing::info!(%plan, steps = steps.len(), "preparing");
-        let reporter = Arc::new(Voice::new(
-            Arc::clone(outbox),
-            plan.clone(),
-            FencingToken::default(),
-        ));
+        let reporter = Arc::new(Voice::new(Arc::clone(outbox), plan.clone(), FencingToken::default()));
         let work = tokio::spawn(prepare(place.clone(), plan.clone(), steps, reporter));
         self.0 = Some(UnderWay { plan, work });
     }
@@ -64,10 +60,7 @@ async fn prepare(
 ) -> Result<(), String> {
     for step in &steps {
         let preparation = (place.preparations)(step).ok_or_else(|| {
-            format!(
-                "step {} needs a lease, and yet the plan prepares with it",
-                step.name()
-            )
+            format!("step {} needs a lease, and yet the plan prepares with it", step.name())
         })?;
         let cx = PrepareContext {
             host: place.host.clone(),
@@ -76,10 +69,7 @@ async fn prepare(
             step: step.name(),
             reporter: Arc::clone(&reporter),
         };
-        preparation
-            .run(&cx)
-            .await
-            .map_err(|failure| format!("step {}: {failure}", step.name()))?;
+        preparation.run(&cx).await.map_err(|failure| format!("step {}: {failure}", step.name()))?;
     }
     Ok(())
 }

@@ -59,11 +59,7 @@ impl AgentService for FakeCoordinator {
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (tell, told) = mpsc::channel(16);
-        let stream = Stream {
-            said: request.into_inner(),
-            tell,
-            passed: VecDeque::new(),
-        };
+        let stream = Stream { said: request.into_inner(), tell, passed: VecDeque::new() };
         let gone = |_| Status::unavailable("the test has ended");
         self.streams.send(stream).await.map_err(gone)?;
         Ok(Response::new(ReceiverStream::new(told)))
@@ -72,12 +68,7 @@ impl AgentService for FakeCoordinator {
 
 impl Stream {
     async fn tell(&self, message: Told) {
-        self.tell
-            .send(Ok(CoordinatorMessage {
-                message: Some(message),
-            }))
-            .await
-            .unwrap();
+        self.tell.send(Ok(CoordinatorMessage { message: Some(message) })).await.unwrap();
     }
 
     /// The next message that the test is about; others are kept for later.
@@ -86,9 +77,7 @@ impl Stream {
             return self.passed.remove(at).and_then(|said| wanted(&said)).unwrap();
         }
         loop {
-            let message = timeout(PATIENCE, self.said.next())
-                .await
-                .expect("the agent says nothing");
+            let message = timeout(PATIENCE, self.said.next()).await.expect("the agent says nothing");
             let AgentMessage { node, message } = message.expect("the agent ended the stream").unwrap();
             assert_eq!(node, "cp1");
             let said = message.unwrap();
@@ -100,43 +89,20 @@ impl Stream {
     }
 
     async fn hello(&mut self) -> v1::Hello {
-        let hello = self
-            .hear(|said| {
-                if let Said::Hello(hello) = said {
-                    Some(hello.clone())
-                } else {
-                    None
-                }
-            })
-            .await;
+        let hello =
+            self.hear(|said| if let Said::Hello(hello) = said { Some(hello.clone()) } else { None }).await;
         assert!(self.passed.is_empty(), "something was said before Hello");
-        self.tell(Told::Welcome(v1::Welcome {
-            coordinator_version: "test".to_owned(),
-        }))
-        .await;
+        self.tell(Told::Welcome(v1::Welcome { coordinator_version: "test".to_owned() })).await;
         hello
     }
 
     async fn lease_end(&mut self) -> v1::LeaseEnd {
-        self.hear(|said| {
-            if let Said::LeaseEnd(end) = said {
-                Some(end.clone())
-            } else {
-                None
-            }
-        })
-        .await
+        self.hear(|said| if let Said::LeaseEnd(end) = said { Some(end.clone()) } else { None }).await
     }
 
     async fn renewal(&mut self) -> u64 {
-        self.hear(|said| {
-            if let Said::RenewLease(renew) = said {
-                Some(renew.fencing_token)
-            } else {
-                None
-            }
-        })
-        .await
+        self.hear(|said| if let Said::RenewLease(renew) = said { Some(renew.fencing_token) } else { None })
+            .await
     }
 
     async fn step(&mut self, step: &str, state: v1::StepState) {
@@ -150,9 +116,7 @@ impl Stream {
     /// The agent ended the stream.
     async fn ended(&mut self) {
         let end = async { while let Some(Ok(_)) = self.said.next().await {} };
-        timeout(PATIENCE, end)
-            .await
-            .expect("the agent keeps the stream open");
+        timeout(PATIENCE, end).await.expect("the agent keeps the stream open");
     }
 }
 
@@ -170,10 +134,8 @@ impl Pki {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(["127.0.0.1".to_owned()])
-            .unwrap()
-            .signed_by(&key, &ca)
-            .unwrap();
+        let certificate =
+            CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
         let server = TlsIdentity::from_pem(certificate.pem(), key.serialize_pem());
         Self { ca, server }
     }
@@ -220,11 +182,7 @@ struct Node {
 #[async_trait]
 impl StepRunner for Node {
     async fn check(&self, _cx: &Context) -> Result<Observed, StepFailure> {
-        Ok(if self.done.load(Ordering::SeqCst) {
-            Observed::Done
-        } else {
-            Observed::Absent
-        })
+        Ok(if self.done.load(Ordering::SeqCst) { Observed::Done } else { Observed::Absent })
     }
 
     async fn capture(&self, _cx: &Context) -> Result<PreState, StepFailure> {
@@ -261,11 +219,7 @@ struct Running {
 impl Running {
     async fn stop(self) {
         self.stop.send(true).unwrap();
-        timeout(PATIENCE, self.agent)
-            .await
-            .expect("the agent does not stop")
-            .unwrap()
-            .unwrap();
+        timeout(PATIENCE, self.agent).await.expect("the agent does not stop").unwrap().unwrap();
     }
 }
 
@@ -287,15 +241,7 @@ impl Bench {
         let server = tokio::spawn(async { serving.await.unwrap() });
         let key = KeyPair::generate().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            pki,
-            key,
-            address,
-            streams,
-            server,
-            node: Node::default(),
-            dir,
-        }
+        Self { pki, key, address, streams, server, node: Node::default(), dir }
     }
 
     fn state_dir(&self) -> Utf8PathBuf {
@@ -308,12 +254,7 @@ impl Bench {
 
     fn host(&self) -> Host {
         let version = "v1.19.7".parse().unwrap();
-        let twin = Twin::new(Shape {
-            control_planes: 1,
-            workers: 0,
-            version,
-            offered: version,
-        });
+        let twin = Twin::new(Shape { control_planes: 1, workers: 0, version, offered: version });
         let mut host = twin.host("cp1");
         host.clock = Arc::new(RealClock);
         host.layout.state_dir = self.state_dir();
@@ -333,15 +274,10 @@ impl Bench {
         };
         let store = IdentityStore::new(disk, self.state_dir().join("identity"));
         let identity = self.pki.identity(&self.key, since, ends);
-        let enrolled = store
-            .keep(identity, &self.address.parse().unwrap(), &place.node)
-            .unwrap();
+        let enrolled = store.keep(identity, &self.address.parse().unwrap(), &place.node).unwrap();
         let agent = Agent::open(place, store, enrolled).await.unwrap();
         let (stop, stopped) = watch::channel(false);
-        Running {
-            stop,
-            agent: tokio::spawn(agent.run(stopped)),
-        }
+        Running { stop, agent: tokio::spawn(agent.run(stopped)) }
     }
 
     async fn start(&self) -> Running {
@@ -349,10 +285,7 @@ impl Bench {
     }
 
     async fn stream(&mut self) -> Stream {
-        timeout(PATIENCE, self.streams.recv())
-            .await
-            .expect("the agent does not connect")
-            .unwrap()
+        timeout(PATIENCE, self.streams.recv()).await.expect("the agent does not connect").unwrap()
     }
 }
 
@@ -386,9 +319,7 @@ async fn the_end_of_a_lease_is_told_until_it_is_recorded_and_then_its_journal_is
     assert_eq!((hello.highest_token, hello.held), (0, None));
     first.tell(long_grant(7)).await;
     first.step("restore-schedulability", v1::StepState::Started).await;
-    first
-        .step("restore-schedulability", v1::StepState::Succeeded)
-        .await;
+    first.step("restore-schedulability", v1::StepState::Succeeded).await;
     let end = first.lease_end().await;
     assert_eq!((end.fencing_token, end.failure.as_str()), (7, ""));
 
@@ -401,21 +332,11 @@ async fn the_end_of_a_lease_is_told_until_it_is_recorded_and_then_its_journal_is
 
     let agent = bench.start().await;
     let mut third = bench.stream().await;
-    assert_eq!(
-        third.hello().await.held.unwrap().ended,
-        Some(end.clone()),
-        "a restart forgot the end"
-    );
+    assert_eq!(third.hello().await.held.unwrap().ended, Some(end.clone()), "a restart forgot the end");
     assert!(bench.journal("journal").exists());
-    third
-        .tell(Told::LeaseEndRecorded(v1::LeaseEndRecorded { fencing_token: 7 }))
-        .await;
+    third.tell(Told::LeaseEndRecorded(v1::LeaseEndRecorded { fencing_token: 7 })).await;
     third.tell(long_grant(7)).await;
-    assert_eq!(
-        third.lease_end().await,
-        end,
-        "a lease that was over ran once more"
-    );
+    assert_eq!(third.lease_end().await, end, "a lease that was over ran once more");
     assert!(bench.journal("ended").exists() && !bench.journal("journal").exists());
     agent.stop().await;
 }
@@ -428,9 +349,7 @@ async fn an_agent_that_is_restarted_in_the_middle_of_a_lease_waits_for_its_grant
     let mut stream = bench.stream().await;
     stream.hello().await;
     stream.tell(long_grant(7)).await;
-    stream
-        .step("restore-schedulability", v1::StepState::Started)
-        .await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
     agent.stop().await;
     // The engine of the stopped agent is still there, as it would not be if its process had ended: it is another node's
     // now, and what it waits for never comes.
@@ -440,10 +359,7 @@ async fn an_agent_that_is_restarted_in_the_middle_of_a_lease_waits_for_its_grant
     let mut stream = bench.stream().await;
     let held_lease = stream.hello().await.held.unwrap();
     assert_eq!((held_lease.fencing_token, held_lease.ended), (7, None));
-    assert!(
-        !bench.node.done.load(Ordering::SeqCst),
-        "it went on without its grant"
-    );
+    assert!(!bench.node.done.load(Ordering::SeqCst), "it went on without its grant");
     stream.tell(long_grant(7)).await;
     assert_eq!(stream.lease_end().await.failure, "");
     agent.stop().await;
@@ -464,12 +380,7 @@ async fn a_lease_is_renewed_as_long_as_it_runs() {
     while RealClock.monotonic() < started + 2 * ttl {
         assert_eq!(stream.renewal().await, 7);
         let ttl_ms = u32::try_from(ttl.as_millis()).unwrap();
-        stream
-            .tell(Told::LeaseRenewed(v1::LeaseRenewed {
-                fencing_token: 7,
-                ttl_ms,
-            }))
-            .await;
+        stream.tell(Told::LeaseRenewed(v1::LeaseRenewed { fencing_token: 7, ttl_ms })).await;
     }
     drop(held);
     assert_eq!(stream.lease_end().await.failure, "");
@@ -484,9 +395,7 @@ async fn a_lease_that_nobody_renews_does_nothing_more_and_goes_on_when_it_is_gra
     let mut stream = bench.stream().await;
     stream.hello().await;
     stream.tell(grant(7, Duration::from_secs(2))).await;
-    stream
-        .step("restore-schedulability", v1::StepState::Started)
-        .await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
     RealClock.sleep(Duration::from_millis(2100)).await;
     drop(held);
     stream.ended().await;
@@ -507,21 +416,12 @@ async fn a_lease_that_is_taken_back_stops_and_its_journal_is_put_away() {
     let mut stream = bench.stream().await;
     stream.hello().await;
     stream.tell(long_grant(7)).await;
-    stream
-        .step("restore-schedulability", v1::StepState::Started)
-        .await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
     let reason = "an operator said so".to_owned();
-    stream
-        .tell(Told::LeaseRefused(v1::LeaseRefused {
-            fencing_token: 7,
-            reason,
-        }))
-        .await;
+    stream.tell(Told::LeaseRefused(v1::LeaseRefused { fencing_token: 7, reason })).await;
     // The answer to a question after it shows that the refusal was heard.
     stream.tell(Told::FactsRequest(v1::FactsRequest::default())).await;
-    stream
-        .hear(|said| matches!(said, Said::Facts(_)).then_some(()))
-        .await;
+    stream.hear(|said| matches!(said, Said::Facts(_)).then_some(())).await;
     drop(held);
     let end = stream.lease_end().await;
     assert_eq!(end.fencing_token, 7);
@@ -541,9 +441,7 @@ async fn a_lease_that_the_coordinator_does_not_know_any_more_is_given_up_after_a
     let mut stream = bench.stream().await;
     stream.hello().await;
     stream.tell(long_grant(7)).await;
-    stream
-        .step("restore-schedulability", v1::StepState::Started)
-        .await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
     agent.stop().await;
     bench.node = Node::default();
 
@@ -551,16 +449,9 @@ async fn a_lease_that_the_coordinator_does_not_know_any_more_is_given_up_after_a
     let mut stream = bench.stream().await;
     assert!(stream.hello().await.held.is_some());
     let reason = "the roll-out was aborted".to_owned();
-    stream
-        .tell(Told::LeaseRefused(v1::LeaseRefused {
-            fencing_token: 7,
-            reason,
-        }))
-        .await;
+    stream.tell(Told::LeaseRefused(v1::LeaseRefused { fencing_token: 7, reason })).await;
     stream.tell(Told::FactsRequest(v1::FactsRequest::default())).await;
-    stream
-        .hear(|said| matches!(said, Said::Facts(_)).then_some(()))
-        .await;
+    stream.hear(|said| matches!(said, Said::Facts(_)).then_some(())).await;
     assert!(bench.journal("ended").exists() && !bench.journal("journal").exists());
     drop(stream);
     let hello = bench.stream().await.hello().await;
@@ -577,18 +468,11 @@ async fn a_newer_lease_begins_when_the_engine_of_the_older_one_has_stopped() {
     let mut stream = bench.stream().await;
     stream.hello().await;
     stream.tell(long_grant(7)).await;
-    stream
-        .step("restore-schedulability", v1::StepState::Started)
-        .await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
     stream.tell(long_grant(8)).await;
     stream.tell(Told::FactsRequest(v1::FactsRequest::default())).await;
-    stream
-        .hear(|said| matches!(said, Said::Facts(_)).then_some(()))
-        .await;
-    assert!(
-        bench.node.permitted.lock().unwrap().is_empty(),
-        "two engines ran at a time"
-    );
+    stream.hear(|said| matches!(said, Said::Facts(_)).then_some(())).await;
+    assert!(bench.node.permitted.lock().unwrap().is_empty(), "two engines ran at a time");
     drop(held);
     let older = stream.lease_end().await;
     assert_eq!(older.fencing_token, 7);
@@ -611,11 +495,7 @@ async fn an_older_lease_is_refused_in_words() {
     stream.tell(long_grant(6)).await;
     let end = stream.lease_end().await;
     assert_eq!(end.fencing_token, 6);
-    assert!(
-        end.failure.contains("lease 6 is older than lease 7"),
-        "{}",
-        end.failure
-    );
+    assert!(end.failure.contains("lease 6 is older than lease 7"), "{}", end.failure);
     agent.stop().await;
 }
 
@@ -625,20 +505,13 @@ async fn a_message_that_makes_no_sense_ends_the_stream_and_not_the_agent() {
     let agent = bench.start().await;
     let nonsense = [
         None,
-        Some(Told::Prepare(v1::Prepare {
-            plan_id: "../../etc".to_owned(),
-            steps: Vec::new(),
-        })),
+        Some(Told::Prepare(v1::Prepare { plan_id: "../../etc".to_owned(), steps: Vec::new() })),
         Some(Told::Grant(v1::Grant::default())),
     ];
     for message in nonsense {
         let mut stream = bench.stream().await;
         stream.hello().await;
-        stream
-            .tell
-            .send(Ok(CoordinatorMessage { message }))
-            .await
-            .unwrap();
+        stream.tell.send(Ok(CoordinatorMessage { message })).await.unwrap();
         stream.ended().await;
     }
     bench.stream().await.hello().await;
@@ -655,19 +528,9 @@ async fn a_corrupt_journal_is_a_fact_and_refuses_its_lease_with_the_offset() {
     let mut stream = bench.stream().await;
     assert_eq!(stream.hello().await.held, None);
     stream.tell(Told::FactsRequest(v1::FactsRequest::default())).await;
-    let errors = stream.hear(|said| {
-        if let Said::Facts(facts) = said {
-            Some(facts.errors.clone())
-        } else {
-            None
-        }
-    });
-    assert!(
-        errors
-            .await
-            .iter()
-            .any(|error| error.contains("is damaged at byte 0"))
-    );
+    let errors =
+        stream.hear(|said| if let Said::Facts(facts) = said { Some(facts.errors.clone()) } else { None });
+    assert!(errors.await.iter().any(|error| error.contains("is damaged at byte 0")));
     stream.tell(long_grant(7)).await;
     let end = stream.lease_end().await;
     assert!(end.failure.contains("is damaged at byte 0"), "{}", end.failure);
@@ -682,29 +545,13 @@ async fn a_preparation_that_fails_is_reported_with_its_step() {
     let mut stream = bench.stream().await;
     stream.hello().await;
     let steps = vec![Step::RefreshPackages {}.into()];
-    stream
-        .tell(Told::Prepare(v1::Prepare {
-            plan_id: PLAN.to_owned(),
-            steps,
-        }))
-        .await;
+    stream.tell(Told::Prepare(v1::Prepare { plan_id: PLAN.to_owned(), steps })).await;
     let report = stream
-        .hear(|said| {
-            if let Said::PrepareReport(report) = said {
-                Some(report.clone())
-            } else {
-                None
-            }
-        })
+        .hear(|said| if let Said::PrepareReport(report) = said { Some(report.clone()) } else { None })
         .await;
     assert_eq!(report.failure, "step refresh-packages: the disk is too full");
-    let line = stream.hear(|said| {
-        if let Said::OutputLine(line) = said {
-            Some(line.line.clone())
-        } else {
-            None
-        }
-    });
+    let line =
+        stream.hear(|said| if let Said::OutputLine(line) = said { Some(line.line.clone()) } else { None });
     assert_eq!(line.await, "fetched");
     agent.stop().await;
 }
@@ -715,15 +562,11 @@ async fn a_certificate_is_renewed_from_half_of_its_life_on() {
     let agent = bench.start_certified(HOUR, HOUR / 2).await;
     let mut stream = bench.stream().await;
     stream.hello().await;
-    stream
-        .hear(|said| matches!(said, Said::RenewCertificateCsrDer(_)).then_some(()))
-        .await;
+    stream.hear(|said| matches!(said, Said::RenewCertificateCsrDer(_)).then_some(())).await;
     let renewed = bench.pki.certificate(&bench.key, 0, 2 * HOUR);
     stream.tell(Told::CertificatePem(renewed.clone())).await;
     stream.tell(Told::FactsRequest(v1::FactsRequest::default())).await;
-    stream
-        .hear(|said| matches!(said, Said::Facts(_)).then_some(()))
-        .await;
+    stream.hear(|said| matches!(said, Said::Facts(_)).then_some(())).await;
     let path = bench.state_dir().join("identity/cert.pem");
     let stored = crate::disk::Disk::read(&LocalDisk, &path).unwrap().unwrap();
     assert_eq!(String::from_utf8(stored).unwrap(), renewed);

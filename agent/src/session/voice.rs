@@ -22,12 +22,7 @@ pub(crate) struct Voice {
 
 impl Voice {
     pub(crate) fn new(outbox: Arc<Outbox>, plan: PlanId, token: FencingToken) -> Self {
-        Self {
-            outbox,
-            plan,
-            token,
-            last: Mutex::new(None),
-        }
+        Self { outbox, plan, token, last: Mutex::new(None) }
     }
 
     /// The last report once more: what was under way when a connection broke may never have arrived.

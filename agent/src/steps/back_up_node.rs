@@ -33,14 +33,9 @@ struct Chosen {
 impl BackUpNode {
     /// Files and folders to copy, as paths on a real node. A worker may have static pods of its own.
     async fn sources(cx: &Context) -> HostResult<Vec<String>> {
-        let mut sources = vec![
-            "/etc/kubernetes/manifests".to_owned(),
-            "/etc/kubernetes/pki".to_owned(),
-        ];
+        let mut sources = vec!["/etc/kubernetes/manifests".to_owned(), "/etc/kubernetes/pki".to_owned()];
         let names = cx.host.files.list(&cx.host.layout.at("/etc/kubernetes")).await?;
-        let kubeconfigs = names
-            .iter()
-            .filter(|name| Utf8Path::new(name).extension() == Some("conf"));
+        let kubeconfigs = names.iter().filter(|name| Utf8Path::new(name).extension() == Some("conf"));
         sources.extend(kubeconfigs.map(|name| format!("/etc/kubernetes/{name}")));
         sources.extend(KUBELET_FILES.map(str::to_owned));
         Ok(sources)
@@ -50,23 +45,12 @@ impl BackUpNode {
     async fn copy_files(cx: &Context, folder: &Folder) -> HostResult<Vec<Entry>> {
         let copies = Self::sources(cx).await?.into_iter().map(|source| async move {
             let from = cx.host.layout.at(&source);
-            let copied = cx
-                .host
-                .files
-                .copy_tree(&cx.permit()?, &from, &folder.copy_of(&source))
-                .await?;
+            let copied = cx.host.files.copy_tree(&cx.permit()?, &from, &folder.copy_of(&source)).await?;
             let root = Utf8PathBuf::from(format!("files{source}"));
             Ok::<_, HostError>(copied.into_iter().map(move |file| Entry {
                 // Empty where the source is a file.
-                path: if file.path.as_str().is_empty() {
-                    root.clone()
-                } else {
-                    root.join(&file.path)
-                },
-                digest: FileDigest {
-                    size: file.size,
-                    sha256: file.sha256,
-                },
+                path: if file.path.as_str().is_empty() { root.clone() } else { root.join(&file.path) },
+                digest: FileDigest { size: file.size, sha256: file.sha256 },
             }))
         });
         Ok(try_join_all(copies).await?.into_iter().flatten().collect())
@@ -98,20 +82,11 @@ impl BackUpNode {
     async fn write_config_maps(cx: &Context, folder: &Folder) -> HostResult<Vec<Entry>> {
         let mut entries = Vec::new();
         let config_maps = Self::read_config_maps(cx).await?;
-        cx.host
-            .files
-            .create_dir(&cx.permit()?, &folder.path().join("configmaps"), 0o700)
-            .await?;
+        cx.host.files.create_dir(&cx.permit()?, &folder.path().join("configmaps"), 0o700).await?;
         for (name, yaml) in config_maps {
             let path = Utf8PathBuf::from(format!("configmaps/{name}.yaml"));
-            cx.host
-                .files
-                .write(&cx.permit()?, &folder.path().join(&path), yaml.as_bytes(), 0o600)
-                .await?;
-            entries.push(Entry {
-                path,
-                digest: FileDigest::of(yaml.as_bytes()),
-            });
+            cx.host.files.write(&cx.permit()?, &folder.path().join(&path), yaml.as_bytes(), 0o600).await?;
+            entries.push(Entry { path, digest: FileDigest::of(yaml.as_bytes()) });
         }
         Ok(entries)
     }
@@ -130,9 +105,7 @@ impl StepRunner for BackUpNode {
     }
 
     async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
-        Ok(serde_json::to_value(Chosen {
-            folder: Folder::choose(cx).await?,
-        })?)
+        Ok(serde_json::to_value(Chosen { folder: Folder::choose(cx).await? })?)
     }
 
     async fn run(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
@@ -151,10 +124,7 @@ impl StepRunner for BackUpNode {
         index.snapshot = etcd_snapshot::facts(cx, &folder).await?;
         index.entries = [files, config_maps].concat();
         let json = installed.write(cx, &folder).await?;
-        index.entries.push(Entry {
-            path: packages::NAME.into(),
-            digest: FileDigest::of(&json),
-        });
+        index.entries.push(Entry { path: packages::NAME.into(), digest: FileDigest::of(&json) });
         index.write(cx, &folder).await?;
         Ok(())
     }

@@ -44,12 +44,7 @@ pub(super) async fn upgrade(
     let expected = static_pods::expected(cx, Some(&backup)).await?;
     static_pods::wait_until_like_manifests(cx, &expected, Some(version)).await?;
     static_pods::wait_for_own_api_server(cx).await?;
-    Mark {
-        version,
-        seen: [].into(),
-    }
-    .write(cx)
-    .await?;
+    Mark { version, seen: [].into() }.write(cx).await?;
     Ok(())
 }
 
@@ -70,8 +65,7 @@ pub(super) async fn put_back_files(cx: &Context, backup: &Backup) -> Result<(), 
         .partition(|(path, _)| path.starts_with("/etc/kubernetes/manifests/"));
     for (path, entry) in rest.into_iter().chain(manifests) {
         if backup.put_back(cx, &path, entry).await? {
-            cx.reporter
-                .line(cx.step, &format!("{path} is put back as it was"));
+            cx.reporter.line(cx.step, &format!("{path} is put back as it was"));
         }
     }
     kubelet::put_back_files(cx, backup).await.map(drop)

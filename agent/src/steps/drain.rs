@@ -95,11 +95,7 @@ impl Drain {
             return Ok(());
         }
         let nodes = match patiently(cx, || cx.host.kube.nodes()).await {
-            Err(HostError::Api {
-                transient: false,
-                why,
-                ..
-            }) => {
+            Err(HostError::Api { transient: false, why, .. }) => {
                 let line =
                     format!("this node may not look for others that take pods ({why}): drained as planned");
                 cx.reporter.line(cx.step, &line);
@@ -136,11 +132,7 @@ impl Drain {
                 return Err(self.timed_out(cx, &uids, &blocked).await);
             }
             wait.say(cx, now, uids.len(), &blocked);
-            let pause = if blocked.is_empty() {
-                wait.remaining(now)
-            } else {
-                wait.pause(now)
-            };
+            let pause = if blocked.is_empty() { wait.remaining(now) } else { wait.pause(now) };
             for blocked in &blocked {
                 uids.remove(&blocked.pod.uid);
             }
@@ -156,21 +148,12 @@ impl Drain {
                 uids.contains(&pod.uid) && !blocked.iter().any(|blocked| blocked.pod.uid == pod.uid)
             })
             .map(|pod| format!("{} is still ending", name(pod)));
-        let seen: Vec<String> = blocked
-            .iter()
-            .map(Blocked::to_string)
-            .chain(terminating)
-            .collect();
+        let seen: Vec<String> = blocked.iter().map(Blocked::to_string).chain(terminating).collect();
         let what = format!(
             "the pods of {} to go (the node stays cordoned; mend what blocks them and retry it)",
             cx.node
         );
-        HostError::Timeout {
-            what,
-            limit: self.timeout,
-            seen: some_of(&seen),
-        }
-        .into()
+        HostError::Timeout { what, limit: self.timeout, seen: some_of(&seen) }.into()
     }
 }
 
@@ -224,10 +207,9 @@ async fn evict(cx: &Context, pods: Vec<PodState>) -> Result<Vec<Blocked>, StepFa
                 Ok(Eviction::Accepted) => Ok(None),
                 Ok(Eviction::Blocked { message }) => Ok(Some(Blocked { pod, why: message })),
                 // The API server may be restarting on another control plane: the time-out bounds this too.
-                Err(error @ HostError::Api { transient: true, .. }) => Ok(Some(Blocked {
-                    pod,
-                    why: error.to_string(),
-                })),
+                Err(error @ HostError::Api { transient: true, .. }) => {
+                    Ok(Some(Blocked { pod, why: error.to_string() }))
+                }
                 Err(error) => Err(StepFailure::from(error)),
             }
         })
@@ -249,11 +231,7 @@ struct Waiting {
 
 impl Waiting {
     fn new(now: Duration, timeout: Duration) -> Self {
-        Self {
-            deadline: now + timeout,
-            next_pause: FIRST_PAUSE,
-            said: None,
-        }
+        Self { deadline: now + timeout, next_pause: FIRST_PAUSE, said: None }
     }
 
     fn remaining(&self, now: Duration) -> Duration {
@@ -278,10 +256,7 @@ impl Waiting {
         let line = if what.is_empty() {
             format!("waiting for {left} pods to end")
         } else {
-            format!(
-                "waiting for {left} pods; not allowed to go yet: {}",
-                some_of(&what)
-            )
+            format!("waiting for {left} pods; not allowed to go yet: {}", some_of(&what))
         };
         cx.reporter.line(cx.step, &line);
         self.said = Some((now, what));
@@ -326,10 +301,7 @@ impl StepRunner for Drain {
         self.require_another_node(cx).await?;
         self.select(cx, pods(cx).await?)?;
         if !patiently(cx, || cx.host.kube.node()).await?.unschedulable {
-            patiently(cx, || async {
-                cx.host.kube.cordon(&cx.permit()?, &cx.plan).await
-            })
-            .await?;
+            patiently(cx, || async { cx.host.kube.cordon(&cx.permit()?, &cx.plan).await }).await?;
         }
         cx.timed(TimeSpent::Wait, self.evict_all(cx)).await
     }

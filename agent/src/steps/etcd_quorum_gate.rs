@@ -28,18 +28,8 @@ impl EtcdQuorumGate {
     async fn look(&self, cx: &Context, backup: Option<&Backup>) -> Result<(), Closed> {
         let local = static_pods::etcd_is_local(cx, backup).await;
         if local.map_err(|error| Closed::Now(error.to_string()))? {
-            let members = cx
-                .host
-                .etcd
-                .members()
-                .await
-                .map_err(|error| Closed::Now(error.to_string()))?;
-            let alarms = cx
-                .host
-                .etcd
-                .alarms()
-                .await
-                .map_err(|error| Closed::Now(error.to_string()))?;
+            let members = cx.host.etcd.members().await.map_err(|error| Closed::Now(error.to_string()))?;
+            let alarms = cx.host.etcd.alarms().await.map_err(|error| Closed::Now(error.to_string()))?;
             self.judge(&members, &alarms)
         } else {
             // kubeadm leaves an external etcd alone, so no member stops.
@@ -92,11 +82,7 @@ impl EtcdQuorumGate {
 
 /// A member that has not started yet has no name.
 fn name(member: &EtcdMember) -> String {
-    if member.name.is_empty() {
-        format!("{:x}", member.id)
-    } else {
-        member.name.clone()
-    }
+    if member.name.is_empty() { format!("{:x}", member.id) } else { member.name.clone() }
 }
 
 fn healthy(member: &EtcdMember) -> Result<(), String> {
@@ -113,9 +99,7 @@ fn one_minor_apart(members: &[EtcdMember]) -> Result<(), Closed> {
         .iter()
         .filter_map(|member| {
             let version = &member.status.as_ref().ok()?.version;
-            let mut numbers = version
-                .split('.')
-                .map(|number| number.parse().unwrap_or_default());
+            let mut numbers = version.split('.').map(|number| number.parse().unwrap_or_default());
             Some((numbers.next()?, numbers.next()?, version.as_str()))
         })
         .collect();
@@ -163,10 +147,7 @@ impl StepRunner for EtcdQuorumGate {
 
     /// A minute: the previous node's member was restarted just now.
     fn policy(&self) -> StepPolicy {
-        StepPolicy {
-            attempts: 20,
-            pause: Duration::from_secs(3),
-        }
+        StepPolicy { attempts: 20, pause: Duration::from_secs(3) }
     }
 }
 
@@ -175,19 +156,9 @@ mod tests {
     use super::*;
 
     fn member(id: u64) -> EtcdMember {
-        let status = EtcdStatus {
-            version: "3.5.12".to_owned(),
-            db_size: 4096,
-            leader: 1,
-            errors: Vec::new(),
-        };
-        EtcdMember {
-            id,
-            name: format!("cp{id}"),
-            learner: false,
-            local: id == 1,
-            status: Ok(status),
-        }
+        let status =
+            EtcdStatus { version: "3.5.12".to_owned(), db_size: 4096, leader: 1, errors: Vec::new() };
+        EtcdMember { id, name: format!("cp{id}"), learner: false, local: id == 1, status: Ok(status) }
     }
 
     fn members(n: u64) -> Vec<EtcdMember> {
@@ -195,10 +166,7 @@ mod tests {
     }
 
     fn judge(members: &[EtcdMember], alarms: &[String], consent: bool) -> Result<(), Closed> {
-        EtcdQuorumGate {
-            allow_api_outage: consent,
-        }
-        .judge(members, alarms)
+        EtcdQuorumGate { allow_api_outage: consent }.judge(members, alarms)
     }
 
     #[test]
@@ -212,16 +180,8 @@ mod tests {
             (5, true, true),
             (7, true, true),
         ] {
-            assert_eq!(
-                judge(&members(n), &[], false).is_ok(),
-                without,
-                "{n} members, no consent"
-            );
-            assert_eq!(
-                judge(&members(n), &[], true).is_ok(),
-                with,
-                "{n} members, consent"
-            );
+            assert_eq!(judge(&members(n), &[], false).is_ok(), without, "{n} members, no consent");
+            assert_eq!(judge(&members(n), &[], true).is_ok(), with, "{n} members, consent");
         }
     }
 
@@ -236,9 +196,7 @@ mod tests {
             for breaks in breaks {
                 let mut members = members(n);
                 breaks(members.last_mut().unwrap());
-                let Err(Closed::Now(why)) = judge(&members, &[], true) else {
-                    panic!("{n} members: open")
-                };
+                let Err(Closed::Now(why)) = judge(&members, &[], true) else { panic!("{n} members: open") };
                 assert!(why.contains(&format!("cp{n}")), "{why}");
             }
         }
@@ -252,9 +210,7 @@ mod tests {
         assert!(why.contains("NOSPACE on cp2"), "{why}");
         let mut learning = members(3);
         learning[2].learner = true;
-        let Err(Closed::Until(why)) = judge(&learning, &[], true) else {
-            panic!()
-        };
+        let Err(Closed::Until(why)) = judge(&learning, &[], true) else { panic!() };
         assert!(why.contains("cp3 is a learner"), "{why}");
     }
 

@@ -26,11 +26,7 @@ impl EtcdSnapshot {
     /// Whether the snapshot that lies on the disk proves itself: `None` where none lies there.
     async fn proven(cx: &Context, folder: &Folder) -> HostResult<Option<bool>> {
         let mut proof = SnapshotProof::default();
-        let there = cx
-            .host
-            .files
-            .stream(&folder.path().join(DATABASE), &mut proof)
-            .await?;
+        let there = cx.host.files.stream(&folder.path().join(DATABASE), &mut proof).await?;
         if !there {
             return Ok(None);
         }
@@ -68,9 +64,7 @@ impl StepRunner for EtcdSnapshot {
     }
 
     async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
-        Ok(serde_json::to_value(Chosen {
-            folder: Folder::choose(cx).await?,
-        })?)
+        Ok(serde_json::to_value(Chosen { folder: Folder::choose(cx).await? })?)
     }
 
     async fn run(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
@@ -80,19 +74,12 @@ impl StepRunner for EtcdSnapshot {
         // After a power cut the agent may be up before etcd is.
         patiently(cx, || cx.host.etcd.alarms()).await?;
         cx.timed(TimeSpent::Snapshot, async {
-            let file = cx
-                .host
-                .files
-                .create(&cx.permit()?, &folder.path().join(DATABASE))
-                .await?;
+            let file = cx.host.files.create(&cx.permit()?, &folder.path().join(DATABASE)).await?;
             let mut writer = SnapshotWriter::new(file);
             cx.host.etcd.snapshot(&mut writer).await?;
             let digest = writer.finish().await?;
             let json = serde_json::to_vec_pretty(&digest)?;
-            cx.host
-                .files
-                .write(&cx.permit()?, &folder.path().join(FACTS), &json, 0o600)
-                .await?;
+            cx.host.files.write(&cx.permit()?, &folder.path().join(FACTS), &json, 0o600).await?;
             Ok(())
         })
         .await

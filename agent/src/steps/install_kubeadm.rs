@@ -7,10 +7,7 @@ use super::package_versions::{self, Packages};
 use crate::engine::context::Context;
 use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
 
-const KUBEADM: Packages = Packages {
-    names: &["kubeadm"],
-    program: "kubeadm",
-};
+const KUBEADM: Packages = Packages { names: &["kubeadm"], program: "kubeadm" };
 
 pub(super) struct InstallKubeadm {
     pub(super) version: KubernetesVersion,

@@ -11,10 +11,7 @@ use crate::backup::packages::PackageState;
 use crate::engine::context::Context;
 use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
 
-const KUBELET: Packages = Packages {
-    names: &["kubelet", "kubectl"],
-    program: "kubelet",
-};
+const KUBELET: Packages = Packages { names: &["kubelet", "kubectl"], program: "kubelet" };
 
 pub(super) struct InstallKubelet {
     pub(super) version: KubernetesVersion,
@@ -44,10 +41,8 @@ impl StepRunner for InstallKubelet {
         let before: PackageState = serde_json::from_value(pre.clone())?;
         let changed = KUBELET.put_back(cx, pre).await?;
         let changed = kubelet::put_back_files(cx, &backup).await? || changed;
-        let Some(earlier) = before
-            .installed
-            .get("kubelet")
-            .and_then(|version| package_versions::kubernetes_version(version))
+        let Some(earlier) =
+            before.installed.get("kubelet").and_then(|version| package_versions::kubernetes_version(version))
         else {
             return Ok(());
         };

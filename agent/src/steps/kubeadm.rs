@@ -10,10 +10,7 @@ use crate::host::{HostError, HostResult, Limits};
 
 /// kubeadm says nothing while it waits up to five minutes for a static pod to change (`UpgradeManifestTimeout`), so
 /// the limit on silence is longer; it waits for ever for a `CoreDNS` that does not become ready, so there is one.
-const LIMITS: Limits = Limits {
-    time: Duration::from_mins(30),
-    silence: Duration::from_mins(6),
-};
+const LIMITS: Limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(6) };
 
 /// What etcd may write while kubeadm copies it, and the manifests.
 const MARGIN: u64 = 64 << 20;

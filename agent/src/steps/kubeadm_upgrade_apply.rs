@@ -25,20 +25,14 @@ impl KubeadmUpgradeApply {
     /// The first run of this plan.
     fn plain(&self) -> Command {
         let argv = argv::kubeadm_upgrade_apply(self.version, &self.ignore_preflight_errors);
-        Command {
-            unit: "kubeadm-apply",
-            argv,
-        }
+        Command { unit: "kubeadm-apply", argv }
     }
 
     /// A run after one that was cut off: `--force` goes on over what kubeadm's checks take for a cluster in between.
     /// The version policy was passed by the first run.
     fn again(&self) -> Command {
         let argv = argv::kubeadm_upgrade_apply_force(self.version, &self.ignore_preflight_errors);
-        Command {
-            unit: "kubeadm-apply-again",
-            argv,
-        }
+        Command { unit: "kubeadm-apply-again", argv }
     }
 
     /// What kubeadm-config says; `None` while there is no API server to ask, as after a crash.
@@ -100,32 +94,19 @@ impl StepRunner for KubeadmUpgradeApply {
         {
             // kubeadm-config is the first thing that kubeadm takes back and the add-ons are the last: an undo that is
             // cut off in between has to know.
-            Mark {
-                version: earlier,
-                seen: [].into(),
-            }
-            .write(cx)
-            .await?;
+            Mark { version: earlier, seen: [].into() }.write(cx).await?;
             let before = PackageState::before(cx, &backup).await?;
             package_versions::put_back(cx, &before, &["kubeadm"]).await?;
             kubelet::wait_until_ready(cx, None).await?;
             let argv = argv::kubeadm_upgrade_apply_force(earlier, &self.ignore_preflight_errors);
-            Command {
-                unit: "kubeadm-apply-back",
-                argv,
-            }
-            .run(cx)
-            .await?;
+            Command { unit: "kubeadm-apply-back", argv }.run(cx).await?;
             control_plane::put_back(cx, &backup).await?;
         }
         Ok(Mark::remove(cx).await?)
     }
 
     fn policy(&self) -> StepPolicy {
-        StepPolicy {
-            attempts: 2,
-            pause: Duration::from_secs(10),
-        }
+        StepPolicy { attempts: 2, pause: Duration::from_secs(10) }
     }
 }
 

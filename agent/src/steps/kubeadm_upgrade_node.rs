@@ -23,15 +23,8 @@ const KUBELET_CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
 
 /// The step for a role.
 pub(super) fn runner(role: Role, version: KubernetesVersion, ignored: &[String]) -> Box<dyn StepRunner> {
-    let upgrade = UpgradeNode {
-        version,
-        argv: argv::kubeadm_upgrade_node(ignored),
-    };
-    if role.is_control_plane() {
-        Box::new(ControlPlane(upgrade))
-    } else {
-        Box::new(Worker(upgrade))
-    }
+    let upgrade = UpgradeNode { version, argv: argv::kubeadm_upgrade_node(ignored) };
+    if role.is_control_plane() { Box::new(ControlPlane(upgrade)) } else { Box::new(Worker(upgrade)) }
 }
 
 struct UpgradeNode {
@@ -41,10 +34,7 @@ struct UpgradeNode {
 
 impl UpgradeNode {
     fn command(&self) -> Command {
-        Command {
-            unit: "kubeadm-node",
-            argv: self.argv.clone(),
-        }
+        Command { unit: "kubeadm-node", argv: self.argv.clone() }
     }
 
     /// kubeadm takes the target from kubeadm-config: run too early, it would carry out another upgrade.
@@ -62,10 +52,7 @@ impl UpgradeNode {
 }
 
 fn policy() -> StepPolicy {
-    StepPolicy {
-        attempts: 2,
-        pause: Duration::from_secs(10),
-    }
+    StepPolicy { attempts: 2, pause: Duration::from_secs(10) }
 }
 
 /// Static pods and, where it is local, etcd.
@@ -128,9 +115,8 @@ impl Worker {
         }
         let path = cx.host.layout.at(KUBELET_CONFIGURATION);
         let yaml = cx.host.files.read(&path).await?.unwrap_or_default();
-        let document = std::str::from_utf8(&yaml)
-            .ok()
-            .and_then(|yaml| serde_saphyr::from_str::<Document>(yaml).ok());
+        let document =
+            std::str::from_utf8(&yaml).ok().and_then(|yaml| serde_saphyr::from_str::<Document>(yaml).ok());
         if document.is_some_and(|document| document.kind == "KubeletConfiguration") {
             return Ok(());
         }
@@ -160,12 +146,7 @@ impl StepRunner for Worker {
         self.0.require_raised_cluster(cx).await?;
         self.0.command().run(cx).await?;
         Self::require_kubelet_configuration(cx).await?;
-        Mark {
-            version: self.0.version,
-            seen: Self::files(cx).await?,
-        }
-        .write(cx)
-        .await?;
+        Mark { version: self.0.version, seen: Self::files(cx).await? }.write(cx).await?;
         Ok(())
     }
 

@@ -10,18 +10,14 @@ use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::StepFailure;
 use crate::host::{HostResult, Limits, NodeCondition, UnitState};
 
-const LIMITS: Limits = Limits {
-    time: Duration::from_mins(2),
-    silence: Duration::from_mins(2),
-};
+const LIMITS: Limits = Limits { time: Duration::from_mins(2), silence: Duration::from_mins(2) };
 
 /// How long a kubelet may take until its Node is Ready and names its version.
 const READY_WITHIN: Duration = Duration::from_mins(5);
 
 /// What systemd says of the kubelet.
 pub(super) async fn state(cx: &Context) -> HostResult<UnitState> {
-    cx.timed(TimeSpent::Child, cx.host.commands.unit_state("kubelet.service"))
-        .await
+    cx.timed(TimeSpent::Child, cx.host.commands.unit_state("kubelet.service")).await
 }
 
 /// Makes systemd read the units that a package may have changed, and restarts the kubelet. Its pods run on.
@@ -46,12 +42,7 @@ pub(super) async fn restart(cx: &Context) -> Result<(), StepFailure> {
 
 /// Waits until this node is Ready, with a kubelet of this version or of any.
 pub(super) async fn wait_until_ready(cx: &Context, version: Option<KubernetesVersion>) -> HostResult<()> {
-    let ready = cx.host.kube.wait_for_node(
-        NodeCondition {
-            kubelet_version: version,
-        },
-        READY_WITHIN,
-    );
+    let ready = cx.host.kube.wait_for_node(NodeCondition { kubelet_version: version }, READY_WITHIN);
     cx.timed(TimeSpent::Wait, ready).await.map(drop)
 }
 

@@ -38,10 +38,7 @@ impl Mark {
             what: format!("the mark {path}"),
             why: source.to_string(),
         })?;
-        cx.host
-            .files
-            .create_dir(&cx.permit()?, &folder(cx), 0o700)
-            .await?;
+        cx.host.files.create_dir(&cx.permit()?, &folder(cx), 0o700).await?;
         cx.host.files.write(&cx.permit()?, &path, &json, 0o600).await
     }
 

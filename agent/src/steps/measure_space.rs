@@ -38,32 +38,17 @@ impl MeasureSpace {
     async fn needs(&self, cx: &PrepareContext) -> HostResult<Vec<Need>> {
         let layout = &cx.host.layout;
         let mut needs = vec![
-            Need {
-                path: layout.at("/var/cache/apt/archives"),
-                bytes: DOWNLOADS,
-            },
-            Need {
-                path: layout.at("/usr/bin"),
-                bytes: UNPACKING,
-            },
-            Need {
-                path: layout.state_dir.clone(),
-                bytes: STATE,
-            },
+            Need { path: layout.at("/var/cache/apt/archives"), bytes: DOWNLOADS },
+            Need { path: layout.at("/usr/bin"), bytes: UNPACKING },
+            Need { path: layout.state_dir.clone(), bytes: STATE },
         ];
         let mut backups = BACKUP;
         let etcd = layout.at("/var/lib/etcd");
         if self.role.is_control_plane() && cx.host.files.exists(&etcd).await? {
             backups += COPIES_OF_ETCD * cx.host.files.size_of_tree(&etcd).await?;
-            needs.push(Need {
-                path: etcd,
-                bytes: ETCD_GROWTH,
-            });
+            needs.push(Need { path: etcd, bytes: ETCD_GROWTH });
         }
-        needs.push(Need {
-            path: layout.backups(),
-            bytes: backups,
-        });
+        needs.push(Need { path: layout.backups(), bytes: backups });
         Ok(needs)
     }
 

@@ -41,33 +41,26 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         | Step::FetchPackages { .. }
         | Step::PullImages { .. }
         | Step::MeasureSpace { .. } => None,
-        Step::EtcdQuorumGate { allow_api_outage } => Some(Box::new(etcd_quorum_gate::EtcdQuorumGate {
-            allow_api_outage: *allow_api_outage,
-        })),
+        Step::EtcdQuorumGate { allow_api_outage } => {
+            Some(Box::new(etcd_quorum_gate::EtcdQuorumGate { allow_api_outage: *allow_api_outage }))
+        }
         Step::EtcdSnapshot {} => Some(Box::new(etcd_snapshot::EtcdSnapshot)),
         Step::BackUpNode { role } => Some(Box::new(back_up_node::BackUpNode { role: *role })),
         Step::InstallKubeadm { version } => {
             Some(Box::new(install_kubeadm::InstallKubeadm { version: *version }))
         }
-        Step::KubeadmUpgradeApply {
-            version,
-            ignore_preflight_errors,
-        } => Some(Box::new(kubeadm_upgrade_apply::KubeadmUpgradeApply {
-            version: *version,
-            ignore_preflight_errors: ignore_preflight_errors.clone(),
-        })),
-        Step::KubeadmUpgradeNode {
-            version,
-            ignore_preflight_errors,
-            role,
-        } => Some(kubeadm_upgrade_node::runner(
-            *role,
-            *version,
-            ignore_preflight_errors,
-        )),
-        Step::VerifyControlPlane { version } => Some(Box::new(verify_control_plane::VerifyControlPlane {
-            version: *version,
-        })),
+        Step::KubeadmUpgradeApply { version, ignore_preflight_errors } => {
+            Some(Box::new(kubeadm_upgrade_apply::KubeadmUpgradeApply {
+                version: *version,
+                ignore_preflight_errors: ignore_preflight_errors.clone(),
+            }))
+        }
+        Step::KubeadmUpgradeNode { version, ignore_preflight_errors, role } => {
+            Some(kubeadm_upgrade_node::runner(*role, *version, ignore_preflight_errors))
+        }
+        Step::VerifyControlPlane { version } => {
+            Some(Box::new(verify_control_plane::VerifyControlPlane { version: *version }))
+        }
         Step::Drain {
             timeout_seconds,
             delete_unmanaged_pods,
@@ -97,10 +90,9 @@ pub fn preparation(step: &Step) -> Option<Box<dyn Preparation>> {
         Step::FetchPackages { version } => {
             Some(Box::new(fetch_packages::FetchPackages { version: *version }))
         }
-        Step::PullImages { version, role } => Some(Box::new(pull_images::PullImages {
-            version: *version,
-            role: *role,
-        })),
+        Step::PullImages { version, role } => {
+            Some(Box::new(pull_images::PullImages { version: *version, role: *role }))
+        }
         Step::MeasureSpace { role } => Some(Box::new(measure_space::MeasureSpace { role: *role })),
         _ => None,
     }

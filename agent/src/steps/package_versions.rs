@@ -11,9 +11,7 @@ use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy};
 
 /// The Kubernetes version in a package's version: `v1.19.7` of `1.19.7-00`, `1.31.2-1.1` or `0:1.31.2-1.1`.
 pub(super) fn kubernetes_version(package_version: &str) -> Option<KubernetesVersion> {
-    let upstream = package_version
-        .split_once(':')
-        .map_or(package_version, |(_, rest)| rest);
+    let upstream = package_version.split_once(':').map_or(package_version, |(_, rest)| rest);
     upstream.split('-').next()?.parse().ok()
 }
 
@@ -49,10 +47,8 @@ impl Packages {
             if reported.as_ref().is_ok_and(|reported| *reported == version) {
                 return Ok(Observed::Done);
             }
-            let line = format!(
-                "{} is installed at {version}, and its own word is {reported:?}",
-                self.program
-            );
+            let line =
+                format!("{} is installed at {version}, and its own word is {reported:?}", self.program);
             cx.reporter.line(cx.step, &line);
         } else if of(&before) == of(&now) {
             return Ok(Observed::Absent);
@@ -111,11 +107,7 @@ impl Packages {
 
     /// Those of the packages that the node had: one that it did without is not brought in.
     fn present(&self, before: &PackageState) -> Vec<&'static str> {
-        self.names
-            .iter()
-            .copied()
-            .filter(|name| before.installed.contains_key(*name))
-            .collect()
+        self.names.iter().copied().filter(|name| before.installed.contains_key(*name)).collect()
     }
 }
 
@@ -139,10 +131,7 @@ pub(super) async fn put_back(
 
 /// dpkg's lock may be held by a package manager that an agent which is gone left running, or by somebody else's.
 pub(super) fn policy() -> StepPolicy {
-    StepPolicy {
-        attempts: 4,
-        pause: Duration::from_secs(15),
-    }
+    StepPolicy { attempts: 4, pause: Duration::from_secs(15) }
 }
 
 #[cfg(test)]
@@ -155,10 +144,7 @@ mod tests {
         for text in ["1.31.2-1.1", "1.31.2-00", "0:1.31.2-1.1", "1.31.2"] {
             assert_eq!(kubernetes_version(text), version, "{text}");
         }
-        assert_eq!(
-            kubernetes_version("1.31.20-1.1"),
-            Some(KubernetesVersion::new(1, 31, 20))
-        );
+        assert_eq!(kubernetes_version("1.31.20-1.1"), Some(KubernetesVersion::new(1, 31, 20)));
         assert_eq!(kubernetes_version("1.31.2~rc1-1"), None);
     }
 }

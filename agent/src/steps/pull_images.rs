@@ -47,12 +47,7 @@ impl Preparation for PullImages {
         let mut images = cx.host.packages.images_of(self.version).await?;
         images.retain(|image| self.wanted(image));
         let mut failures: Vec<String> = stream::iter(images)
-            .map(|image| async move {
-                pull(cx, &image)
-                    .await
-                    .err()
-                    .map(|error| format!("{image}: {error}"))
-            })
+            .map(|image| async move { pull(cx, &image).await.err().map(|error| format!("{image}: {error}")) })
             .buffer_unordered(SIDE_BY_SIDE)
             .filter_map(std::future::ready)
             .collect()
@@ -78,19 +73,12 @@ mod tests {
 
     #[test]
     fn a_worker_needs_no_static_pods_images() {
-        let worker = PullImages {
-            version: KubernetesVersion::new(1, 20, 2),
-            role: Role::Worker,
-        };
+        let worker = PullImages { version: KubernetesVersion::new(1, 20, 2), role: Role::Worker };
         let images = include_str!("../../../tests/fixtures/real/kubeadm/images-list-target/stdout");
         let wanted: Vec<&str> = images.lines().filter(|image| worker.wanted(image)).collect();
         assert_eq!(
             wanted,
-            [
-                "k8s.gcr.io/kube-proxy:v1.20.2",
-                "k8s.gcr.io/pause:3.2",
-                "k8s.gcr.io/coredns:1.7.0"
-            ]
+            ["k8s.gcr.io/kube-proxy:v1.20.2", "k8s.gcr.io/pause:3.2", "k8s.gcr.io/coredns:1.7.0"]
         );
         assert!(worker.wanted("registry:5000/coredns/coredns@sha256:abc"));
     }

@@ -19,10 +19,7 @@ pub(super) struct RestartKubelet {
 fn process(state: &UnitState) -> BTreeMap<String, String> {
     [
         ("main-pid".to_owned(), state.main_pid.to_string()),
-        (
-            "started-monotonic-us".to_owned(),
-            state.started_monotonic_us.to_string(),
-        ),
+        ("started-monotonic-us".to_owned(), state.started_monotonic_us.to_string()),
     ]
     .into()
 }
@@ -34,11 +31,7 @@ impl StepRunner for RestartKubelet {
         let state = kubelet::state(cx).await?;
         let mark = Mark::read(cx).await?;
         let restarted = mark.is_some_and(|mark| mark.version == self.version && mark.seen == process(&state));
-        Ok(if restarted && state.active == "active" {
-            Observed::Done
-        } else {
-            Observed::Absent
-        })
+        Ok(if restarted && state.active == "active" { Observed::Done } else { Observed::Absent })
     }
 
     async fn capture(&self, _: &Context) -> Result<PreState, StepFailure> {
@@ -57,12 +50,7 @@ impl StepRunner for RestartKubelet {
         }
         kubelet::restart(cx).await?;
         let seen = process(&kubelet::state(cx).await?);
-        Mark {
-            version: self.version,
-            seen,
-        }
-        .write(cx)
-        .await?;
+        Mark { version: self.version, seen }.write(cx).await?;
         Ok(())
     }
 

@@ -14,11 +14,7 @@ pub(super) struct RestoreSchedulability;
 impl StepRunner for RestoreSchedulability {
     async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
         let node = patiently(cx, || cx.host.kube.node()).await?;
-        Ok(if node.cordoned_by.is_none() {
-            Observed::Done
-        } else {
-            Observed::Absent
-        })
+        Ok(if node.cordoned_by.is_none() { Observed::Done } else { Observed::Absent })
     }
 
     async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
@@ -33,10 +29,7 @@ impl StepRunner for RestoreSchedulability {
     /// Steps that are undone after this one want the node cordoned, as it was; the undo of drain uncordons it.
     async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
         if *pre == PreState::Bool(true) {
-            patiently(cx, || async {
-                cx.host.kube.cordon(&cx.permit()?, &cx.plan).await
-            })
-            .await?;
+            patiently(cx, || async { cx.host.kube.cordon(&cx.permit()?, &cx.plan).await }).await?;
         }
         Ok(())
     }

@@ -58,14 +58,8 @@ impl Manifest {
         }
         let pod: Pod = serde_saphyr::from_str(std::str::from_utf8(yaml).ok()?).ok()?;
         (pod.kind == "Pod" && pod.metadata.name == component).then_some(())?;
-        let container = pod
-            .spec
-            .containers
-            .into_iter()
-            .find(|container| container.name == component)?;
-        Some(Self {
-            image: container.image,
-        })
+        let container = pod.spec.containers.into_iter().find(|container| container.name == component)?;
+        Some(Self { image: container.image })
     }
 
     /// The manifest of a component on this node, if one is there that reads.
@@ -77,11 +71,7 @@ impl Manifest {
 
     /// The manifest of a component in a backup.
     async fn in_backup(cx: &Context, backup: &Backup, component: &str) -> HostResult<Option<Self>> {
-        let yaml = cx
-            .host
-            .files
-            .read(&backup.folder.copy_of(&path_of(component)))
-            .await?;
+        let yaml = cx.host.files.read(&backup.folder.copy_of(&path_of(component))).await?;
         Ok(yaml.and_then(|yaml| Self::parse(component, &yaml)))
     }
 
@@ -165,10 +155,7 @@ pub(super) async fn put_back_missing(cx: &Context, backup: Option<&Backup>) -> R
         }
         let from = replacement(cx, backup, component).await?;
         let to = cx.host.layout.at(&path_of(component));
-        cx.reporter.line(
-            cx.step,
-            &format!("{to} is missing or not readable: put back from {from}"),
-        );
+        cx.reporter.line(cx.step, &format!("{to} is missing or not readable: put back from {from}"));
         cx.host.files.restore_file(&cx.permit()?, &from, &to).await?;
         any = true;
     }
@@ -248,11 +235,7 @@ pub(super) async fn unlike_manifests(
             findings.push(format!("no container of {component} is running"));
         }
         for container in containers {
-            if !container
-                .images
-                .iter()
-                .any(|image| same_image(image, &manifest.image))
-            {
+            if !container.images.iter().any(|image| same_image(image, &manifest.image)) {
                 findings.push(format!("{component} still runs {}", container.images.join(", ")));
             }
         }
@@ -263,10 +246,7 @@ pub(super) async fn unlike_manifests(
 /// Whether the runtime's full name of an image is what a manifest names. A manifest's digest is in no tag.
 fn same_image(tag: &str, named: &str) -> bool {
     let named = named.split('@').next().unwrap_or(named);
-    tag == named
-        || tag
-            .strip_suffix(named)
-            .is_some_and(|registry| registry.ends_with('/'))
+    tag == named || tag.strip_suffix(named).is_some_and(|registry| registry.ends_with('/'))
 }
 
 /// Waits until these static pods run as their manifests say, and at this version.
@@ -289,12 +269,7 @@ pub(super) async fn wait_until_like_manifests(
                     |version| format!("the static pods of {} to run {version}", cx.node),
                 );
                 let seen = findings.join("; ");
-                return Err(HostError::Timeout {
-                    what,
-                    limit: LIMIT,
-                    seen,
-                }
-                .into());
+                return Err(HostError::Timeout { what, limit: LIMIT, seen }.into());
             }
             clock.sleep(ASK_EVERY).await;
         }
@@ -314,10 +289,9 @@ pub(super) async fn wait_for_own_api_server(cx: &Context) -> Result<(), StepFail
 
 /// Refuses to go back to a manifest of etcd of another minor version: its data is never downgraded.
 pub(super) async fn refuse_etcd_downgrade(cx: &Context, backup: &Backup) -> Result<(), StepFailure> {
-    let (Some(now), Some(before)) = (
-        Manifest::read(cx, ETCD).await?,
-        Manifest::in_backup(cx, backup, ETCD).await?,
-    ) else {
+    let (Some(now), Some(before)) =
+        (Manifest::read(cx, ETCD).await?, Manifest::in_backup(cx, backup, ETCD).await?)
+    else {
         return Ok(());
     };
     if minor(&now.image) == minor(&before.image) {
@@ -354,10 +328,7 @@ mod tests {
     #[test]
     fn the_runtimes_full_name_of_an_image_is_the_manifests_short_one() {
         assert!(same_image("docker.io/library/etcd:3", "etcd:3"));
-        assert!(same_image(
-            "k8s.gcr.io/etcd:3.4.13-0",
-            "k8s.gcr.io/etcd:3.4.13-0@sha256:abc"
-        ));
+        assert!(same_image("k8s.gcr.io/etcd:3.4.13-0", "k8s.gcr.io/etcd:3.4.13-0@sha256:abc"));
         assert!(!same_image("k8s.gcr.io/not-etcd:3", "etcd:3"));
         assert!(!same_image("k8s.gcr.io/etcd:3.4.13-0", "k8s.gcr.io/etcd:3.5.0-0"));
     }
@@ -379,12 +350,8 @@ mod tests {
                 "data:\n  ClusterConfiguration: |\n    kind: ClusterConfiguration\n    etcd:\n      {etcd}\n"
             )
         };
-        assert!(config_map_says_local_etcd(&config_map(
-            "local:\n        dataDir: /var/lib/etcd"
-        )));
-        assert!(!config_map_says_local_etcd(&config_map(
-            "external:\n        endpoints: []"
-        )));
+        assert!(config_map_says_local_etcd(&config_map("local:\n        dataDir: /var/lib/etcd")));
+        assert!(!config_map_says_local_etcd(&config_map("external:\n        endpoints: []")));
         assert!(!config_map_says_local_etcd("nonsense"));
     }
 }

@@ -28,18 +28,10 @@ impl StepRunner for VerifyControlPlane {
         let backup = Backup::find(cx).await?;
         let expected = static_pods::expected(cx, backup.as_ref()).await?;
         let kube = &cx.host.kube;
-        let proven = static_pods::unlike_manifests(cx, &expected, Some(self.version))
-            .await?
-            .is_empty()
+        let proven = static_pods::unlike_manifests(cx, &expected, Some(self.version)).await?.is_empty()
             && kube.wait_for_own_api_server(self.version, AT_ONCE).await.is_ok()
-            && kube
-                .kubeadm_config_version()
-                .await
-                .is_ok_and(|cluster| cluster == self.version)
-            && cx
-                .timed(TimeSpent::Wait, kube.wait_for_controllers(AT_ONCE))
-                .await
-                .is_ok();
+            && kube.kubeadm_config_version().await.is_ok_and(|cluster| cluster == self.version)
+            && cx.timed(TimeSpent::Wait, kube.wait_for_controllers(AT_ONCE)).await.is_ok();
         Ok(if proven { Observed::Done } else { Observed::Absent })
     }
 
@@ -51,10 +43,7 @@ impl StepRunner for VerifyControlPlane {
         let backup = Backup::find(cx).await?;
         let expected = static_pods::expected(cx, backup.as_ref()).await?;
         static_pods::wait_until_like_manifests(cx, &expected, Some(self.version)).await?;
-        let answered = cx
-            .host
-            .kube
-            .wait_for_own_api_server(self.version, static_pods::LIMIT);
+        let answered = cx.host.kube.wait_for_own_api_server(self.version, static_pods::LIMIT);
         cx.timed(TimeSpent::Wait, answered).await?;
         let cluster = patiently(cx, || cx.host.kube.kubeadm_config_version()).await?;
         if cluster == self.version {

@@ -158,19 +158,13 @@ impl NodeTwin {
                         Ok(ops) => (ops, None),
                         Err(failure) => (VecDeque::new(), Some(failure)),
                     };
-                    let unit = Unit {
-                        argv: argv.clone(),
-                        ops,
-                        moved: Vec::new(),
-                        failure,
-                    };
+                    let unit = Unit { argv: argv.clone(), ops, moved: Vec::new(), failure };
                     if let Some(machine) = world.machine_mut(&self.name) {
                         machine.units.insert(name.to_owned(), unit);
                     }
                 };
                 let not_started = || failed("it could not be started".to_owned());
-                self.change(&format!("start `{}`", argv.join(" ")), not_started, start)
-                    .await?;
+                self.change(&format!("start `{}`", argv.join(" ")), not_started, start).await?;
             }
         }
         let failure = self.follow(name, lines).await?;
@@ -221,9 +215,8 @@ impl NodeTwin {
                 }
             }
             self.world(|world| {
-                if let Some(unit) = world
-                    .machine_mut(&self.name)
-                    .and_then(|machine| machine.units.get_mut(name))
+                if let Some(unit) =
+                    world.machine_mut(&self.name).and_then(|machine| machine.units.get_mut(name))
                 {
                     unit.ops.pop_front();
                 }
@@ -254,11 +247,8 @@ fn fail(world: &mut World, node: &str, name: &str, failure: String) {
 
 /// Lets every child of a node go on to its end while no agent looks.
 pub(super) fn finish(world: &mut World, node: &str) {
-    let names: Vec<String> = world
-        .machine(node)
-        .into_iter()
-        .flat_map(|machine| machine.units.keys().cloned())
-        .collect();
+    let names: Vec<String> =
+        world.machine(node).into_iter().flat_map(|machine| machine.units.keys().cloned()).collect();
     for name in names {
         loop {
             let next = world
@@ -270,18 +260,10 @@ pub(super) fn finish(world: &mut World, node: &str) {
             world.wake_at(deadline);
             while op.waits_for(world, node) && world.now() < deadline && world.advance() {}
             if op.waits_for(world, node) {
-                fail(
-                    world,
-                    node,
-                    &name,
-                    "static Pod hash did not change after 5m0s".to_owned(),
-                );
+                fail(world, node, &name, "static Pod hash did not change after 5m0s".to_owned());
                 break;
             }
-            if let Some(unit) = world
-                .machine_mut(node)
-                .and_then(|machine| machine.units.get_mut(&name))
-            {
+            if let Some(unit) = world.machine_mut(node).and_then(|machine| machine.units.get_mut(&name)) {
                 unit.ops.pop_front();
             }
             op.apply(world, node, &name);
@@ -311,8 +293,7 @@ impl Commands for NodeTwin {
     }
 
     async fn run(&self, _: &Permit, unit: &str, argv: &Argv, _: Limits, lines: &dyn Lines) -> HostResult<()> {
-        self.child(unit, argv, |world, node| script(world, node, argv), lines)
-            .await
+        self.child(unit, argv, |world, node| script(world, node, argv), lines).await
     }
 
     async fn run_undisturbing(
@@ -322,16 +303,11 @@ impl Commands for NodeTwin {
         _: Limits,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.child(unit, argv, |world, node| script(world, node, argv), lines)
-            .await
+        self.child(unit, argv, |world, node| script(world, node, argv), lines).await
     }
 
     async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {
-        let inactive = || UnitState {
-            active: "inactive".to_owned(),
-            main_pid: 0,
-            started_monotonic_us: 0,
-        };
+        let inactive = || UnitState { active: "inactive".to_owned(), main_pid: 0, started_monotonic_us: 0 };
         self.machine(|machine| match unit.strip_suffix(".service").unwrap_or(unit) {
             "kubelet" => machine.kubelet.map_or_else(inactive, |kubelet| UnitState {
                 active: "active".to_owned(),
@@ -340,11 +316,9 @@ impl Commands for NodeTwin {
             }),
             name => match machine.units.get(name) {
                 None => inactive(),
-                Some(Unit { failure: Some(_), .. }) => UnitState {
-                    active: "failed".to_owned(),
-                    main_pid: 0,
-                    started_monotonic_us: 1,
-                },
+                Some(Unit { failure: Some(_), .. }) => {
+                    UnitState { active: "failed".to_owned(), main_pid: 0, started_monotonic_us: 1 }
+                }
                 Some(Unit { ops, .. }) => UnitState {
                     active: "active".to_owned(),
                     main_pid: u32::from(!ops.is_empty()),
@@ -357,9 +331,5 @@ impl Commands for NodeTwin {
 
 /// For paths in messages.
 pub(super) fn file_error(doing: &'static str, path: &Utf8Path, kind: std::io::ErrorKind) -> HostError {
-    HostError::File {
-        doing,
-        path: path.to_owned(),
-        source: kind.into(),
-    }
+    HostError::File { doing, path: path.to_owned(), source: kind.into() }
 }

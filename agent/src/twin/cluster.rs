@@ -146,11 +146,7 @@ impl Cluster {
         let mut placed = Vec::new();
         let mut load: BTreeMap<String, usize> = BTreeMap::new();
         for (name, _) in self.nodes.iter().filter(|(_, node)| takes_pods(node)) {
-            let bound = self
-                .pods
-                .values()
-                .filter(|pod| pod.node.as_deref() == Some(name))
-                .count();
+            let bound = self.pods.values().filter(|pod| pod.node.as_deref() == Some(name)).count();
             load.insert(name.clone(), bound);
         }
         for (uid, pod) in self.pods.iter_mut().filter(|(_, pod)| pod.node.is_none()) {

@@ -48,13 +48,7 @@ impl Disk {
         if let Some(parent) = path.parent() {
             self.make_folder(parent, 0o755);
         }
-        self.files.insert(
-            path.into_string(),
-            File {
-                content: content.as_ref().into(),
-                mode,
-            },
-        );
+        self.files.insert(path.into_string(), File { content: content.as_ref().into(), mode });
     }
 
     /// Takes a file away; whether there was one.
@@ -115,10 +109,7 @@ impl Disk {
 
     /// Bytes at and below a path.
     pub fn size(&self, path: &Utf8Path) -> u64 {
-        self.below(path)
-            .iter()
-            .map(|(_, file)| file.content.len() as u64)
-            .sum()
+        self.below(path).iter().map(|(_, file)| file.content.len() as u64).sum()
     }
 }
 
@@ -127,7 +118,5 @@ fn within<'a, T>(
     entries: &'a BTreeMap<String, T>,
     prefix: &'a str,
 ) -> impl Iterator<Item = (&'a String, &'a T)> {
-    entries
-        .range(prefix.to_owned()..)
-        .take_while(move |(path, _)| path.starts_with(prefix))
+    entries.range(prefix.to_owned()..).take_while(move |(path, _)| path.starts_with(prefix))
 }

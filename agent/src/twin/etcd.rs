@@ -56,14 +56,12 @@ impl Etcd for NodeTwin {
                 learner: false,
                 local: name == self.name,
                 name,
-                status: version
-                    .ok_or_else(|| "connection refused".to_owned())
-                    .map(|version| EtcdStatus {
-                        version,
-                        db_size: 4096,
-                        leader: 1,
-                        errors: Vec::new(),
-                    }),
+                status: version.ok_or_else(|| "connection refused".to_owned()).map(|version| EtcdStatus {
+                    version,
+                    db_size: 4096,
+                    leader: 1,
+                    errors: Vec::new(),
+                }),
             })
             .collect())
     }

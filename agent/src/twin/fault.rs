@@ -39,11 +39,7 @@ struct Armed {
 impl Faults {
     pub(super) fn arm(&mut self, node: &str, nth: usize, fault: Fault) {
         self.struck = None;
-        self.armed = Some(Armed {
-            node: node.to_owned(),
-            nth,
-            fault,
-        });
+        self.armed = Some(Armed { node: node.to_owned(), nth, fault });
     }
 
     pub(super) fn struck(&self) -> Option<String> {
@@ -69,9 +65,6 @@ impl Faults {
 
     /// Changes on a node, oldest first.
     pub(super) fn changes<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a str> {
-        self.changes
-            .iter()
-            .filter(move |(on, _)| on == node)
-            .map(|(_, change)| change.as_str())
+        self.changes.iter().filter(move |(on, _)| on == node).map(|(_, change)| change.as_str())
     }
 }

@@ -69,14 +69,7 @@ impl Files for NodeTwin {
     }
 
     async fn write(&self, _: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()> {
-        self.put(
-            path,
-            File {
-                content: content.into(),
-                mode,
-            },
-        )
-        .await
+        self.put(path, File { content: content.into(), mode }).await
     }
 
     async fn create_dir(&self, _: &Permit, path: &Utf8Path, mode: u32) -> HostResult<()> {
@@ -104,19 +97,10 @@ impl Files for NodeTwin {
             let Ok(rest) = path.strip_prefix(from) else {
                 continue;
             };
-            let target = if rest.as_str().is_empty() {
-                to.to_owned()
-            } else {
-                to.join(rest)
-            };
-            self.create_dir(permit, target.parent().unwrap_or(&target), 0o700)
-                .await?;
+            let target = if rest.as_str().is_empty() { to.to_owned() } else { to.join(rest) };
+            self.create_dir(permit, target.parent().unwrap_or(&target), 0o700).await?;
             let digest = FileDigest::of(&file.content);
-            copied.push(CopiedFile {
-                path: rest.to_owned(),
-                size: digest.size,
-                sha256: digest.sha256,
-            });
+            copied.push(CopiedFile { path: rest.to_owned(), size: digest.size, sha256: digest.sha256 });
             self.put(&target, file).await?;
         }
         Ok(copied)
@@ -141,11 +125,7 @@ impl Files for NodeTwin {
     }
 
     async fn create(&self, _: &Permit, path: &Utf8Path) -> HostResult<Box<dyn NewFile>> {
-        Ok(Box::new(Unfinished {
-            twin: self.clone(),
-            path: path.to_owned(),
-            content: Vec::new(),
-        }))
+        Ok(Box::new(Unfinished { twin: self.clone(), path: path.to_owned(), content: Vec::new() }))
     }
 }
 
@@ -160,22 +140,12 @@ struct Unfinished {
 impl NewFile for Unfinished {
     async fn write(&mut self, bytes: &[u8]) -> HostResult<()> {
         let full = || file_error("cannot write", &self.path, ErrorKind::StorageFull);
-        self.twin
-            .change(&format!("write a part of {}", self.path), full, |_| ())
-            .await?;
+        self.twin.change(&format!("write a part of {}", self.path), full, |_| ()).await?;
         self.content.extend_from_slice(bytes);
         Ok(())
     }
 
     async fn finish(self: Box<Self>) -> HostResult<()> {
-        self.twin
-            .put(
-                &self.path,
-                File {
-                    content: self.content.into(),
-                    mode: 0o600,
-                },
-            )
-            .await
+        self.twin.put(&self.path, File { content: self.content.into(), mode: 0o600 }).await
     }
 }

@@ -23,19 +23,14 @@ fn away(what: &str) -> HostError {
 
 impl NodeTwin {
     fn ask<T>(&self, what: &str, look: impl FnOnce(&mut World) -> Option<T>) -> HostResult<T> {
-        self.world(|world| {
-            if world.api_is_up() {
-                Ok(look(world))
-            } else {
-                Err(away(what))
-            }
-        })?
-        .ok_or_else(|| HostError::Api {
-            what: what.to_owned(),
-            endpoint: "https://cluster:6443".to_owned(),
-            why: "not found".to_owned(),
-            transient: false,
-        })
+        self.world(|world| if world.api_is_up() { Ok(look(world)) } else { Err(away(what)) })?.ok_or_else(
+            || HostError::Api {
+                what: what.to_owned(),
+                endpoint: "https://cluster:6443".to_owned(),
+                why: "not found".to_owned(),
+                transient: false,
+            },
+        )
     }
 
     async fn tell<T>(&self, what: &str, change: impl FnOnce(&mut World) -> Option<T>) -> HostResult<T> {
@@ -47,16 +42,9 @@ impl NodeTwin {
 
 /// The pods bound to a node that a drain sees, mirror pods among them.
 fn pods_on(world: &World, node: &str) -> Vec<PodState> {
-    let bound = world
-        .cluster
-        .pods
-        .values()
-        .filter(|pod| pod.node.as_deref() == Some(node));
-    let mirrors = world
-        .machine(node)
-        .into_iter()
-        .flat_map(|machine| machine.containers.keys())
-        .map(|name| PodState {
+    let bound = world.cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(node));
+    let mirrors =
+        world.machine(node).into_iter().flat_map(|machine| machine.containers.keys()).map(|name| PodState {
             namespace: "kube-system".to_owned(),
             name: format!("{name}-{node}"),
             uid: format!("mirror-{name}-{node}"),
@@ -72,19 +60,12 @@ fn pods_on(world: &World, node: &str) -> Vec<PodState> {
 #[async_trait]
 impl Kube for NodeTwin {
     async fn node(&self) -> HostResult<NodeState> {
-        self.ask("cannot read the Node", |world| {
-            world.cluster.node_state(&self.name)
-        })
+        self.ask("cannot read the Node", |world| world.cluster.node_state(&self.name))
     }
 
     async fn nodes(&self) -> HostResult<Vec<NodeState>> {
         self.ask("cannot list Nodes", |world| {
-            world
-                .cluster
-                .nodes
-                .keys()
-                .map(|name| world.cluster.node_state(name))
-                .collect()
+            world.cluster.nodes.keys().map(|name| world.cluster.node_state(name)).collect()
         })
     }
 
@@ -92,15 +73,9 @@ impl Kube for NodeTwin {
         let wanted = condition.kubelet_version.map(|version| version.to_string());
         let seen = self
             .wait(limit, |world| {
-                let node = world
-                    .api_is_up()
-                    .then(|| world.cluster.node_state(&self.name))
-                    .flatten();
+                let node = world.api_is_up().then(|| world.cluster.node_state(&self.name)).flatten();
                 node.filter(|node| {
-                    node.ready
-                        && wanted
-                            .as_ref()
-                            .is_none_or(|wanted| node.kubelet_version == *wanted)
+                    node.ready && wanted.as_ref().is_none_or(|wanted| node.kubelet_version == *wanted)
                 })
             })
             .await;
@@ -152,15 +127,9 @@ impl Kube for NodeTwin {
     async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>> {
         let left = |world: &World| -> Vec<String> {
             let pods = pods_on(world, &self.name);
-            uids.iter()
-                .filter(|uid| pods.iter().any(|pod| pod.uid == **uid))
-                .cloned()
-                .collect()
+            uids.iter().filter(|uid| pods.iter().any(|pod| pod.uid == **uid)).cloned().collect()
         };
-        self.wait(limit, |world| {
-            Some(left(world)).filter(|left| left.len() < uids.len())
-        })
-        .await;
+        self.wait(limit, |world| Some(left(world)).filter(|left| left.len() < uids.len())).await;
         Ok(self.world(|world| left(world)))
     }
 
@@ -187,9 +156,7 @@ impl Kube for NodeTwin {
             "kubeadm-config",
             "kubelet-config",
         ];
-        self.ask("cannot list ConfigMaps", |_| {
-            Some(names.map(str::to_owned).to_vec())
-        })
+        self.ask("cannot list ConfigMaps", |_| Some(names.map(str::to_owned).to_vec()))
     }
 
     async fn wait_for_controllers(&self, limit: Duration) -> HostResult<()> {

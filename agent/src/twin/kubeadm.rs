@@ -36,22 +36,13 @@ fn image(component: &str, version: KubernetesVersion) -> String {
 
 /// `kubeadm config images list`
 pub(super) fn images(version: KubernetesVersion) -> Vec<String> {
-    let named = [
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kube-scheduler",
-        "kube-proxy",
-    ];
+    let named = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"];
     let fixed = [
         format!("{REGISTRY}/coredns/coredns:v1.11.1"),
         format!("{REGISTRY}/pause:3.9"),
         image("etcd", version),
     ];
-    named
-        .into_iter()
-        .map(|component| image(component, version))
-        .chain(fixed)
-        .collect()
+    named.into_iter().map(|component| image(component, version)).chain(fixed).collect()
 }
 
 /// The kubeadm-config `ConfigMap`.
@@ -64,10 +55,7 @@ pub(super) fn cluster_configuration(version: KubernetesVersion) -> String {
 
 /// /var/lib/kubelet/config.yaml
 pub(super) fn kubelet_config(version: KubernetesVersion) -> String {
-    format!(
-        "kind: KubeletConfiguration\nproviderID: {}\n",
-        version.minor_name()
-    )
+    format!("kind: KubeletConfiguration\nproviderID: {}\n", version.minor_name())
 }
 
 /// The static pods' manifests on a node.
@@ -76,11 +64,8 @@ pub(super) fn manifests(
     version: KubernetesVersion,
     members: &[String],
 ) -> Vec<(&'static str, String)> {
-    let cluster = members
-        .iter()
-        .map(|member| format!("{member}=https://{member}:2380"))
-        .collect::<Vec<_>>()
-        .join(",");
+    let cluster =
+        members.iter().map(|member| format!("{member}=https://{member}:2380")).collect::<Vec<_>>().join(",");
     STATIC_PODS
         .into_iter()
         .map(|component| {
@@ -104,11 +89,7 @@ pub(super) fn script(world: &mut World, node: &str, argv: &[&str]) -> Result<Vec
     if !world.api_is_up() {
         return Err("couldn't create a Kubernetes client: connection refused".to_owned());
     }
-    let arguments: Vec<&str> = argv
-        .iter()
-        .copied()
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
+    let arguments: Vec<&str> = argv.iter().copied().filter(|argument| !argument.starts_with("--")).collect();
     match arguments.as_slice() {
         ["upgrade", "apply", version] => {
             let version = version.parse().map_err(|error| format!("{error}"))?;
@@ -116,9 +97,8 @@ pub(super) fn script(world: &mut World, node: &str, argv: &[&str]) -> Result<Vec
         }
         ["upgrade", "node"] => {
             let version = world.cluster.version;
-            let control_plane = world
-                .machine(node)
-                .is_some_and(|machine| machine.manifest("kube-apiserver").is_some());
+            let control_plane =
+                world.machine(node).is_some_and(|machine| machine.manifest("kube-apiserver").is_some());
             let mut ops = if control_plane {
                 let mut ops = static_pods(world, node, version)?;
                 ops.push_back(say(
@@ -129,9 +109,7 @@ pub(super) fn script(world: &mut World, node: &str, argv: &[&str]) -> Result<Vec
                 [say("[upgrade] Skipping phase. Not a control plane node.")].into()
             };
             ops.extend(write_kubelet_config(version));
-            ops.push_back(say(
-                "[upgrade] The configuration for this node was successfully updated!",
-            ));
+            ops.push_back(say("[upgrade] The configuration for this node was successfully updated!"));
             Ok(ops)
         }
         other => Err(format!("unknown command {other:?}")),
@@ -144,15 +122,10 @@ fn apply(
     version: KubernetesVersion,
     force: bool,
 ) -> Result<VecDeque<Op>, String> {
-    let own = world
-        .machine(node)
-        .and_then(|machine| machine.unpacked("kubeadm"))
-        .unwrap_or(version);
+    let own = world.machine(node).and_then(|machine| machine.unpacked("kubeadm")).unwrap_or(version);
     let cluster = world.cluster.version;
     if version.minor > own.minor || version.minor.abs_diff(cluster.minor) > 1 {
-        return Err(format!(
-            "FATAL: the --version argument is invalid due to these fatal errors: {version}"
-        ));
+        return Err(format!("FATAL: the --version argument is invalid due to these fatal errors: {version}"));
     }
     if version.minor < own.minor && !force {
         return Err(format!(
@@ -161,21 +134,11 @@ fn apply(
         ));
     }
     for component in STATIC_PODS.into_iter().skip(1) {
-        if world
-            .machine(node)
-            .is_some_and(|machine| machine.manifest(component).is_none())
-        {
-            return Err(format!(
-                "[ERROR StaticPodManifest]: {component}.yaml does not exist"
-            ));
+        if world.machine(node).is_some_and(|machine| machine.manifest(component).is_none()) {
+            return Err(format!("[ERROR StaticPodManifest]: {component}.yaml does not exist"));
         }
     }
-    if let Some((name, _)) = world
-        .cluster
-        .nodes
-        .iter()
-        .find(|(_, node)| node.control_plane && !node.ready)
-    {
+    if let Some((name, _)) = world.cluster.nodes.iter().find(|(_, node)| node.control_plane && !node.ready) {
         return Err(format!(
             "[ERROR ControlPlaneNodesReady]: there are NotReady control-planes in the cluster: {name}"
         ));
@@ -190,9 +153,7 @@ fn apply(
         say("[addons] Applied essential addon: CoreDNS"),
         Op::RaiseProxy(version),
         say("[addons] Applied essential addon: kube-proxy"),
-        say(&format!(
-            "[upgrade/successful] SUCCESS! Your cluster was upgraded to \"{version}\". Enjoy!"
-        )),
+        say(&format!("[upgrade/successful] SUCCESS! Your cluster was upgraded to \"{version}\". Enjoy!")),
     ]);
     Ok(ops)
 }
@@ -200,34 +161,23 @@ fn apply(
 /// etcd first; of each component whose manifest differs, the live one away, the new one in, and a wait.
 fn static_pods(world: &mut World, node: &str, version: KubernetesVersion) -> Result<VecDeque<Op>, String> {
     let members = &world.cluster.etcd_members;
-    let dead = members.iter().find(|member| {
-        world
-            .machine(member)
-            .is_none_or(|machine| !machine.containers.contains_key("etcd"))
-    });
+    let dead = members
+        .iter()
+        .find(|member| world.machine(member).is_none_or(|machine| !machine.containers.contains_key("etcd")));
     if let Some(member) = dead {
-        return Err(format!(
-            "[upgrade/etcd] Failed to upgrade etcd: {member}: context deadline exceeded"
-        ));
+        return Err(format!("[upgrade/etcd] Failed to upgrade etcd: {member}: context deadline exceeded"));
     }
     let time = i64::try_from(world.unix_ms())
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
         .unwrap_or_default();
     let time = time.strftime("%Y-%m-%d-%H-%M-%S");
-    let upgraded = Utf8PathBuf::from(format!(
-        "{TMP}/kubeadm-upgraded-manifests{}",
-        world.now().as_micros()
-    ));
+    let upgraded = Utf8PathBuf::from(format!("{TMP}/kubeadm-upgraded-manifests{}", world.now().as_micros()));
     let backup = Utf8PathBuf::from(format!("{TMP}/kubeadm-backup-manifests-{time}"));
     let etcd_backup = Utf8PathBuf::from(format!("{TMP}/kubeadm-backup-etcd-{time}"));
     let own = [node.to_owned()];
     // The first control plane's etcd was started as a cluster of one, and its manifest goes on saying so.
-    let members = if members.first().is_some_and(|first| first == node) {
-        &own
-    } else {
-        members.as_slice()
-    };
+    let members = if members.first().is_some_and(|first| first == node) { &own } else { members.as_slice() };
     let mut ops = VecDeque::from([
         Op::Elapse(Duration::from_secs(2)),
         Op::MakeFolder(upgraded.clone()),
@@ -256,9 +206,7 @@ fn static_pods(world: &mut World, node: &str, version: KubernetesVersion) -> Res
             Op::MoveManifest(new, live),
             Op::Say(moved),
             Op::AwaitContainer(component, image),
-            Op::Say(format!(
-                "[upgrade/staticpods] Component \"{component}\" upgraded successfully!"
-            )),
+            Op::Say(format!("[upgrade/staticpods] Component \"{component}\" upgraded successfully!")),
         ]);
     }
     Ok(ops)
@@ -267,17 +215,9 @@ fn static_pods(world: &mut World, node: &str, version: KubernetesVersion) -> Res
 /// What kubeadm renews before it changes a component: the names in its words, one of the files, by the real paths.
 fn certificates(component: &str) -> (&'static [&'static str], &'static str) {
     match component {
-        "etcd" => (
-            &["etcd-server", "etcd-peer", "etcd-healthcheck-client"],
-            "pki/etcd/server.crt",
-        ),
+        "etcd" => (&["etcd-server", "etcd-peer", "etcd-healthcheck-client"], "pki/etcd/server.crt"),
         "kube-apiserver" => (
-            &[
-                "apiserver",
-                "apiserver-kubelet-client",
-                "front-proxy-client",
-                "apiserver-etcd-client",
-            ],
+            &["apiserver", "apiserver-kubelet-client", "front-proxy-client", "apiserver-etcd-client"],
             "pki/apiserver.crt",
         ),
         "kube-controller-manager" => (&["controller-manager.conf"], "controller-manager.conf"),
@@ -287,10 +227,8 @@ fn certificates(component: &str) -> (&'static [&'static str], &'static str) {
 
 fn renew_certificates(component: &str, version: KubernetesVersion) -> Vec<Op> {
     let (names, file) = certificates(component);
-    let mut ops: Vec<Op> = names
-        .iter()
-        .map(|name| say(&format!("[upgrade/staticpods] Renewing {name} certificate")))
-        .collect();
+    let mut ops: Vec<Op> =
+        names.iter().map(|name| say(&format!("[upgrade/staticpods] Renewing {name} certificate"))).collect();
     let path = Utf8Path::new("/etc/kubernetes").join(file);
     ops.push(Op::WriteFile(path, format!("renewed for {version}")));
     ops
@@ -299,9 +237,7 @@ fn renew_certificates(component: &str, version: KubernetesVersion) -> Vec<Op> {
 fn write_kubelet_config(version: KubernetesVersion) -> [Op; 2] {
     let path = "/var/lib/kubelet/config.yaml";
     [
-        say(&format!(
-            "[kubelet-start] Writing kubelet configuration to file \"{path}\""
-        )),
+        say(&format!("[kubelet-start] Writing kubelet configuration to file \"{path}\"")),
         Op::WriteFile(path.into(), kubelet_config(version)),
     ]
 }
@@ -350,16 +286,10 @@ mod tests {
         });
         let host = twin.host(node);
         let lease = Lease::new(FencingToken(1), Duration::MAX);
-        let limits = Limits {
-            time: Duration::MAX,
-            silence: Duration::MAX,
-        };
+        let limits = Limits { time: Duration::MAX, silence: Duration::MAX };
         let said = Said::default();
         let permit = lease.permit(host.clock.as_ref()).unwrap();
-        twin.drive(host.commands.run(&permit, "kubeadm", argv, limits, &said))
-            .done()
-            .unwrap()
-            .unwrap();
+        twin.drive(host.commands.run(&permit, "kubeadm", argv, limits, &said)).done().unwrap().unwrap();
         said.0.into_inner().unwrap()
     }
 
@@ -368,29 +298,17 @@ mod tests {
         assert!(said.len() >= 3, "{said:?}");
         let mut recorded = transcript.lines().map(timeless);
         for line in said {
-            assert!(
-                recorded.any(|recorded| recorded == *line),
-                "not said, or not then: {line}"
-            );
+            assert!(recorded.any(|recorded| recorded == *line), "not said, or not then: {line}");
         }
     }
 
     fn cluster() -> Twin {
-        Twin::new(Shape {
-            control_planes: 3,
-            workers: 2,
-            version: FROM,
-            offered: TO,
-        })
+        Twin::new(Shape { control_planes: 3, workers: 2, version: FROM, offered: TO })
     }
 
     macro_rules! transcript {
         ($name:literal) => {
-            include_str!(concat!(
-                "../../../tests/fixtures/real/upgrade/",
-                $name,
-                "/stdout"
-            ))
+            include_str!(concat!("../../../tests/fixtures/real/upgrade/", $name, "/stdout"))
         };
     }
 
@@ -403,16 +321,10 @@ mod tests {
         let node = argv::kubeadm_upgrade_node(&[]);
         as_recorded(&said(&twin, "cp2", &node), transcript!("cp2-node-out"));
         as_recorded(&said(&twin, "w1", &node), transcript!("w1-node"));
-        twin.world().change("cp3", |machine| {
-            machine.disk.remove(&manifest_path("kube-apiserver"))
-        });
+        twin.world().change("cp3", |machine| machine.disk.remove(&manifest_path("kube-apiserver")));
         let without = said(&twin, "cp3", &node);
         as_recorded(&without, transcript!("cp3-node-without-apiserver-manifest"));
-        assert!(
-            without
-                .iter()
-                .any(|line| line.contains("Not a control plane node"))
-        );
+        assert!(without.iter().any(|line| line.contains("Not a control plane node")));
     }
 
     #[test]
@@ -426,9 +338,8 @@ mod tests {
             let below = disk.list(&Utf8Path::new(TMP).join(&folder));
             let prefix = folder.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
             for name in below {
-                let left = recorded
-                    .lines()
-                    .any(|line| line.contains(prefix) && line.ends_with(&format!("/{name}")));
+                let left =
+                    recorded.lines().any(|line| line.contains(prefix) && line.ends_with(&format!("/{name}")));
                 assert!(left, "{folder}/{name}");
             }
         }

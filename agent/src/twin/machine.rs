@@ -11,12 +11,8 @@ use super::disk::Disk;
 use crate::host::Space;
 
 /// Static pods in the order in which kubeadm upgrades them.
-pub(super) const STATIC_PODS: [&str; 4] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-];
+pub(super) const STATIC_PODS: [&str; 4] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
@@ -104,24 +100,14 @@ impl Machine {
 
     /// Where a path's file system has room.
     pub(super) fn space(&self, path: &Utf8Path) -> Space {
-        let plenty = Space {
-            free: 64 << 30,
-            total: 128 << 30,
-            device: 1,
-        };
-        path.ancestors()
-            .find_map(|above| self.mounts.get(above))
-            .copied()
-            .unwrap_or(plenty)
+        let plenty = Space { free: 64 << 30, total: 128 << 30, device: 1 };
+        path.ancestors().find_map(|above| self.mounts.get(above)).copied().unwrap_or(plenty)
     }
 
     /// Whether manifests call for other containers than those that run.
     pub(super) fn out_of_date(&self) -> Vec<&'static str> {
         let differs = |component: &&str| {
-            let running = self
-                .containers
-                .get(*component)
-                .map(|container| container.manifest.as_slice());
+            let running = self.containers.get(*component).map(|container| container.manifest.as_slice());
             running != self.manifest(component) && !self.stuck.contains(*component)
         };
         STATIC_PODS.into_iter().filter(differs).collect()
@@ -130,11 +116,7 @@ impl Machine {
     pub(super) fn start_kubelet(&mut self, now: Duration) {
         let version = self.unpacked("kubelet");
         self.starts += 1;
-        self.kubelet = version.map(|version| Kubelet {
-            pid: 1000 + self.starts,
-            started: now,
-            version,
-        });
+        self.kubelet = version.map(|version| Kubelet { pid: 1000 + self.starts, started: now, version });
     }
 }
 
@@ -145,6 +127,5 @@ pub(super) fn manifest_path(component: &str) -> Utf8PathBuf {
 /// The image that a manifest names; `None` if it is none.
 pub(super) fn image_of(manifest: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(manifest).ok()?;
-    text.lines()
-        .find_map(|line| line.trim().strip_prefix("image: ").map(str::to_owned))
+    text.lines().find_map(|line| line.trim().strip_prefix("image: ").map(str::to_owned))
 }

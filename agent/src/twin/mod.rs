@@ -92,17 +92,13 @@ pub enum Meanwhile {
 impl Twin {
     /// A healthy cluster.
     pub fn new(shape: Shape) -> Self {
-        Self {
-            world: Arc::new(Mutex::new(World::new(shape))),
-        }
+        Self { world: Arc::new(Mutex::new(World::new(shape))) }
     }
 
     /// Another cluster that is as this one is now, and goes its own way.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self {
-            world: Arc::new(Mutex::new(self.world().clone())),
-        }
+        Self { world: Arc::new(Mutex::new(self.world().clone())) }
     }
 
     /// A node of it, as its agent sees it.
@@ -171,8 +167,5 @@ impl Twin {
 }
 
 fn layout() -> Layout {
-    Layout {
-        root: "/".into(),
-        state_dir: "/var/lib/liftlock".into(),
-    }
+    Layout { root: "/".into(), state_dir: "/var/lib/liftlock".into() }
 }

@@ -18,10 +18,7 @@ pub(super) struct NodeTwin {
 
 impl NodeTwin {
     pub(super) fn new(world: Arc<Mutex<World>>, name: &str) -> Self {
-        Self {
-            world,
-            name: name.to_owned(),
-        }
+        Self { world, name: name.to_owned() }
     }
 
     /// Looks at the world, or changes it in no time.
@@ -31,11 +28,10 @@ impl NodeTwin {
 
     /// Looks at this node's machine, or changes it in no time.
     pub(super) fn machine<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> HostResult<T> {
-        self.world(|world| world.machine_mut(&self.name).map(look))
-            .ok_or_else(|| HostError::Malformed {
-                what: format!("the twin's node {}", self.name),
-                why: "there is none of that name".to_owned(),
-            })
+        self.world(|world| world.machine_mut(&self.name).map(look)).ok_or_else(|| HostError::Malformed {
+            what: format!("the twin's node {}", self.name),
+            why: "there is none of that name".to_owned(),
+        })
     }
 
     /// Makes a change, unless a fault strikes: then its error, or nothing for ever.
@@ -55,10 +51,7 @@ impl NodeTwin {
     /// The fault that strikes before a change. Of an agent that is dead already, nothing is ever heard again.
     pub(super) fn strike(&self, what: &str) -> Option<Fault> {
         self.world(|world| {
-            if world
-                .machine(&self.name)
-                .is_some_and(|machine| machine.agent_is_dead)
-            {
+            if world.machine(&self.name).is_some_and(|machine| machine.agent_is_dead) {
                 return Some(Fault::AgentDies);
             }
             world.before(&self.name, what)

@@ -33,8 +33,7 @@ impl NodeTwin {
             }
         });
         let argv = vec!["apt-get".to_owned(), what.to_owned()];
-        self.child(&format!("apt-{what}"), &argv, |_, _| Ok(ops), lines)
-            .await
+        self.child(&format!("apt-{what}"), &argv, |_, _| Ok(ops), lines).await
     }
 }
 
@@ -43,9 +42,7 @@ impl Packages for NodeTwin {
     async fn installed(&self) -> HostResult<BTreeMap<String, String>> {
         self.machine(|machine| {
             let configured = machine.packages.iter().filter(|(_, package)| package.configured);
-            configured
-                .map(|(name, package)| (name.clone(), package.version.clone()))
-                .collect()
+            configured.map(|(name, package)| (name.clone(), package.version.clone())).collect()
         })
     }
 
@@ -77,11 +74,7 @@ impl Packages for NodeTwin {
             let broken = machine.packages.iter().filter(|(_, package)| !package.configured);
             broken.map(|(name, _)| Op::Configure(name.clone())).collect()
         })?;
-        if broken.is_empty() {
-            Ok(())
-        } else {
-            self.apt("repair", broken, lines).await
-        }
+        if broken.is_empty() { Ok(()) } else { self.apt("repair", broken, lines).await }
     }
 
     async fn install(
@@ -93,10 +86,8 @@ impl Packages for NodeTwin {
         lines: &dyn Lines,
     ) -> HostResult<()> {
         let version = format!("{}-1.1", version.bare());
-        let exact: Vec<(String, String)> = packages
-            .iter()
-            .map(|package| ((*package).to_owned(), version.clone()))
-            .collect();
+        let exact: Vec<(String, String)> =
+            packages.iter().map(|package| ((*package).to_owned(), version.clone())).collect();
         self.reinstall(permit, &exact, held, lines).await
     }
 
@@ -107,24 +98,16 @@ impl Packages for NodeTwin {
         held: &[String],
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        let unpack = packages
-            .iter()
-            .map(|(name, version)| Op::Unpack(name.clone(), version.clone()));
+        let unpack = packages.iter().map(|(name, version)| Op::Unpack(name.clone(), version.clone()));
         let configure = packages.iter().map(|(name, _)| Op::Configure(name.clone()));
         let hold_again = held.iter().map(|name| Op::Hold(name.clone()));
-        self.apt(
-            "install",
-            unpack.chain(configure).chain(hold_again).collect(),
-            lines,
-        )
-        .await
+        self.apt("install", unpack.chain(configure).chain(hold_again).collect(), lines).await
     }
 
     async fn binary_version(&self, program: &str) -> HostResult<KubernetesVersion> {
-        self.machine(|machine| machine.unpacked(program))?
-            .ok_or_else(|| HostError::Malformed {
-                what: format!("`{program}`"),
-                why: "it is not installed".to_owned(),
-            })
+        self.machine(|machine| machine.unpacked(program))?.ok_or_else(|| HostError::Malformed {
+            what: format!("`{program}`"),
+            why: "it is not installed".to_owned(),
+        })
     }
 }

@@ -26,11 +26,7 @@ impl ContainerRuntime for NodeTwin {
 
     async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>> {
         Ok(self.world(|world| {
-            let bound = world
-                .cluster
-                .pods
-                .values()
-                .filter(|pod| pod.node.as_deref() == Some(&self.name));
+            let bound = world.cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(&self.name));
             bound.map(|pod| pod.state.uid.clone()).collect()
         }))
     }
@@ -50,7 +46,6 @@ impl ContainerRuntime for NodeTwin {
             return Err(failure());
         }
         self.change(&format!("pull {image}"), failure, |_| ()).await?;
-        self.machine(|machine| machine.images.insert(image.to_owned()))
-            .map(drop)
+        self.machine(|machine| machine.images.insert(image.to_owned())).map(drop)
     }
 }

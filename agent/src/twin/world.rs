@@ -65,9 +65,7 @@ impl Picture {
     /// What another has instead: one line for each thing that differs.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let things: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
-        let differs = things
-            .into_iter()
-            .filter(|thing| self.0.get(*thing) != other.0.get(*thing));
+        let differs = things.into_iter().filter(|thing| self.0.get(*thing) != other.0.get(*thing));
         differs
             .map(|thing| format!("{thing}: {:?}, not {:?}", self.0.get(thing), other.0.get(thing)))
             .collect()
@@ -117,42 +115,19 @@ impl World {
         };
         for package in ["kubeadm", "kubelet", "kubectl"] {
             let version = format!("{}-1.1", version.bare());
-            machine.packages.insert(
-                package.to_owned(),
-                Package {
-                    version,
-                    configured: true,
-                    held: true,
-                },
-            );
+            machine.packages.insert(package.to_owned(), Package { version, configured: true, held: true });
         }
         let disk = &mut machine.disk;
         for folder in ["/var/lib/liftlock", "/var/cache/apt/archives", "/usr/bin"] {
             disk.make_folder(folder.into(), 0o755);
         }
-        disk.put(
-            "/etc/kubernetes/kubelet.conf",
-            format!("kubelet of {name}"),
-            0o600,
-        );
+        disk.put("/etc/kubernetes/kubelet.conf", format!("kubelet of {name}"), 0o600);
         disk.put("/etc/kubernetes/pki/ca.crt", "the cluster's CA", 0o644);
-        disk.put(
-            "/var/lib/kubelet/config.yaml",
-            kubeadm::kubelet_config(version),
-            0o644,
-        );
-        disk.put(
-            "/var/lib/kubelet/kubeadm-flags.env",
-            "KUBELET_KUBEADM_ARGS=\"\"\n",
-            0o644,
-        );
+        disk.put("/var/lib/kubelet/config.yaml", kubeadm::kubelet_config(version), 0o644);
+        disk.put("/var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"\"\n", 0o644);
         if control_plane {
             for conf in ["admin", "controller-manager", "scheduler"] {
-                disk.put(
-                    format!("/etc/kubernetes/{conf}.conf"),
-                    format!("{conf} of {name}"),
-                    0o600,
-                );
+                disk.put(format!("/etc/kubernetes/{conf}.conf"), format!("{conf} of {name}"), 0o600);
             }
             disk.put("/etc/kubernetes/pki/apiserver.crt", "made by init", 0o644);
             disk.put("/etc/kubernetes/pki/etcd/server.crt", "made by init", 0o644);
@@ -162,11 +137,7 @@ impl World {
             for (component, manifest) in kubeadm::manifests(&name, version, &members) {
                 let image = image_of(manifest.as_bytes()).unwrap_or_default();
                 disk.put(format!("{MANIFESTS}/{component}.yaml"), &manifest, 0o600);
-                let container = Container {
-                    image,
-                    manifest: manifest.into_bytes(),
-                    created: Duration::ZERO,
-                };
+                let container = Container { image, manifest: manifest.into_bytes(), created: Duration::ZERO };
                 machine.containers.insert(component.to_owned(), container);
             }
         }
@@ -211,37 +182,22 @@ impl World {
         let machine = self.machines.get(node)?;
         let ours =
             |path: &str| path.starts_with("/etc/kubernetes/tmp/") || path.starts_with("/var/lib/liftlock/");
-        let files = machine
-            .disk
-            .files()
-            .filter(|(path, _)| !ours(path))
-            .map(|(path, file)| {
-                (
-                    path.clone(),
-                    format!("{:o} {}", file.mode, String::from_utf8_lossy(&file.content)),
-                )
-            });
-        let packages = machine
-            .packages
-            .iter()
-            .map(|(name, package)| (name.clone(), format!("{package:?}")));
+        let files = machine.disk.files().filter(|(path, _)| !ours(path)).map(|(path, file)| {
+            (path.clone(), format!("{:o} {}", file.mode, String::from_utf8_lossy(&file.content)))
+        });
+        let packages = machine.packages.iter().map(|(name, package)| (name.clone(), format!("{package:?}")));
         let containers = machine
             .containers
             .iter()
             .map(|(name, container)| (format!("container {name}"), container.image.clone()));
         let others = [
-            (
-                "kubelet",
-                format!("{:?}", machine.kubelet.map(|kubelet| kubelet.version)),
-            ),
+            ("kubelet", format!("{:?}", machine.kubelet.map(|kubelet| kubelet.version))),
             ("Node", format!("{:?}", self.cluster.nodes.get(node))),
             ("kubeadm-config", self.cluster.version.to_string()),
             ("kube-proxy", self.cluster.proxy_version.to_string()),
         ];
         let others = others.map(|(name, value)| (name.to_owned(), value));
-        Some(Picture(
-            files.chain(packages).chain(containers).chain(others).collect(),
-        ))
+        Some(Picture(files.chain(packages).chain(containers).chain(others).collect()))
     }
 
     /// Whether etcd has a quorum and some API server runs.
@@ -303,11 +259,7 @@ impl World {
 
     /// The kubelet will see what has become of its manifests.
     pub(super) fn look_at_manifests(&mut self, node: &str) {
-        if self
-            .machines
-            .get(node)
-            .is_some_and(|machine| !machine.out_of_date().is_empty())
-        {
+        if self.machines.get(node).is_some_and(|machine| !machine.out_of_date().is_empty()) {
             self.schedule(STATIC_POD_DELAY, Event::LookAtManifests(node.to_owned()));
         }
     }
@@ -339,11 +291,7 @@ impl World {
         if successor.state.controller.is_some() && !successor.state.finished {
             self.numbers += 1;
             let uid = format!("{}-{}", successor.app, self.numbers);
-            let mut pod = Pod {
-                node: None,
-                ready: false,
-                ..successor
-            };
+            let mut pod = Pod { node: None, ready: false, ..successor };
             pod.state.terminating = false;
             pod.state.name.clone_from(&uid);
             pod.state.uid.clone_from(&uid);
@@ -401,14 +349,7 @@ impl World {
                     && machine.kubelet.is_some()
                     && let Some(image) = image_of(&manifest)
                 {
-                    machine.containers.insert(
-                        component,
-                        Container {
-                            image,
-                            manifest,
-                            created: now,
-                        },
-                    );
+                    machine.containers.insert(component, Container { image, manifest, created: now });
                 }
             }
             Event::Report(node) => {
@@ -448,10 +389,7 @@ impl World {
             machine.containers.remove(*component);
         }
         for component in changed {
-            self.schedule(
-                STATIC_POD_DELAY,
-                Event::StartContainer(node.to_owned(), component.to_owned()),
-            );
+            self.schedule(STATIC_POD_DELAY, Event::StartContainer(node.to_owned(), component.to_owned()));
         }
     }
 }

@@ -17,17 +17,7 @@ pub struct AbortArgs {
 }
 
 pub(crate) async fn run(desk: &Desk, args: AbortArgs) -> Result<Exit, CliError> {
-    let rollout = desk
-        .whereabouts
-        .connect()
-        .await?
-        .abort(AbortRequest {})
-        .await?
-        .into_inner();
-    output::write(&output::render(
-        &RolloutView::from(rollout),
-        args.output.output,
-        desk.paint,
-    )?)?;
+    let rollout = desk.whereabouts.connect().await?.abort(AbortRequest {}).await?.into_inner();
+    output::write(&output::render(&RolloutView::from(rollout), args.output.output, desk.paint)?)?;
     Ok(Exit::Done)
 }

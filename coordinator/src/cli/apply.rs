@@ -49,19 +49,11 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
         Format::Json | Format::Yaml => output::note(view.summary(desk.error_paint).trim_end()),
     }
     if !args.yes {
-        confirm(format!(
-            "Raise {} to {to_version}? [y/N] ",
-            nodes(view.nodes.len())
-        ))
-        .await?;
+        confirm(format!("Raise {} to {to_version}? [y/N] ", nodes(view.nodes.len()))).await?;
     }
     let rollout = client.apply(ApplyRequest { plan }).await?.into_inner();
     if args.detach {
-        output::write(&output::render(
-            &RolloutView::from(rollout),
-            args.output.output,
-            desk.paint,
-        )?)?;
+        output::write(&output::render(&RolloutView::from(rollout), args.output.output, desk.paint)?)?;
         return Ok(Exit::Done);
     }
     let mut display = progress::choose(args.output.output, desk);
@@ -69,11 +61,7 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
 }
 
 fn nodes(count: usize) -> String {
-    if count == 1 {
-        "1 node".to_owned()
-    } else {
-        format!("{count} nodes")
-    }
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }
 
 /// Asks on the terminal; anything but yes is no.

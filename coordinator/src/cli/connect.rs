@@ -46,12 +46,7 @@ impl Whereabouts {
     fn candidates(&self) -> Vec<PathBuf> {
         match &self.identity {
             Some(named) => vec![named.clone()],
-            None => self
-                .own_folder
-                .iter()
-                .cloned()
-                .chain([PathBuf::from(LOCAL_OPERATOR)])
-                .collect(),
+            None => self.own_folder.iter().cloned().chain([PathBuf::from(LOCAL_OPERATOR)]).collect(),
         }
     }
 
@@ -73,42 +68,26 @@ impl Whereabouts {
 
     fn load(&self, folder: PathBuf, certificate_pem: String) -> Result<Found, CliError> {
         let part = |missing: &'static str| {
-            files::read(&folder.join(missing))?.ok_or_else(|| CliError::BrokenIdentity {
-                folder: folder.clone(),
-                missing,
-            })
+            files::read(&folder.join(missing))?
+                .ok_or_else(|| CliError::BrokenIdentity { folder: folder.clone(), missing })
         };
-        let identity = Identity {
-            key_pem: part(KEY)?,
-            certificate_pem,
-            ca_pem: part(CA)?,
-        };
+        let identity = Identity { key_pem: part(KEY)?, certificate_pem, ca_pem: part(CA)? };
         let coordinator = match &self.coordinator {
             Some(named) => named.clone(),
-            None => part(COORDINATOR)?.parse().map_err(|_| CliError::BrokenIdentity {
-                folder: folder.clone(),
-                missing: COORDINATOR,
-            })?,
+            None => part(COORDINATOR)?
+                .parse()
+                .map_err(|_| CliError::BrokenIdentity { folder: folder.clone(), missing: COORDINATOR })?,
         };
-        Ok(Found {
-            folder,
-            identity,
-            coordinator,
-        })
+        Ok(Found { folder, identity, coordinator })
     }
 
     /// Speaks with the coordinator, or says why that cannot be.
     pub async fn connect(&self) -> Result<Client, CliError> {
         let found = self.find()?;
         found.refuse_ended(SystemClock.unix_ms())?;
-        let endpoint = found
-            .identity
-            .endpoint(&found.coordinator)
-            .map_err(|error| found.unusable(causes(&error)))?;
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| not_connected(&found.coordinator, &error))?;
+        let endpoint =
+            found.identity.endpoint(&found.coordinator).map_err(|error| found.unusable(causes(&error)))?;
+        let channel = endpoint.connect().await.map_err(|error| not_connected(&found.coordinator, &error))?;
         Ok(OperatorServiceClient::new(channel))
     }
 }
@@ -124,17 +103,11 @@ impl Found {
         if now_ms <= end_ms {
             return Ok(());
         }
-        Err(CliError::CertificateEnded {
-            folder: self.folder.clone(),
-            ended: clock(moment(end_ms)),
-        })
+        Err(CliError::CertificateEnded { folder: self.folder.clone(), ended: clock(moment(end_ms)) })
     }
 
     fn unusable(&self, why: String) -> CliError {
-        CliError::UnusableIdentity {
-            folder: self.folder.clone(),
-            why,
-        }
+        CliError::UnusableIdentity { folder: self.folder.clone(), why }
     }
 }
 
@@ -156,15 +129,9 @@ const COORDINATOR: &str = "coordinator";
 fn not_connected(coordinator: &CoordinatorUrl, error: &TransportError) -> CliError {
     let why = causes(error);
     if let Some(rustls::Error::InvalidCertificate(reason)) = find_cause(error) {
-        CliError::CoordinatorNotTrusted {
-            coordinator: coordinator.clone(),
-            why: reason.to_string(),
-        }
+        CliError::CoordinatorNotTrusted { coordinator: coordinator.clone(), why: reason.to_string() }
     } else {
-        CliError::Unreachable {
-            coordinator: coordinator.clone(),
-            why,
-        }
+        CliError::Unreachable { coordinator: coordinator.clone(), why }
     }
 }
 
@@ -175,11 +142,7 @@ mod tests {
     use crate::identity::authority::Authority;
 
     fn whereabouts(folder: &Path) -> Whereabouts {
-        Whereabouts {
-            identity: Some(folder.to_owned()),
-            coordinator: None,
-            own_folder: None,
-        }
+        Whereabouts { identity: Some(folder.to_owned()), coordinator: None, own_folder: None }
     }
 
     struct At(u64);
@@ -194,9 +157,7 @@ mod tests {
 
     fn identity_made_at(now: u64, folder: &Path) {
         let authority = Authority::open(&folder.join("ca"), &At(now)).unwrap();
-        authority
-            .local_operator(&folder.join("operator"), &At(now))
-            .unwrap();
+        authority.local_operator(&folder.join("operator"), &At(now)).unwrap();
     }
 
     #[test]
@@ -204,10 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = whereabouts(folder.path()).find().unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains(&format!("{} (nothing there)", folder.path().display())),
-            "{text}"
-        );
+        assert!(text.contains(&format!("{} (nothing there)", folder.path().display())), "{text}");
         assert!(text.contains("liftlock login"), "{text}");
     }
 
@@ -229,10 +187,7 @@ mod tests {
     fn a_part_of_an_identity_is_not_taken_for_a_whole_one() {
         for missing in [KEY, CA, COORDINATOR] {
             let folder = tempfile::tempdir().unwrap();
-            for part in [KEY, CERTIFICATE, CA, COORDINATOR]
-                .into_iter()
-                .filter(|part| *part != missing)
-            {
+            for part in [KEY, CERTIFICATE, CA, COORDINATOR].into_iter().filter(|part| *part != missing) {
                 files::write(&folder.path().join(part), "https://lift.example").unwrap();
             }
             let text = whereabouts(folder.path()).find().unwrap_err().to_string();

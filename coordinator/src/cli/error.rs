@@ -176,9 +176,7 @@ impl From<Status> for CliError {
             Code::NotFound => Self::NotFound(message),
             Code::InvalidArgument => Self::Usage(message),
             Code::Unimplemented => Self::OtherVersion,
-            _ if is_cut(&status) => Self::Lost {
-                why: status.source().map_or(message, causes),
-            },
+            _ if is_cut(&status) => Self::Lost { why: status.source().map_or(message, causes) },
             code => Self::Coordinator { code, message },
         }
     }

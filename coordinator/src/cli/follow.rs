@@ -32,12 +32,7 @@ pub(crate) async fn to_the_end(
     display: &mut dyn Display,
     format: Format,
 ) -> Result<Exit, CliError> {
-    let mut following = Following {
-        desk,
-        plan,
-        display,
-        away_since: None,
-    };
+    let mut following = Following { desk, plan, display, away_since: None };
     let last = tokio::select! {
         last = following.watch(client) => Some(last),
         interrupted = tokio::signal::ctrl_c() => {
@@ -54,11 +49,7 @@ pub(crate) async fn to_the_end(
     if !display.shows_documents() {
         output::write(&output::render(&last, format, desk.paint)?)?;
     }
-    Ok(if last.phase == RolloutPhase::Raised {
-        Exit::Done
-    } else {
-        Exit::NotRaised
-    })
+    Ok(if last.phase == RolloutPhase::Raised { Exit::Done } else { Exit::NotRaised })
 }
 
 struct Following<'a> {
@@ -95,9 +86,7 @@ impl Following<'_> {
     }
 
     async fn stream(&mut self, client: &mut Client) -> Result<Ended, CliError> {
-        let request = GetRequest {
-            plan_id: self.plan.to_owned(),
-        };
+        let request = GetRequest { plan_id: self.plan.to_owned() };
         let mut rollouts = match client.watch(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Ok(Ended::Broken(status)),
@@ -125,8 +114,7 @@ impl Following<'_> {
             Some(_) => {}
             None => {
                 self.away_since = Some(Instant::now());
-                self.display
-                    .note("the coordinator went away; waiting for it to come back")?;
+                self.display.note("the coordinator went away; waiting for it to come back")?;
             }
         }
         sleep(PAUSE).await;

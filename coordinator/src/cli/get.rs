@@ -24,10 +24,7 @@ pub(crate) async fn run(desk: &Desk, args: GetArgs) -> Result<Exit, CliError> {
     let mut client = desk.whereabouts.connect().await?;
     let rollout = client.get(GetRequest { plan_id: args.plan }).await?.into_inner();
     let plan = Plan::try_from(rollout.plan.clone().unwrap_or_default())?;
-    let view = RolloutAndPlanView {
-        plan: plan.into(),
-        rollout: rollout.into(),
-    };
+    let view = RolloutAndPlanView { plan: plan.into(), rollout: rollout.into() };
     output::write(&output::render(&view, args.output.output, desk.paint)?)?;
     Ok(Exit::Done)
 }

@@ -21,17 +21,7 @@ pub struct HistoryArgs {
 
 pub(crate) async fn run(desk: &Desk, args: HistoryArgs) -> Result<Exit, CliError> {
     let request = HistoryRequest { plan_id: args.plan };
-    let history = desk
-        .whereabouts
-        .connect()
-        .await?
-        .history(request)
-        .await?
-        .into_inner();
-    output::write(&output::render(
-        &HistoryView::from(history),
-        args.output.output,
-        desk.paint,
-    )?)?;
+    let history = desk.whereabouts.connect().await?.history(request).await?.into_inner();
+    output::write(&output::render(&HistoryView::from(history), args.output.output, desk.paint)?)?;
     Ok(Exit::Done)
 }

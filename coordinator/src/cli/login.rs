@@ -26,22 +26,15 @@ pub struct LoginArgs {
 pub(crate) async fn run(desk: &Desk, args: LoginArgs) -> Result<Exit, CliError> {
     let whereabouts = &desk.whereabouts;
     let coordinator = whereabouts.coordinator.as_ref().ok_or(CliError::NoCoordinator)?;
-    let folder = whereabouts
-        .identity
-        .as_ref()
-        .or(whereabouts.own_folder.as_ref())
-        .ok_or_else(|| {
-            CliError::Usage("there is no home folder to keep the identity in: give --identity DIR".to_owned())
-        })?;
+    let folder = whereabouts.identity.as_ref().or(whereabouts.own_folder.as_ref()).ok_or_else(|| {
+        CliError::Usage("there is no home folder to keep the identity in: give --identity DIR".to_owned())
+    })?;
     let token: JoinToken = read_token(&args.token_file)?.parse()?;
     // The token is good once: a folder that cannot be made is better known before it is spent.
     files::make_folder(folder)?;
     let identity = enroll(coordinator, &token, &args.name).await?;
     connect::store(folder, &identity, coordinator)?;
-    output::note(&format!(
-        "The identity is in {}; its key was made here and stays here.",
-        folder.display()
-    ));
+    output::note(&format!("The identity is in {}; its key was made here and stays here.", folder.display()));
     Ok(Exit::Done)
 }
 
@@ -51,7 +44,5 @@ fn read_token(path: &Path) -> Result<String, CliError> {
         std::io::stdin().read_to_string(&mut text)?;
         return Ok(text);
     }
-    files::read(path)?.ok_or_else(|| CliError::NoFile {
-        path: path.to_owned(),
-    })
+    files::read(path)?.ok_or_else(|| CliError::NoFile { path: path.to_owned() })
 }

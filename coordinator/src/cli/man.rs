@@ -23,14 +23,8 @@ pub struct ManArgs {
 
 /// What the environment may say.
 const ENVIRONMENT: [(&str, &str); 5] = [
-    (
-        "LIFTLOCK_COORDINATOR",
-        "the coordinator's address, where --coordinator is not given",
-    ),
-    (
-        "LIFTLOCK_IDENTITY",
-        "the identity's folder, where --identity is not given",
-    ),
+    ("LIFTLOCK_COORDINATOR", "the coordinator's address, where --coordinator is not given"),
+    ("LIFTLOCK_IDENTITY", "the identity's folder, where --identity is not given"),
     ("LIFTLOCK_LOG", "what is logged, such as info or liftlock=debug"),
     ("NO_COLOR", "if not empty, no colour unless --color says always"),
     ("XDG_CONFIG_HOME", "where ~/.config is"),
@@ -38,14 +32,8 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 
 /// Where things lie.
 const FILES: [(&str, &str); 3] = [
-    (
-        "~/.config/liftlock",
-        "the identity that `liftlock login` made: key.pem, cert.pem, ca.pem, coordinator",
-    ),
-    (
-        LOCAL_OPERATOR,
-        "the identity of root on the coordinator's own machine, made by `liftlock serve`",
-    ),
+    ("~/.config/liftlock", "the identity that `liftlock login` made: key.pem, cert.pem, ca.pem, coordinator"),
+    (LOCAL_OPERATOR, "the identity of root on the coordinator's own machine, made by `liftlock serve`"),
     ("/etc/liftlock/coordinator.toml", "what `liftlock serve` reads"),
 ];
 
@@ -55,10 +43,7 @@ pub(crate) fn after_long_help() -> String {
     for exit in Exit::ALL {
         let _ = writeln!(text, "  {:<4} {}", exit.code(), exit.meaning());
     }
-    for (title, entries) in [
-        ("Environment", ENVIRONMENT.as_slice()),
-        ("Files", FILES.as_slice()),
-    ] {
+    for (title, entries) in [("Environment", ENVIRONMENT.as_slice()), ("Files", FILES.as_slice())] {
         let _ = writeln!(text, "\n{title}:");
         let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, meaning) in entries {
@@ -69,14 +54,10 @@ pub(crate) fn after_long_help() -> String {
     text
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "manual pages are for everyone to read, and made anew at will"
-)]
+#[expect(clippy::disallowed_methods, reason = "manual pages are for everyone to read, and made anew at will")]
 pub(crate) fn run(args: &ManArgs) -> Result<Exit, CliError> {
-    let unwritable = |error: io::Error| CliError::Unwritable {
-        why: format!("{}: {error}", args.dir.display()),
-    };
+    let unwritable =
+        |error: io::Error| CliError::Unwritable { why: format!("{}: {error}", args.dir.display()) };
     fs::create_dir_all(&args.dir).map_err(unwritable)?;
     let mut all = command().disable_help_subcommand(true);
     all.build();
@@ -85,19 +66,13 @@ pub(crate) fn run(args: &ManArgs) -> Result<Exit, CliError> {
         let man = Man::new((*command).clone());
         fs::write(args.dir.join(man.get_filename()), page(command, &man)?).map_err(unwritable)?;
     }
-    output::note(&format!(
-        "{} manual pages are in {}",
-        commands.len(),
-        args.dir.display()
-    ));
+    output::note(&format!("{} manual pages are in {}", commands.len(), args.dir.display()));
     Ok(Exit::Done)
 }
 
 /// The command itself and every verb below it.
 fn commands(command: &Command) -> Vec<&Command> {
-    std::iter::once(command)
-        .chain(command.get_subcommands().flat_map(commands))
-        .collect()
+    std::iter::once(command).chain(command.get_subcommands().flat_map(commands)).collect()
 }
 
 /// One page: clap's sections, then exit codes, environment and files in the sections that man-pages(7) has for them.
@@ -112,15 +87,9 @@ fn page(command: &Command, man: &Man) -> io::Result<String> {
         man.render_subcommands_section(&mut roff)?;
     }
     let mut text = String::from_utf8_lossy(&roff).into_owned();
-    let codes: Vec<(String, &str)> = Exit::ALL
-        .iter()
-        .map(|exit| (exit.code().to_string(), exit.meaning()))
-        .collect();
-    section(
-        &mut text,
-        "EXIT STATUS",
-        codes.iter().map(|(code, meaning)| (code.as_str(), *meaning)),
-    );
+    let codes: Vec<(String, &str)> =
+        Exit::ALL.iter().map(|exit| (exit.code().to_string(), exit.meaning())).collect();
+    section(&mut text, "EXIT STATUS", codes.iter().map(|(code, meaning)| (code.as_str(), *meaning)));
     section(&mut text, "ENVIRONMENT", ENVIRONMENT.into_iter());
     section(&mut text, "FILES", FILES.into_iter());
     Ok(text)
@@ -134,10 +103,7 @@ fn section<'a>(text: &mut String, title: &str, entries: impl Iterator<Item = (&'
 }
 
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\e")
-        .replace('-', "\\-")
-        .replace('~', "\\(ti")
-        .replace('`', "\\(ga")
+    text.replace('\\', "\\e").replace('-', "\\-").replace('~', "\\(ti").replace('`', "\\(ga")
 }
 
 #[cfg(test)]
@@ -153,18 +119,10 @@ mod tests {
     #[test]
     fn every_verb_has_a_page_that_names_the_exit_codes() {
         let dir = tempfile::tempdir().unwrap();
-        run(&ManArgs {
-            dir: dir.path().to_owned(),
-        })
-        .unwrap();
+        run(&ManArgs { dir: dir.path().to_owned() }).unwrap();
         for verb in ["liftlock", "liftlock-plan", "liftlock-token-create"] {
-            let page = files::read(&dir.path().join(format!("{verb}.1")))
-                .unwrap()
-                .unwrap();
-            assert!(
-                page.contains(".SH \"EXIT STATUS\"") && page.contains(Exit::Refused.meaning()),
-                "{page}"
-            );
+            let page = files::read(&dir.path().join(format!("{verb}.1"))).unwrap().unwrap();
+            assert!(page.contains(".SH \"EXIT STATUS\"") && page.contains(Exit::Refused.meaning()), "{page}");
         }
     }
 }

@@ -79,13 +79,7 @@ pub struct Globals {
     pub coordinator: Option<CoordinatorUrl>,
     /// The folder with key, certificate and CA; otherwise ~/.config/liftlock, or that of the coordinator on this
     /// machine.
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "LIFTLOCK_IDENTITY",
-        help_heading = "Connection"
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "LIFTLOCK_IDENTITY", help_heading = "Connection")]
     pub identity: Option<PathBuf>,
     /// Colour; auto means on a terminal, unless `NO_COLOR` is set.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
@@ -140,11 +134,7 @@ impl Desk {
     /// From the options and the environment, which is read here and nowhere else.
     pub fn new(globals: Globals) -> Self {
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let set = |name| {
-            env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
         Self {
             whereabouts: Whereabouts {

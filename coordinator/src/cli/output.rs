@@ -52,9 +52,8 @@ pub fn render_one_of_many(view: &impl View, format: Format, paint: Paint) -> Res
     match format {
         Format::Table => render(view, format, paint),
         Format::Json => {
-            let line = serde_json::to_string(view).map_err(|error| CliError::Unwritable {
-                why: error.to_string(),
-            })?;
+            let line = serde_json::to_string(view)
+                .map_err(|error| CliError::Unwritable { why: error.to_string() })?;
             Ok(line + "\n")
         }
         Format::Yaml => Ok(format!("---\n{}", render(view, format, paint)?)),
@@ -65,9 +64,9 @@ pub fn render_one_of_many(view: &impl View, format: Format, paint: Paint) -> Res
 pub fn write(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Unwritable {
-            why: error.to_string(),
-        }),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::Unwritable { why: error.to_string() })
+        }
         _ => Ok(()),
     }
 }

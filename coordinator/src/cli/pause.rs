@@ -17,17 +17,7 @@ pub struct PauseArgs {
 }
 
 pub(crate) async fn run(desk: &Desk, args: PauseArgs) -> Result<Exit, CliError> {
-    let rollout = desk
-        .whereabouts
-        .connect()
-        .await?
-        .pause(PauseRequest {})
-        .await?
-        .into_inner();
-    output::write(&output::render(
-        &RolloutView::from(rollout),
-        args.output.output,
-        desk.paint,
-    )?)?;
+    let rollout = desk.whereabouts.connect().await?.pause(PauseRequest {}).await?.into_inner();
+    output::write(&output::render(&RolloutView::from(rollout), args.output.output, desk.paint)?)?;
     Ok(Exit::Done)
 }

@@ -26,13 +26,7 @@ pub struct PlanArgs {
 pub(crate) async fn run(desk: &Desk, args: PlanArgs) -> Result<Exit, CliError> {
     let request = args.wanted.request()?;
     let to_version = request.to_version.clone();
-    let answer = desk
-        .whereabouts
-        .connect()
-        .await?
-        .make_plan(request)
-        .await?
-        .into_inner();
+    let answer = desk.whereabouts.connect().await?.make_plan(request).await?.into_inner();
     let view = view(answer)?;
     if view.plan.is_none() {
         return refuse(desk, &to_version, &view, args.output.output);
@@ -67,10 +61,8 @@ pub(crate) fn refuse(
 
 /// Every reason against a plan, one a line.
 pub(crate) fn refusals(to_version: &str, refusals: &[RefusalView], paint: Paint) -> String {
-    let mut text = format!(
-        "{} the cluster cannot be raised to {to_version}:\n",
-        paint.paint(Tone::Bad, "refused:")
-    );
+    let mut text =
+        format!("{} the cluster cannot be raised to {to_version}:\n", paint.paint(Tone::Bad, "refused:"));
     for refusal in refusals {
         let consent = if refusal.acceptable && !refusal.message.contains("--accept") {
             format!(" (--accept {} consents)", refusal.rule)

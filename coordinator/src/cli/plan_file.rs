@@ -61,13 +61,8 @@ struct Spec {
 
 /// Version and policy in a file; an error names line and column.
 pub fn read(path: &Path) -> Result<(KubernetesVersion, Policy), CliError> {
-    let text = files::read(path)?.ok_or_else(|| CliError::NoFile {
-        path: path.to_owned(),
-    })?;
-    parse(&text).map_err(|why| CliError::PlanFile {
-        path: path.to_owned(),
-        why,
-    })
+    let text = files::read(path)?.ok_or_else(|| CliError::NoFile { path: path.to_owned() })?;
+    parse(&text).map_err(|why| CliError::PlanFile { path: path.to_owned(), why })
 }
 
 fn parse(text: &str) -> Result<(KubernetesVersion, Policy), String> {
@@ -85,10 +80,7 @@ mod tests {
     #[test]
     fn a_plan_file_holds_a_version_and_a_policy() {
         let (version, policy) = parse(PLAN).unwrap();
-        assert_eq!(
-            (version.to_string().as_str(), policy),
-            ("v1.20.2", Policy::default())
-        );
+        assert_eq!((version.to_string().as_str(), policy), ("v1.20.2", Policy::default()));
         let json = r#"{"apiVersion": "liftlock.dev/v1", "kind": "UpgradePlan", "metadata": {"name": "a"},
             "spec": {"toVersion": "v1.20.2", "policy": {"accepted": ["api-outage"], "deleteEmptyDirData": true}}}"#;
         let (_, policy) = parse(json).unwrap();

@@ -33,10 +33,7 @@ pub(crate) fn choose(format: Format, desk: &Desk) -> Box<dyn Display> {
     if io::stderr().is_terminal() {
         Box::new(Bars::new(desk.error_paint))
     } else {
-        Box::new(Lines {
-            to_stdout: format == Format::Table,
-            shown: None,
-        })
+        Box::new(Lines { to_stdout: format == Format::Table, shown: None })
     }
 }
 
@@ -116,13 +113,7 @@ impl Bars {
         };
         let nodes = bar("{bar:30} {pos}/{len} nodes  {elapsed}  {wide_msg}");
         let steps = bar("{bar:30} {pos}/{len} steps  {wide_msg}");
-        Self {
-            paint,
-            screen,
-            nodes,
-            steps,
-            shown: None,
-        }
+        Self { paint, screen, nodes, steps, shown: None }
     }
 }
 
@@ -135,11 +126,7 @@ impl Display for Bars {
         self.nodes.set_position(rollout.raised() as u64);
         self.nodes.set_message(match rollout.phase {
             RolloutPhase::Preparing => {
-                let ready = rollout
-                    .nodes
-                    .iter()
-                    .filter(|node| node.phase != NodePhase::Pending)
-                    .count();
+                let ready = rollout.nodes.iter().filter(|node| node.phase != NodePhase::Pending).count();
                 format!("preparing, {ready} of {} ready", rollout.nodes.len())
             }
             phase => phase.name().to_owned(),
@@ -148,9 +135,7 @@ impl Display for Bars {
             Some(node) => {
                 self.steps.set_length(node.steps_total.into());
                 self.steps.set_position(node.step_number.into());
-                let output = self
-                    .paint
-                    .paint(Tone::Faint, node.last_output.as_deref().unwrap_or_default());
+                let output = self.paint.paint(Tone::Faint, node.last_output.as_deref().unwrap_or_default());
                 self.steps.set_message(format!(
                     "{}  {}  {output}",
                     node.name,

@@ -21,20 +21,8 @@ pub struct RetryArgs {
 }
 
 pub(crate) async fn run(desk: &Desk, args: RetryArgs) -> Result<Exit, CliError> {
-    let request = RetryRequest {
-        node: args.node.into(),
-    };
-    let rollout = desk
-        .whereabouts
-        .connect()
-        .await?
-        .retry(request)
-        .await?
-        .into_inner();
-    output::write(&output::render(
-        &RolloutView::from(rollout),
-        args.output.output,
-        desk.paint,
-    )?)?;
+    let request = RetryRequest { node: args.node.into() };
+    let rollout = desk.whereabouts.connect().await?.retry(request).await?.into_inner();
+    output::write(&output::render(&RolloutView::from(rollout), args.output.output, desk.paint)?)?;
     Ok(Exit::Done)
 }

@@ -20,10 +20,7 @@ impl Cell {
     /// A text in a tone. What is empty shows as a dash, so that columns can be told apart (and cut).
     pub fn new(tone: Tone, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self {
-            text: if text.is_empty() { "-".to_owned() } else { text },
-            tone,
-        }
+        Self { text: if text.is_empty() { "-".to_owned() } else { text }, tone }
     }
 
     /// A text in no particular tone.
@@ -39,14 +36,8 @@ impl Cell {
 impl Table {
     /// An empty one.
     pub fn new(heading: &[&str]) -> Self {
-        let heading = heading
-            .iter()
-            .map(|&title| Cell::new(Tone::Strong, title))
-            .collect();
-        Self {
-            heading,
-            rows: Vec::new(),
-        }
+        let heading = heading.iter().map(|&title| Cell::new(Tone::Strong, title)).collect();
+        Self { heading, rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -58,13 +49,7 @@ impl Table {
     pub fn render(&self, paint: Paint) -> String {
         let lines = || std::iter::once(&self.heading).chain(&self.rows);
         let widths: Vec<usize> = (0..self.heading.len())
-            .map(|column| {
-                lines()
-                    .filter_map(|line| line.get(column))
-                    .map(Cell::width)
-                    .max()
-                    .unwrap_or(0)
-            })
+            .map(|column| lines().filter_map(|line| line.get(column)).map(Cell::width).max().unwrap_or(0))
             .collect();
         let mut text = String::new();
         for line in lines() {
@@ -94,10 +79,7 @@ mod tests {
 
     #[test]
     fn columns_stand_below_one_another_and_nothing_trails() {
-        assert_eq!(
-            table().render(Paint::OFF),
-            "NODE         PHASE\na-long-name  raised\nb            -\n"
-        );
+        assert_eq!(table().render(Paint::OFF), "NODE         PHASE\na-long-name  raised\nb            -\n");
     }
 
     #[test]

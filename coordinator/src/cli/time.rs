@@ -12,9 +12,7 @@ pub fn moment(unix_ms: u64) -> Option<Timestamp> {
 
 /// `2026-01-31T12:00:00Z`, whole seconds; empty for never.
 pub fn clock(moment: Option<Timestamp>) -> String {
-    moment
-        .map(|moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-        .unwrap_or_default()
+    moment.map(|moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default()
 }
 
 /// Milliseconds of a message as seconds.
@@ -48,9 +46,7 @@ pub fn parse_seconds(text: &str) -> Result<u32, DurationError> {
         .filter(|duration| duration.subsec_nanos() == 0)
         .and_then(|duration| u32::try_from(duration.as_secs()).ok())
         .filter(|&seconds| seconds > 0)
-        .ok_or_else(|| DurationError {
-            text: text.to_owned(),
-        })
+        .ok_or_else(|| DurationError { text: text.to_owned() })
 }
 
 #[cfg(test)]

@@ -76,18 +76,8 @@ pub(crate) async fn run(desk: &Desk, args: TokenArgs) -> Result<Exit, CliError> 
 
 async fn create(desk: &Desk, args: CreateArgs) -> Result<Exit, CliError> {
     let (subject, name) = args.subject.subject()?;
-    let request = CreateTokenRequest {
-        subject: subject.into(),
-        name: name.clone(),
-        ttl_seconds: args.ttl,
-    };
-    let answer = desk
-        .whereabouts
-        .connect()
-        .await?
-        .create_token(request)
-        .await?
-        .into_inner();
+    let request = CreateTokenRequest { subject: subject.into(), name: name.clone(), ttl_seconds: args.ttl };
+    let answer = desk.whereabouts.connect().await?.create_token(request).await?.into_inner();
     let view = NewTokenView::from(answer);
     output::write(&output::render(&view, args.output.output, desk.paint)?)?;
     if args.output.output == Format::Table {
@@ -111,35 +101,19 @@ impl SubjectArgs {
             (Some(node), _, _) => Ok((Subject::Node, node.into())),
             (_, Some(operator), _) => Ok((Subject::Operator, operator)),
             (_, _, Some(viewer)) => Ok((Subject::Viewer, viewer)),
-            _ => Err(CliError::Usage(
-                "give one of --node, --operator and --viewer".to_owned(),
-            )),
+            _ => Err(CliError::Usage("give one of --node, --operator and --viewer".to_owned())),
         }
     }
 }
 
 async fn list(desk: &Desk, args: ListArgs) -> Result<Exit, CliError> {
-    let tokens = desk
-        .whereabouts
-        .connect()
-        .await?
-        .list_tokens(ListTokensRequest {})
-        .await?
-        .into_inner();
-    output::write(&output::render(
-        &TokensView::from(tokens),
-        args.output.output,
-        desk.paint,
-    )?)?;
+    let tokens = desk.whereabouts.connect().await?.list_tokens(ListTokensRequest {}).await?.into_inner();
+    output::write(&output::render(&TokensView::from(tokens), args.output.output, desk.paint)?)?;
     Ok(Exit::Done)
 }
 
 async fn revoke(desk: &Desk, args: RevokeArgs) -> Result<Exit, CliError> {
-    desk.whereabouts
-        .connect()
-        .await?
-        .revoke_token(RevokeTokenRequest { id: args.id.clone() })
-        .await?;
+    desk.whereabouts.connect().await?.revoke_token(RevokeTokenRequest { id: args.id.clone() }).await?;
     output::note(&format!("Token {} is worthless now, and so are certificates that it bought.", args.id));
     Ok(Exit::Done)
 }

@@ -53,10 +53,7 @@ impl WantedArgs {
             (None, Some(version)) => (version, self.policy.policy()),
             (None, None) => return Err(CliError::Usage("give a VERSION or --file FILE".to_owned())),
         };
-        Ok(MakePlanRequest {
-            to_version: to_version.to_string(),
-            policy: Some(policy.into()),
-        })
+        Ok(MakePlanRequest { to_version: to_version.to_string(), policy: Some(policy.into()) })
     }
 }
 

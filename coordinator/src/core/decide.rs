@@ -37,22 +37,17 @@ pub fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>) -> Vec<Decision
         .nodes()
         .filter(|(planned, _)| connected.contains(&planned.name))
         .filter_map(|(planned, state)| match state {
-            NodeState::Pending => Some(Decision::Prepare {
-                node: planned.name.clone(),
-            }),
-            NodeState::Leased { lease, .. } => Some(Decision::Resume {
-                node: planned.name.clone(),
-                lease: *lease,
-            }),
+            NodeState::Pending => Some(Decision::Prepare { node: planned.name.clone() }),
+            NodeState::Leased { lease, .. } => {
+                Some(Decision::Resume { node: planned.name.clone(), lease: *lease })
+            }
             _ => None,
         })
         .collect();
     if let Ok(due) = rollout.next_to_lease()
         && connected.contains(&due.name)
     {
-        decisions.push(Decision::Grant {
-            node: due.name.clone(),
-        });
+        decisions.push(Decision::Grant { node: due.name.clone() });
     }
     decisions
 }

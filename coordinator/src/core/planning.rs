@@ -41,17 +41,14 @@ pub fn make_plan(
              `liftlock nodes`",
         )]);
     };
-    let nodes: Vec<Candidate<'_>> = view
-        .nodes
-        .iter()
-        .map(|(name, node)| Candidate { name, node })
-        .collect();
+    let nodes: Vec<Candidate<'_>> = view.nodes.iter().map(|(name, node)| Candidate { name, node }).collect();
 
     let mut refusals = policy_rules(policy);
     refusals.extend(version_rules(cluster, &nodes, target));
     refusals.extend(nodes.iter().filter_map(|candidate| candidate.refusal(target)));
     refusals.extend(etcd_rules(cluster));
-    let raised = nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
+    let raised =
+        nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
         return Err(vec![Refusal::of(
             "nothing-to-do",
@@ -65,26 +62,16 @@ pub fn make_plan(
     }
 
     let planned = in_order(&nodes, target, policy);
-    let from_version = lowest_version(&nodes)
-        .unwrap_or(cluster.kubeadm_config_version)
-        .min(cluster.kubeadm_config_version);
-    seal(from_version, target, planned, policy.clone()).map_err(|error| {
-        vec![Refusal::of(
-            "unreadable-plan",
-            format!("the plan cannot be named: {error}"),
-        )]
-    })
+    let from_version =
+        lowest_version(&nodes).unwrap_or(cluster.kubeadm_config_version).min(cluster.kubeadm_config_version);
+    seal(from_version, target, planned, policy.clone())
+        .map_err(|error| vec![Refusal::of("unreadable-plan", format!("the plan cannot be named: {error}"))])
 }
 
 /// Whether the hash and the id are those of the content: a plan that was changed on the way is not started.
 pub fn is_sealed(plan: &Plan) -> bool {
-    seal(
-        plan.from_version,
-        plan.to_version,
-        plan.nodes.clone(),
-        plan.policy.clone(),
-    )
-    .is_ok_and(|sealed| sealed.hash == plan.hash && sealed.id == plan.id)
+    seal(plan.from_version, plan.to_version, plan.nodes.clone(), plan.policy.clone())
+        .is_ok_and(|sealed| sealed.hash == plan.hash && sealed.id == plan.id)
 }
 
 fn seal(
@@ -101,25 +88,11 @@ fn seal(
         nodes: &'a [PlannedNode],
         policy: &'a Policy,
     }
-    let content = Content {
-        from_version,
-        to_version,
-        nodes: &nodes,
-        policy: &policy,
-    };
-    let json = serde_json::to_vec(&content).map_err(|error| NameError {
-        text: error.to_string(),
-        what: "a plan that can be written as JSON",
-    })?;
+    let content = Content { from_version, to_version, nodes: &nodes, policy: &policy };
+    let json = serde_json::to_vec(&content)
+        .map_err(|error| NameError { text: error.to_string(), what: "a plan that can be written as JSON" })?;
     let hash = format!("{:x}", Sha256::digest(json));
-    Ok(Plan {
-        id: PlanId::of_hash(&hash)?,
-        hash,
-        from_version,
-        to_version,
-        nodes,
-        policy,
-    })
+    Ok(Plan { id: PlanId::of_hash(&hash)?, hash, from_version, to_version, nodes, policy })
 }
 
 struct Candidate<'a> {
@@ -130,29 +103,17 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     fn control_plane(&self) -> bool {
         self.node.agent.as_ref().is_some_and(|agent| agent.control_plane)
-            || self
-                .node
-                .object
-                .as_ref()
-                .is_some_and(|object| object.control_plane)
+            || self.node.object.as_ref().is_some_and(|object| object.control_plane)
     }
 
     fn kubelet_version(&self) -> Option<KubernetesVersion> {
-        self.node
-            .object
-            .as_ref()
-            .and_then(|object| object.kubelet_version)
+        self.node.object.as_ref().and_then(|object| object.kubelet_version)
     }
 
     /// Whether nothing of this node is left to raise.
     fn runs(&self, target: KubernetesVersion) -> bool {
         let control_plane = !self.control_plane()
-            || self
-                .node
-                .agent
-                .as_ref()
-                .and_then(|agent| agent.control_plane_version)
-                == Some(target);
+            || self.node.agent.as_ref().and_then(|agent| agent.control_plane_version) == Some(target);
         control_plane && self.kubelet_version() == Some(target)
     }
 
@@ -175,8 +136,7 @@ impl Candidate<'_> {
                 ),
             ));
         };
-        self.agent_refusal(agent, target)
-            .or_else(|| self.object_refusal(object, target))
+        self.agent_refusal(agent, target).or_else(|| self.object_refusal(object, target))
     }
 
     fn agent_refusal(&self, agent: &AgentView, target: KubernetesVersion) -> Option<Refusal> {
@@ -188,17 +148,8 @@ impl Candidate<'_> {
             ));
         }
         if !agent.offered.contains(&target) && !self.runs(target) {
-            let offered = agent
-                .offered
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            let offered = if offered.is_empty() {
-                "nothing".to_owned()
-            } else {
-                offered
-            };
+            let offered = agent.offered.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let offered = if offered.is_empty() { "nothing".to_owned() } else { offered };
             return Some(Refusal::of(
                 "version-not-offered",
                 format!(
@@ -252,11 +203,7 @@ impl Candidate<'_> {
 
 impl Refusal {
     fn of(rule: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            rule,
-            message: message.into(),
-            acceptable: false,
-        }
+        Self { rule, message: message.into(), acceptable: false }
     }
 }
 
@@ -320,20 +267,13 @@ fn version_rules(
         ));
     }
     if !nodes.iter().any(Candidate::control_plane) {
-        refusals.push(Refusal::of(
-            "no-control-plane",
-            "no node is known to be a control plane",
-        ));
+        refusals.push(Refusal::of("no-control-plane", "no node is known to be a control plane"));
     }
     refusals
 }
 
 fn etcd_rules(cluster: &ControlPlaneReport) -> Vec<Refusal> {
-    let ControlPlaneReport {
-        etcd_members: members,
-        etcd_healthy_members: healthy,
-        ..
-    } = *cluster;
+    let ControlPlaneReport { etcd_members: members, etcd_healthy_members: healthy, .. } = *cluster;
     let mut refusals = Vec::new();
     if members == 0 {
         refusals.push(Refusal::of(

@@ -40,27 +40,19 @@ pub fn point_of_no_return(plan: &Plan) -> PointOfNoReturn {
     if plan.from_version.minor == plan.to_version.minor {
         return PointOfNoReturn::Nowhere;
     }
-    let cause = if changes_etcd_minor(plan) {
-        Cause::EtcdMinor
-    } else {
-        Cause::ApiMinor
-    };
+    let cause = if changes_etcd_minor(plan) { Cause::EtcdMinor } else { Cause::ApiMinor };
     let ends_at = |step: &&Step| match cause {
         Cause::EtcdMinor => matches!(step, Step::KubeadmUpgradeApply { .. }),
         Cause::ApiMinor => matches!(step, Step::VerifyControlPlane { .. }),
     };
-    let first = plan.nodes.iter().find(|node| {
-        node.steps
-            .iter()
-            .any(|step| matches!(step, Step::KubeadmUpgradeApply { .. }))
-    });
-    first
-        .and_then(|node| Some((node, node.steps.iter().find(ends_at)?)))
-        .map_or(PointOfNoReturn::Behind, |(node, step)| PointOfNoReturn::At {
-            node: node.name.clone(),
-            step: step.name(),
-            cause,
-        })
+    let first = plan
+        .nodes
+        .iter()
+        .find(|node| node.steps.iter().any(|step| matches!(step, Step::KubeadmUpgradeApply { .. })));
+    first.and_then(|node| Some((node, node.steps.iter().find(ends_at)?))).map_or(
+        PointOfNoReturn::Behind,
+        |(node, step)| PointOfNoReturn::At { node: node.name.clone(), step: step.name(), cause },
+    )
 }
 
 /// Kubernetes minors whose kubeadm brought another minor of etcd than the one before (3.4, 3.5, 3.6): kubeadm's
@@ -74,10 +66,7 @@ const LAST_KNOWN_MINOR: u16 = 36;
 pub fn changes_etcd_minor(plan: &Plan) -> bool {
     let (from, to) = (plan.from_version.minor, plan.to_version.minor);
     from != to
-        && (to > LAST_KNOWN_MINOR
-            || ETCD_MINOR_CHANGES
-                .iter()
-                .any(|&change| from < change && change <= to))
+        && (to > LAST_KNOWN_MINOR || ETCD_MINOR_CHANGES.iter().any(|&change| from < change && change <= to))
 }
 
 #[cfg(test)]
@@ -106,26 +95,16 @@ mod tests {
         }
     }
 
-    const WHOLE: [(&str, Role); 3] = [
-        ("cp1", Role::FirstControlPlane),
-        ("cp2", Role::ControlPlane),
-        ("w1", Role::Worker),
-    ];
+    const WHOLE: [(&str, Role); 3] =
+        [("cp1", Role::FirstControlPlane), ("cp2", Role::ControlPlane), ("w1", Role::Worker)];
 
     fn at(step: &'static str, cause: Cause) -> PointOfNoReturn {
-        PointOfNoReturn::At {
-            node: "cp1".parse().unwrap(),
-            step,
-            cause,
-        }
+        PointOfNoReturn::At { node: "cp1".parse().unwrap(), step, cause }
     }
 
     #[test]
     fn a_patch_release_can_be_put_back_from_everywhere() {
-        assert_eq!(
-            point_of_no_return(&plan("v1.20.2", "v1.20.9", &WHOLE)),
-            PointOfNoReturn::Nowhere
-        );
+        assert_eq!(point_of_no_return(&plan("v1.20.2", "v1.20.9", &WHOLE)), PointOfNoReturn::Nowhere);
     }
 
     #[test]
@@ -136,26 +115,15 @@ mod tests {
 
     #[test]
     fn a_minor_that_brings_another_etcd_is_final_from_the_first_apply_on() {
-        for (from, to) in [
-            ("v1.21.1", "v1.22.0"),
-            ("v1.33.4", "v1.34.1"),
-            ("v1.36.0", "v1.37.0"),
-        ] {
+        for (from, to) in [("v1.21.1", "v1.22.0"), ("v1.33.4", "v1.34.1"), ("v1.36.0", "v1.37.0")] {
             let point = point_of_no_return(&plan(from, to, &WHOLE));
-            assert_eq!(
-                point,
-                at("kubeadm-upgrade-apply", Cause::EtcdMinor),
-                "{from} to {to}"
-            );
+            assert_eq!(point, at("kubeadm-upgrade-apply", Cause::EtcdMinor), "{from} to {to}");
         }
     }
 
     #[test]
     fn a_plan_that_finishes_an_earlier_raise_starts_behind_the_point() {
         let rest = [("cp2", Role::ControlPlane), ("w1", Role::Worker)];
-        assert_eq!(
-            point_of_no_return(&plan("v1.19.7", "v1.20.2", &rest)),
-            PointOfNoReturn::Behind
-        );
+        assert_eq!(point_of_no_return(&plan("v1.19.7", "v1.20.2", &rest)), PointOfNoReturn::Behind);
     }
 }

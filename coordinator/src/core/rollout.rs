@@ -275,14 +275,7 @@ impl Rollout {
     /// A roll-out of a plan that begins now.
     pub fn start(plan: Plan, started_by: String, at_ms: u64) -> Self {
         let nodes = plan.nodes.iter().map(|_| NodeState::Pending).collect();
-        Self {
-            plan,
-            intent: Intent::Run,
-            nodes,
-            started_at_ms: at_ms,
-            started_by,
-            ended_at_ms: None,
-        }
+        Self { plan, intent: Intent::Run, nodes, started_at_ms: at_ms, started_by, ended_at_ms: None }
     }
 
     /// Each node of the plan with its state, in the order of leases.
@@ -297,17 +290,16 @@ impl Rollout {
 
     /// The node under lease, if there is one. There is never more than one.
     pub fn leased(&self) -> Option<(&PlannedNode, Lease)> {
-        self.nodes()
-            .find_map(|(planned, state)| Some((planned, state.lease()?)))
+        self.nodes().find_map(|(planned, state)| Some((planned, state.lease()?)))
     }
 
     /// Where it stands as a whole.
     pub fn phase(&self) -> Phase {
         let failed = || {
             self.nodes().find_map(|(planned, state)| {
-                state.failure().map(|failure| Phase::Halted {
-                    reason: format!("{}: {failure}", planned.name),
-                })
+                state
+                    .failure()
+                    .map(|failure| Phase::Halted { reason: format!("{}: {failure}", planned.name) })
             })
         };
         let all = |wanted: fn(&NodeState) -> bool| self.nodes.iter().all(wanted);
@@ -367,49 +359,28 @@ impl Rollout {
                 if matches!(state, NodeState::Pending | NodeState::Unprepared { .. }) {
                     *state = match failure {
                         None => NodeState::Prepared,
-                        Some(failure) => NodeState::Unprepared {
-                            failure: failure.clone(),
-                        },
+                        Some(failure) => NodeState::Unprepared { failure: failure.clone() },
                     };
                 }
             }
             Event::LeaseGranted { node, lease } => {
-                let refused = |why| TransitionError::NotLeasable {
-                    node: node.clone(),
-                    why,
-                };
+                let refused = |why| TransitionError::NotLeasable { node: node.clone(), why };
                 let due = self.next_to_lease().map_err(refused)?;
                 if due.name != *node {
                     return Err(refused(format!("node {} comes first", due.name)));
                 }
-                *next.state_mut(node)? = NodeState::Leased {
-                    lease: *lease,
-                    progress: Progress::default(),
-                };
+                *next.state_mut(node)? = NodeState::Leased { lease: *lease, progress: Progress::default() };
             }
-            Event::StepReported {
-                node,
-                token,
-                progress,
-            } => {
+            Event::StepReported { node, token, progress } => {
                 let state = next.state_mut(node)?;
                 match state {
-                    NodeState::Leased {
-                        lease,
-                        progress: reported,
-                    } if lease.token == *token => {
+                    NodeState::Leased { lease, progress: reported } if lease.token == *token => {
                         *reported = *progress;
                     }
                     _ => return Err(stale(node, *token, state)),
                 }
             }
-            Event::LeaseEnded {
-                node,
-                token,
-                failure,
-                timings,
-                at_ms,
-            } => {
+            Event::LeaseEnded { node, token, failure, timings, at_ms } => {
                 next.end_lease(node, *token, failure.as_deref(), *timings, *at_ms)?;
             }
             Event::Paused => {
@@ -417,10 +388,7 @@ impl Rollout {
             }
             Event::Resumed => {
                 if self.intent == Intent::Run {
-                    return Err(TransitionError::NotNow {
-                        what: "resume",
-                        why: "it is not paused",
-                    });
+                    return Err(TransitionError::NotNow { what: "resume", why: "it is not paused" });
                 }
                 next.change_intent("resume", Intent::Run)?;
             }
@@ -434,10 +402,7 @@ impl Rollout {
                 *state = match state {
                     NodeState::Failed { .. } | NodeState::Unprepared { .. } => NodeState::Pending,
                     _ => {
-                        return Err(TransitionError::NotFailed {
-                            node: node.clone(),
-                            state: state.name(),
-                        });
+                        return Err(TransitionError::NotFailed { node: node.clone(), state: state.name() });
                     }
                 };
             }
@@ -456,11 +421,7 @@ impl Rollout {
         let state = self.state_mut(node)?;
         *state = match state {
             NodeState::Leased { lease, progress } if lease.token == token => match failure {
-                None => NodeState::Raised {
-                    lease: *lease,
-                    ended_at_ms: at_ms,
-                    timings,
-                },
+                None => NodeState::Raised { lease: *lease, ended_at_ms: at_ms, timings },
                 Some(failure) => NodeState::Failed {
                     lease: *lease,
                     ended_at_ms: at_ms,
@@ -481,23 +442,14 @@ impl Rollout {
     fn change_intent(&mut self, what: &'static str, intent: Intent) -> Result<(), TransitionError> {
         self.refuse_final()?;
         if self.intent == Intent::Abort {
-            return Err(TransitionError::NotNow {
-                what,
-                why: "it is being aborted",
-            });
+            return Err(TransitionError::NotNow { what, why: "it is being aborted" });
         }
         self.intent = intent;
         Ok(())
     }
 
     fn refuse_final(&self) -> Result<(), TransitionError> {
-        if self.is_final() {
-            Err(TransitionError::Final {
-                plan: self.plan.id.to_string(),
-            })
-        } else {
-            Ok(())
-        }
+        if self.is_final() { Err(TransitionError::Final { plan: self.plan.id.to_string() }) } else { Ok(()) }
     }
 
     fn note_end(&mut self, at_ms: u64) {
@@ -508,25 +460,17 @@ impl Rollout {
 
     fn state_mut(&mut self, name: &NodeName) -> Result<&mut NodeState, TransitionError> {
         let position = self.plan.nodes.iter().position(|planned| planned.name == *name);
-        position
-            .and_then(|index| self.nodes.get_mut(index))
-            .ok_or_else(|| TransitionError::UnknownNode {
-                node: name.clone(),
-                plan: self.plan.id.to_string(),
-            })
+        position.and_then(|index| self.nodes.get_mut(index)).ok_or_else(|| TransitionError::UnknownNode {
+            node: name.clone(),
+            plan: self.plan.id.to_string(),
+        })
     }
 }
 
 fn stale(node: &NodeName, token: FencingToken, state: &NodeState) -> TransitionError {
-    let present = state.lease().map_or_else(
-        || "it has none".to_owned(),
-        |lease| format!("lease {}", lease.token),
-    );
-    TransitionError::StaleToken {
-        node: node.clone(),
-        token,
-        present,
-    }
+    let present =
+        state.lease().map_or_else(|| "it has none".to_owned(), |lease| format!("lease {}", lease.token));
+    TransitionError::StaleToken { node: node.clone(), token, present }
 }
 
 #[cfg(test)]

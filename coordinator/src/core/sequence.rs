@@ -25,23 +25,16 @@ pub fn under_lease(role: Role, version: KubernetesVersion, policy: &Policy) -> V
     let ignore_preflight_errors = policy.ignore_preflight_errors.clone();
     let mut steps = Vec::new();
     if role.is_control_plane() {
-        steps.push(Step::EtcdQuorumGate {
-            allow_api_outage: policy.accepts(API_OUTAGE),
-        });
+        steps.push(Step::EtcdQuorumGate { allow_api_outage: policy.accepts(API_OUTAGE) });
         steps.push(Step::EtcdSnapshot {});
     }
     steps.push(Step::BackUpNode { role });
     steps.push(Step::InstallKubeadm { version });
     steps.push(match role {
-        Role::FirstControlPlane => Step::KubeadmUpgradeApply {
-            version,
-            ignore_preflight_errors,
-        },
-        Role::ControlPlane | Role::Worker => Step::KubeadmUpgradeNode {
-            version,
-            ignore_preflight_errors,
-            role,
-        },
+        Role::FirstControlPlane => Step::KubeadmUpgradeApply { version, ignore_preflight_errors },
+        Role::ControlPlane | Role::Worker => {
+            Step::KubeadmUpgradeNode { version, ignore_preflight_errors, role }
+        }
     });
     if role.is_control_plane() {
         steps.push(Step::VerifyControlPlane { version });

@@ -89,10 +89,7 @@ pub struct Authority {
 impl Authority {
     /// Opens the CA in `folder`, or makes it. The key is written last: without it there is no CA yet.
     pub fn open(folder: &Path, clock: &dyn Clock) -> Result<Self, IdentityError> {
-        let damaged = |why: &str| IdentityError::Damaged {
-            path: folder.to_owned(),
-            why: why.to_owned(),
-        };
+        let damaged = |why: &str| IdentityError::Damaged { path: folder.to_owned(), why: why.to_owned() };
         let (certificate_path, key_path) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
         files::make_folder(folder)?;
         let (key_pem, certificate_pem) = match (files::read(&key_path)?, files::read(&certificate_path)?) {
@@ -115,11 +112,7 @@ impl Authority {
         }
         let fingerprint = certificate_sha256(&der);
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| damaged(&error.to_string()))?;
-        Ok(Self {
-            issuer,
-            certificate_pem,
-            fingerprint,
-        })
+        Ok(Self { issuer, certificate_pem, fingerprint })
     }
 
     /// The CA's certificate, PEM.
@@ -154,29 +147,15 @@ impl Authority {
         names: &[String],
         clock: &dyn Clock,
     ) -> Result<KeyAndCertificate, IdentityError> {
-        let subject = Subject {
-            kind: Role::Coordinator,
-            name: "liftlock".to_owned(),
-        };
-        let names: Vec<SanType> = names
-            .iter()
-            .map(|name| alternative_name(name))
-            .collect::<Result<_, _>>()?;
-        self.kept(
-            folder,
-            &subject,
-            &names,
-            ExtendedKeyUsagePurpose::ServerAuth,
-            clock,
-        )
+        let subject = Subject { kind: Role::Coordinator, name: "liftlock".to_owned() };
+        let names: Vec<SanType> =
+            names.iter().map(|name| alternative_name(name)).collect::<Result<_, _>>()?;
+        self.kept(folder, &subject, &names, ExtendedKeyUsagePurpose::ServerAuth, clock)
     }
 
     /// The identity of whoever may read `folder`: an operator on the coordinator's own machine.
     pub fn local_operator(&self, folder: &Path, clock: &dyn Clock) -> Result<(), IdentityError> {
-        let subject = Subject {
-            kind: Role::Operator,
-            name: "local".to_owned(),
-        };
+        let subject = Subject { kind: Role::Operator, name: "local".to_owned() };
         self.kept(folder, &subject, &[], ExtendedKeyUsagePurpose::ClientAuth, clock)?;
         Ok(files::write(&folder.join("ca.pem"), &self.certificate_pem)?)
     }
@@ -195,10 +174,7 @@ impl Authority {
         if let (Some(key_pem), Some(certificate_pem)) =
             (files::read(&key_path)?, files::read(&certificate_path)?)
         {
-            let found = KeyAndCertificate {
-                key_pem,
-                certificate_pem,
-            };
+            let found = KeyAndCertificate { key_pem, certificate_pem };
             if self.still_good(&found, names, now) {
                 return Ok(found);
             }
@@ -208,10 +184,7 @@ impl Authority {
         params.subject_alt_names = names.to_vec();
         params.extended_key_usages = vec![usage];
         let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
-        let made = KeyAndCertificate {
-            key_pem: key.serialize_pem(),
-            certificate_pem,
-        };
+        let made = KeyAndCertificate { key_pem: key.serialize_pem(), certificate_pem };
         files::write(&key_path, &made.key_pem)?;
         files::write(&certificate_path, &made.certificate_pem)?;
         Ok(made)
@@ -229,10 +202,8 @@ impl Authority {
             return false;
         };
         let ours = SpkiOf(self.issuer.key());
-        let (from, to) = (
-            certificate.validity().not_before.timestamp(),
-            certificate.validity().not_after.timestamp(),
-        );
+        let (from, to) =
+            (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
         certificate.public_key().raw == key.subject_public_key_info()
             && ours.signed(&certificate)
             && from <= now
@@ -247,10 +218,7 @@ impl CheckedRequest {
         let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(der))
             .map_err(|error| IdentityError::Request(error.to_string()))?;
         let key_sha256 = hex(&Sha256::digest(request.public_key.subject_public_key_info()));
-        Ok(Self {
-            key: request.public_key,
-            key_sha256,
-        })
+        Ok(Self { key: request.public_key, key_sha256 })
     }
 }
 
@@ -269,26 +237,18 @@ fn make_ca(now: i64) -> Result<KeyAndCertificate, IdentityError> {
     // A name of its own, so that a certificate of another coordinator is said to come from an unknown CA.
     let key_id = hex(&Sha256::digest(key.subject_public_key_info()));
     let name = format!("liftlock CA {}", key_id.get(..8).unwrap_or_default());
-    let subject = Subject {
-        kind: Role::Coordinator,
-        name,
-    };
+    let subject = Subject { kind: Role::Coordinator, name };
     let mut params = params(&subject, now - CLOCK_SKEW, now + CA_LIFE)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = false;
     let certificate_pem = params.self_signed(&key)?.pem();
-    Ok(KeyAndCertificate {
-        key_pem: key.serialize_pem(),
-        certificate_pem,
-    })
+    Ok(KeyAndCertificate { key_pem: key.serialize_pem(), certificate_pem })
 }
 
 fn params(subject: &Subject, from_s: i64, to_s: i64) -> Result<CertificateParams, IdentityError> {
     let time = |seconds| {
-        ASN1Time::from_timestamp(seconds)
-            .map(|time| time.to_datetime())
-            .map_err(|_| IdentityError::Clock)
+        ASN1Time::from_timestamp(seconds).map(|time| time.to_datetime()).map_err(|_| IdentityError::Clock)
     };
     let mut serial = [0; 16];
     getrandom::fill(&mut serial).map_err(IdentityError::Random)?;
@@ -299,12 +259,8 @@ fn params(subject: &Subject, from_s: i64, to_s: i64) -> Result<CertificateParams
     params.not_after = time(to_s)?;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, subject.kind.organisation());
-    params
-        .distinguished_name
-        .push(DnType::CommonName, subject.name.as_str());
+    params.distinguished_name.push(DnType::OrganizationName, subject.kind.organisation());
+    params.distinguished_name.push(DnType::CommonName, subject.name.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
@@ -314,9 +270,7 @@ fn alternative_name(name: &str) -> Result<SanType, IdentityError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
-    let plain = name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
     let refused = || IdentityError::Name(name.to_owned());
     if name.is_empty() || !plain {
         return Err(refused());
@@ -388,10 +342,7 @@ mod tests {
         let first = Authority::open(&ca, &NOW).unwrap();
         let second = Authority::open(&ca, &NOW).unwrap();
         assert_eq!(first.certificate_pem(), second.certificate_pem());
-        assert_eq!(
-            first.fingerprint(),
-            certificate_sha256(&der(first.certificate_pem()))
-        );
+        assert_eq!(first.fingerprint(), certificate_sha256(&der(first.certificate_pem())));
         assert_eq!((mode(&ca), mode(&ca.join("ca-key.pem"))), (0o700, 0o600));
     }
 
@@ -428,9 +379,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open(&folder.path().join("ca"), &NOW).unwrap();
         let server = |names: &[String], clock: &At| {
-            let made = authority
-                .server(&folder.path().join("server"), names, clock)
-                .unwrap();
+            let made = authority.server(&folder.path().join("server"), names, clock).unwrap();
             made.certificate_pem
         };
         let two = names(&["lift.example", "10.0.0.5", "::1"]);
@@ -438,10 +387,7 @@ mod tests {
         assert_eq!(server(&two, &At(NOW.0 + OWN_LIFE / 2 - 2 * CLOCK_SKEW)), first);
         let later = server(&two, &At(NOW.0 + OWN_LIFE / 2 + CLOCK_SKEW));
         assert_ne!(later, first);
-        assert_ne!(
-            server(&names(&["lift.example"]), &At(NOW.0 + OWN_LIFE / 2 + CLOCK_SKEW)),
-            later
-        );
+        assert_ne!(server(&names(&["lift.example"]), &At(NOW.0 + OWN_LIFE / 2 + CLOCK_SKEW)), later);
     }
 
     #[test]
@@ -452,10 +398,7 @@ mod tests {
         let old = Authority::open(&folder.path().join("old"), &NOW).unwrap();
         let new = Authority::open(&folder.path().join("new"), &NOW).unwrap();
         let before = old.server(&server, &wanted, &NOW).unwrap().certificate_pem;
-        assert_ne!(
-            new.server(&server, &wanted, &NOW).unwrap().certificate_pem,
-            before
-        );
+        assert_ne!(new.server(&server, &wanted, &NOW).unwrap().certificate_pem, before);
     }
 
     #[test]
@@ -476,9 +419,7 @@ mod tests {
         let mut wanted = CertificateParams::new(names(&["lift.example"])).unwrap();
         wanted.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        wanted
-            .distinguished_name
-            .push(DnType::OrganizationName, "liftlock:operator");
+        wanted.distinguished_name.push(DnType::OrganizationName, "liftlock:operator");
         wanted.distinguished_name.push(DnType::CommonName, "root");
         let request = wanted.serialize_request(&key).unwrap();
 
@@ -492,14 +433,7 @@ mod tests {
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.client_auth && !usage.server_auth);
         let peer = Peer::of_certificate(&signed).unwrap();
-        assert_eq!(
-            peer,
-            Peer {
-                subject,
-                not_before_s: NOW.0,
-                not_after_s: NOW.0 + 30 * DAY
-            }
-        );
+        assert_eq!(peer, Peer { subject, not_before_s: NOW.0, not_after_s: NOW.0 + 30 * DAY });
     }
 
     #[test]
@@ -508,9 +442,7 @@ mod tests {
         let authority = Authority::open(folder.path(), &NOW).unwrap();
         let request = CheckedRequest::parse(&CertificateRequest::new("cp1").unwrap().csr_der).unwrap();
         let serial = || {
-            let signed = authority
-                .sign(&request, &Subject::agent(&"cp1".parse().unwrap()), NOW.0)
-                .unwrap();
+            let signed = authority.sign(&request, &Subject::agent(&"cp1".parse().unwrap()), NOW.0).unwrap();
             let der = der(&signed);
             let (_, certificate) = X509Certificate::from_der(&der).unwrap();
             certificate.raw_serial().to_vec()
@@ -523,14 +455,8 @@ mod tests {
         let mut request = CertificateRequest::new("cp1").unwrap().csr_der;
         let last = request.len() - 1;
         request[last] ^= 1;
-        assert!(matches!(
-            CheckedRequest::parse(&request),
-            Err(IdentityError::Request(_))
-        ));
-        assert!(matches!(
-            CheckedRequest::parse(b""),
-            Err(IdentityError::Request(_))
-        ));
+        assert!(matches!(CheckedRequest::parse(&request), Err(IdentityError::Request(_))));
+        assert!(matches!(CheckedRequest::parse(b""), Err(IdentityError::Request(_))));
     }
 
     #[test]
@@ -540,14 +466,9 @@ mod tests {
         let error = Peer::of_certificate(b"no certificate").unwrap_err();
         assert_eq!(error.why, "it does not parse");
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "system:masters");
+        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
         let key = KeyPair::generate().unwrap();
         let signed = params.signed_by(&key, &authority.issuer).unwrap();
-        assert_eq!(
-            Peer::of_certificate(signed.der()).unwrap_err().why,
-            "its organisation is no role"
-        );
+        assert_eq!(Peer::of_certificate(signed.der()).unwrap_err().why, "its organisation is no role");
     }
 }

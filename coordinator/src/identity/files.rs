@@ -24,15 +24,11 @@ pub struct FileError {
 
 /// A folder of our own, 0700, with its parents.
 pub fn make_folder(path: &Path) -> Result<(), FileError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| FileError {
-            path: path.to_owned(),
-            what: "made",
-            source,
-        })
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError {
+        path: path.to_owned(),
+        what: "made",
+        source,
+    })
 }
 
 /// The whole file as text, or `None` where there is none.
@@ -40,34 +36,21 @@ pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FileError {
-            path: path.to_owned(),
-            what: "read",
-            source,
-        }),
+        Err(source) => Err(FileError { path: path.to_owned(), what: "read", source }),
     }
 }
 
 /// Replaces a file as a whole, 0600: temporary file, fsync, rename, fsync of the folder.
 pub fn write(path: &Path, content: &str) -> Result<(), FileError> {
-    let failed = |source| FileError {
-        path: path.to_owned(),
-        what: "written",
-        source,
-    };
+    let failed = |source| FileError { path: path.to_owned(), what: "written", source };
     let temporary = path.with_extension("new");
     let replace = || {
         let _ = fs::remove_file(&temporary);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        path.parent()
-            .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     };
     replace().map_err(failed)
 }
@@ -82,11 +65,7 @@ mod tests {
     fn a_file_is_replaced_as_a_whole_whatever_an_earlier_try_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");
-        fs::write(
-            folder.path().join("key.new"),
-            "left behind, and longer than what comes",
-        )
-        .unwrap();
+        fs::write(folder.path().join("key.new"), "left behind, and longer than what comes").unwrap();
         write(&path, "first").unwrap();
         write(&path, "second").unwrap();
         assert_eq!(read(&path).unwrap().as_deref(), Some("second"));

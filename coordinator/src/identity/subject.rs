@@ -78,10 +78,7 @@ impl Role {
 impl Subject {
     /// The agent of a node.
     pub fn agent(node: &NodeName) -> Self {
-        Self {
-            kind: Role::Agent,
-            name: node.to_string(),
-        }
+        Self { kind: Role::Agent, name: node.to_string() }
     }
 
     /// From a request for a token. The name of a node is a node's name; of a person, 1 to 64 plain characters.
@@ -104,10 +101,7 @@ impl Subject {
                 "\"{name}\" is not an operator's name: letters, digits, '.', '_', '-' and '@', at most 64"
             ));
         }
-        Ok(Self {
-            kind,
-            name: name.to_owned(),
-        })
+        Ok(Self { kind, name: name.to_owned() })
     }
 
     /// As messages name it.
@@ -123,11 +117,7 @@ impl Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.kind == Role::Agent {
-            "node"
-        } else {
-            self.kind.name()
-        };
+        let what = if self.kind == Role::Agent { "node" } else { self.kind.name() };
         write!(f, "{what} {}", self.name)
     }
 }
@@ -139,19 +129,11 @@ impl Peer {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| foreign("it does not parse"))?;
         let subject = certificate.subject();
         let single = |mut values: Vec<&str>| {
-            if values.len() == 1 {
-                values.pop().map(str::to_owned)
-            } else {
-                None
-            }
+            if values.len() == 1 { values.pop().map(str::to_owned) } else { None }
         };
         let texts = |attributes: Vec<_>| -> Vec<&str> { attributes.into_iter().flatten().collect() };
-        let organisation = single(texts(
-            subject.iter_organization().map(|a| a.as_str().ok()).collect(),
-        ));
-        let name = single(texts(
-            subject.iter_common_name().map(|a| a.as_str().ok()).collect(),
-        ));
+        let organisation = single(texts(subject.iter_organization().map(|a| a.as_str().ok()).collect()));
+        let name = single(texts(subject.iter_common_name().map(|a| a.as_str().ok()).collect()));
         let kind = organisation
             .and_then(|found| Role::ALL.into_iter().find(|role| role.organisation() == found))
             .ok_or(foreign("its organisation is no role"))?;

@@ -41,12 +41,7 @@ impl AgentService for Agents {
         &self,
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::EnrollResponse>, Status> {
-        let v1::EnrollRequest {
-            token_id,
-            token_secret,
-            subject,
-            csr_der,
-        } = request.into_inner();
+        let v1::EnrollRequest { token_id, token_secret, subject, csr_der } = request.into_inner();
         let certified = with_keeper(&self.keeper, move |keeper| {
             keeper.enroll(&token_id, &token_secret, &subject, &csr_der)
         })
@@ -70,17 +65,11 @@ impl AgentService for Agents {
             .parse()
             .map_err(|error: NameError| Status::unauthenticated(error.to_string()))?;
         let (outbox, answers) = mpsc::channel(OUTBOX);
-        let conversation = Conversation {
-            keeper: Arc::clone(&self.keeper),
-            node,
-            said: request.into_inner(),
-        };
+        let conversation =
+            Conversation { keeper: Arc::clone(&self.keeper), node, said: request.into_inner() };
         tokio::spawn(conversation.hold(outbox));
-        let answers = ReceiverStream::new(answers).map(|answer| {
-            answer.map(|message| v1::CoordinatorMessage {
-                message: Some(message),
-            })
-        });
+        let answers = ReceiverStream::new(answers)
+            .map(|answer| answer.map(|message| v1::CoordinatorMessage { message: Some(message) }));
         Ok(Response::new(Box::pin(answers)))
     }
 }
@@ -106,20 +95,12 @@ impl Conversation {
 
     async fn listen(&mut self, outbox: &Outbox) -> Result<(), Status> {
         let Some(Said::Hello(hello)) = self.next().await? else {
-            return Err(Status::invalid_argument(
-                "the first message of a session must be Hello",
-            ));
+            return Err(Status::invalid_argument("the first message of a session must be Hello"));
         };
         let (node, answers) = (self.node.clone(), outbox.clone());
-        let session = with_keeper(&self.keeper, move |keeper| {
-            keeper.open_session(&node, hello, answers)
-        })
-        .await?;
-        let _open = OpenSession {
-            keeper: Arc::clone(&self.keeper),
-            node: self.node.clone(),
-            session,
-        };
+        let session =
+            with_keeper(&self.keeper, move |keeper| keeper.open_session(&node, hello, answers)).await?;
+        let _open = OpenSession { keeper: Arc::clone(&self.keeper), node: self.node.clone(), session };
         while let Some(said) = self.next().await? {
             let node = self.node.clone();
             if !with_keeper(&self.keeper, move |keeper| keeper.hear(&node, session, said)).await? {

@@ -34,10 +34,7 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         plan: Some(rollout.plan.clone().into()),
         phase: phase.into(),
         reason: reasons.join("; "),
-        nodes: rollout
-            .nodes()
-            .map(|(planned, state)| node(planned, state, live(&planned.name)))
-            .collect(),
+        nodes: rollout.nodes().map(|(planned, state)| node(planned, state, live(&planned.name))).collect(),
         started_at_ms: rollout.started_at_ms,
         ended_at_ms: rollout.ended_at_ms.unwrap_or(0),
         started_by: rollout.started_by.clone(),
@@ -53,9 +50,7 @@ fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode
         NodeState::Unprepared { .. } | NodeState::Failed { .. } => v1::NodePhase::Failed,
     };
     let last = Last::of(planned, state);
-    let step = last
-        .step
-        .and_then(|index| planned.steps.get(usize::try_from(index).ok()?));
+    let step = last.step.and_then(|index| planned.steps.get(usize::try_from(index).ok()?));
     v1::RolloutNode {
         name: planned.name.to_string(),
         role: v1::Role::from(planned.role).into(),
@@ -67,19 +62,12 @@ fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode
         failure: state.failure().unwrap_or_default().to_owned(),
         leased_at_ms: last.lease.map_or(0, |lease| lease.granted_at_ms),
         lease_ended_at_ms: last.ended_at_ms,
-        timings: last.timings.map(
-            |Timings {
-                 lease_ms,
-                 child_ms,
-                 wait_ms,
-                 snapshot_ms,
-             }| v1::Timings {
-                lease_ms,
-                child_ms,
-                wait_ms,
-                snapshot_ms,
-            },
-        ),
+        timings: last.timings.map(|Timings { lease_ms, child_ms, wait_ms, snapshot_ms }| v1::Timings {
+            lease_ms,
+            child_ms,
+            wait_ms,
+            snapshot_ms,
+        }),
         connected: live.connected,
         last_output: live.last_output,
     }
@@ -100,30 +88,16 @@ impl Last {
         let begun = |progress: &Progress| (progress.attempt > 0).then_some(progress.index);
         match state {
             NodeState::Pending | NodeState::Prepared | NodeState::Unprepared { .. } => Self::default(),
-            NodeState::Leased { lease, progress } => Self {
+            NodeState::Leased { lease, progress } => {
+                Self { lease: Some(*lease), step: begun(progress), ..Self::default() }
+            }
+            NodeState::Raised { lease, ended_at_ms, timings } => Self {
                 lease: Some(*lease),
-                step: begun(progress),
-                ..Self::default()
-            },
-            NodeState::Raised {
-                lease,
-                ended_at_ms,
-                timings,
-            } => Self {
-                lease: Some(*lease),
-                step: u32::try_from(planned.steps.len())
-                    .ok()
-                    .and_then(|steps| steps.checked_sub(1)),
+                step: u32::try_from(planned.steps.len()).ok().and_then(|steps| steps.checked_sub(1)),
                 ended_at_ms: *ended_at_ms,
                 timings: Some(*timings),
             },
-            NodeState::Failed {
-                lease,
-                ended_at_ms,
-                timings,
-                progress,
-                ..
-            } => Self {
+            NodeState::Failed { lease, ended_at_ms, timings, progress, .. } => Self {
                 lease: Some(*lease),
                 step: begun(progress),
                 ended_at_ms: *ended_at_ms,
@@ -135,29 +109,13 @@ impl Last {
 
 /// Why a plan cannot be made.
 pub fn refusal(refusal: Refusal) -> v1::Refusal {
-    let Refusal {
-        rule,
-        message,
-        acceptable,
-    } = refusal;
-    v1::Refusal {
-        rule: rule.to_owned(),
-        message,
-        acceptable,
-    }
+    let Refusal { rule, message, acceptable } = refusal;
+    v1::Refusal { rule: rule.to_owned(), message, acceptable }
 }
 
 /// One record of what happened.
 pub fn history_event(sequence: u64, record: HistoryRecord) -> v1::HistoryEvent {
-    let HistoryRecord {
-        at_ms,
-        kind,
-        plan,
-        node,
-        token,
-        operator,
-        text,
-    } = record;
+    let HistoryRecord { at_ms, kind, plan, node, token, operator, text } = record;
     v1::HistoryEvent {
         sequence,
         at_ms,

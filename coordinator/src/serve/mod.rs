@@ -115,21 +115,12 @@ impl Coordinator {
         // An error means that this process chose the same provider before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let settings = Settings::of(options)?;
-        let failed = |source| ServeError::Listen {
-            address: settings.listen,
-            source,
-        };
+        let failed = |source| ServeError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let opening = settings.clone();
         let (keeper, tls) = tokio::task::spawn_blocking(move || open_state(&opening, bound)).await??;
-        Ok(Self {
-            settings,
-            listener,
-            bound,
-            keeper: Arc::new(keeper),
-            tls,
-        })
+        Ok(Self { settings, listener, bound, keeper: Arc::new(keeper), tls })
     }
 
     /// Where this machine reaches it: `https://127.0.0.1:7443`.
@@ -146,10 +137,7 @@ impl Coordinator {
         let server = router.serve_with_incoming_shutdown(incoming, async {
             let _ = stopped.await;
         });
-        files::write(
-            &self.settings.state_dir.join("operator/coordinator"),
-            &format!("{url}\n"),
-        )?;
+        files::write(&self.settings.state_dir.join("operator/coordinator"), &format!("{url}\n"))?;
         tracing::info!(address = %self.bound, state = %self.settings.state_dir.display(), "the coordinator serves");
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let reporter = tokio::spawn(report_failure(Arc::clone(&self.keeper), health));
@@ -232,10 +220,7 @@ struct Stop {
 
 impl Stop {
     fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn wait(mut self) {

@@ -51,11 +51,7 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn of(options: ServeOptions) -> Result<Self, ServeError> {
         let file = read_config(options.config.as_deref())?;
-        let mut names = if options.names.is_empty() {
-            file.names
-        } else {
-            options.names
-        };
+        let mut names = if options.names.is_empty() { file.names } else { options.names };
         if names.is_empty() {
             names.extend(host_name());
         }
@@ -94,10 +90,7 @@ pub(super) fn local_url(bound: SocketAddr) -> String {
 /// The file that was named, or the default one if it is there.
 fn read_config(named: Option<&Path>) -> Result<ConfigFile, ServeError> {
     let path = named.unwrap_or(Path::new(DEFAULT_CONFIG));
-    let failed = |why: String| ServeError::Config {
-        path: path.to_owned(),
-        why,
-    };
+    let failed = |why: String| ServeError::Config { path: path.to_owned(), why };
     match files::read(path)? {
         Some(text) => toml::from_str(&text).map_err(|error| failed(error.to_string())),
         None if named.is_none() => Ok(ConfigFile::default()),
@@ -117,10 +110,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("coordinator.toml");
         files::write(&path, file).unwrap();
-        Settings::of(ServeOptions {
-            config: Some(path),
-            ..options
-        })
+        Settings::of(ServeOptions { config: Some(path), ..options })
     }
 
     #[test]
@@ -142,36 +132,20 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_followed_is_named_with_the_line() {
-        let error = settings("listen = 7443\n", ServeOptions::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("coordinator.toml") && error.contains("line 1"),
-            "{error}"
-        );
-        let error = settings("lisen = \"0.0.0.0:1\"\n", ServeOptions::default())
-            .unwrap_err()
-            .to_string();
+        let error = settings("listen = 7443\n", ServeOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("coordinator.toml") && error.contains("line 1"), "{error}");
+        let error = settings("lisen = \"0.0.0.0:1\"\n", ServeOptions::default()).unwrap_err().to_string();
         assert!(error.contains("lisen"), "{error}");
-        let missing = ServeOptions {
-            config: Some("/nowhere/at/all.toml".into()),
-            ..ServeOptions::default()
-        };
+        let missing = ServeOptions { config: Some("/nowhere/at/all.toml".into()), ..ServeOptions::default() };
         let error = Settings::of(missing).unwrap_err().to_string();
         assert!(error.contains("there is no such file"), "{error}");
     }
 
     #[test]
     fn the_certificate_names_what_was_bound_and_this_machine_once_each() {
-        let named = ServeOptions {
-            names: vec!["localhost".to_owned()],
-            ..ServeOptions::default()
-        };
+        let named = ServeOptions { names: vec!["localhost".to_owned()], ..ServeOptions::default() };
         let settings = settings("", named).unwrap();
-        assert_eq!(
-            settings.names("0.0.0.0:1".parse().unwrap()),
-            ["localhost", "127.0.0.1", "::1"]
-        );
+        assert_eq!(settings.names("0.0.0.0:1".parse().unwrap()), ["localhost", "127.0.0.1", "::1"]);
         let bound = settings.names("10.0.0.5:1".parse().unwrap());
         assert_eq!(bound, ["localhost", "10.0.0.5", "127.0.0.1", "::1"]);
     }

@@ -28,12 +28,7 @@ impl MemoryStore {
     /// What a process that starts now would find: a copy, for good.
     pub(crate) fn copy(&self) -> Arc<Self> {
         let entries = self.lock().entries.clone();
-        Arc::new(Self {
-            inner: Mutex::new(Inner {
-                entries,
-                ..Inner::default()
-            }),
-        })
+        Arc::new(Self { inner: Mutex::new(Inner { entries, ..Inner::default() }) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -55,11 +50,7 @@ impl Store for Arc<MemoryStore> {
                 source: io::Error::from(io::ErrorKind::StorageFull),
             });
         }
-        inner.entries.extend(
-            batch
-                .writes()
-                .map(|(key, value)| (key.to_owned(), value.to_vec())),
-        );
+        inner.entries.extend(batch.writes().map(|(key, value)| (key.to_owned(), value.to_vec())));
         Ok(())
     }
 }

@@ -38,19 +38,15 @@ pub struct Batch {
 impl Batch {
     /// Sets a key to a value.
     pub fn put(&mut self, key: String, value: &impl Serialize) -> Result<(), StoreError> {
-        let json = serde_json::to_vec(value).map_err(|source| StoreError::Unreadable {
-            key: key.clone(),
-            why: source.to_string(),
-        })?;
+        let json = serde_json::to_vec(value)
+            .map_err(|source| StoreError::Unreadable { key: key.clone(), why: source.to_string() })?;
         self.writes.insert(key, json);
         Ok(())
     }
 
     /// Each key with its new value, in the order of keys.
     pub fn writes(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.writes
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_slice()))
+        self.writes.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
     }
 
     /// Whether there is nothing to write.

@@ -24,15 +24,8 @@ impl Witness {
     /// Opens the file or makes an empty one.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        Ok(Self {
-            file: options.open(path)?,
-        })
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        Ok(Self { file: options.open(path)? })
     }
 
     /// The number that was written last; `None` where none ever was.
@@ -47,20 +40,15 @@ impl Witness {
             .into_iter()
             .flatten()
             .collect();
-        let damaged = || {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "neither of its two numbers has its checksum",
-            )
-        };
+        let damaged =
+            || io::Error::new(io::ErrorKind::InvalidData, "neither of its two numbers has its checksum");
         numbers.into_iter().max().map(Some).ok_or_else(damaged)
     }
 
     /// Writes a number and makes it durable.
     pub(super) fn write(&self, number: u64) -> io::Result<()> {
         let [even, odd] = SLOTS;
-        self.file
-            .write_all_at(&sealed(number), if number.is_multiple_of(2) { even } else { odd })?;
+        self.file.write_all_at(&sealed(number), if number.is_multiple_of(2) { even } else { odd })?;
         self.file.sync_data()
     }
 
@@ -79,10 +67,7 @@ impl Witness {
 fn sealed(number: u64) -> [u8; NUMBER + CHECKSUM] {
     let mut bytes = [0; NUMBER + CHECKSUM];
     let checksum = Sha256::digest(number.to_be_bytes());
-    for (place, byte) in bytes
-        .iter_mut()
-        .zip(number.to_be_bytes().into_iter().chain(checksum))
-    {
+    for (place, byte) in bytes.iter_mut().zip(number.to_be_bytes().into_iter().chain(checksum)) {
         *place = byte;
     }
     bytes

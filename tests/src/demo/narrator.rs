@@ -20,7 +20,8 @@ pub(super) struct Narrator {
 
 impl Narrator {
     pub(super) fn new(to_stderr: bool) -> Self {
-        let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+        let terminal =
+            if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { to_stderr, colour, column: Cell::new(0) }
     }
@@ -103,7 +104,13 @@ impl Narrator {
         let wall = report.wall_s;
         self.line("");
         self.line(&if report.ok {
-            self.paint("1;32", &format!("{} → {} in {:.1} s; {wall:.1} s in all, and nothing was left behind.", report.from, report.to, report.raise_s))
+            self.paint(
+                "1;32",
+                &format!(
+                    "{} → {} in {:.1} s; {wall:.1} s in all, and nothing was left behind.",
+                    report.from, report.to, report.raise_s
+                ),
+            )
         } else {
             self.paint("1;31", "Not everything is as it should be.")
         });

@@ -30,7 +30,8 @@ struct Killed {
 
 pub(super) async fn tell(narrator: &Narrator, pace: f64) -> Result<Report> {
     let start = Instant::now();
-    narrator.heading("A stand-in cluster: 3 control planes and 3 workers, each a folder with its own programs");
+    narrator
+        .heading("A stand-in cluster: 3 control planes and 3 workers, each a folder with its own programs");
     let tempo = Tempo::paced(2.5 * pace);
     let shape = Shape { version: FROM, offered: vec![TO], tempo, ..Shape::new(3, 3) };
     let mut fleet = Fleet::without_agents(&shape).await?;
@@ -42,7 +43,10 @@ pub(super) async fn tell(narrator: &Narrator, pace: f64) -> Result<Report> {
         on_control_planes: false,
     });
     fleet.cluster.add_budget("shop", 1);
-    fleet.cluster.wait_for("shop", Duration::from_secs(20), |cluster| cluster.lowest_ready("shop") == Some(2)).await?;
+    fleet
+        .cluster
+        .wait_for("shop", Duration::from_secs(20), |cluster| cluster.lowest_ready("shop") == Some(2))
+        .await?;
     fleet.cluster.cordon(CORDONED, true);
     narrator.line(&format!("  cp1 cp2 cp3 w1 w2 w3 run {FROM}; an app with 2 replicas may lose 1 at a time; {CORDONED} was cordoned by hand"));
 
@@ -72,7 +76,10 @@ pub(super) async fn tell(narrator: &Narrator, pace: f64) -> Result<Report> {
     let checks = vec![
         Check::of(proofs::everything_runs(&fleet, TO)),
         Check::of(if resumed {
-            Ok(format!("{KILLED} was raised under the one lease it had (token {}), and kubeadm ran once", killed.token))
+            Ok(format!(
+                "{KILLED} was raised under the one lease it had (token {}), and kubeadm ran once",
+                killed.token
+            ))
         } else {
             Err(anyhow::anyhow!("{KILLED} had the leases {leases:?}, and kubeadm ran {runs} times"))
         }),
@@ -172,7 +179,8 @@ fn kill(narrator: &Narrator, fleet: &mut Fleet, node: &RolloutNode) -> Result<()
     let machine = fleet.cluster.machine(&node.name)?;
     ensure!(!machine.tree.manifest("kube-apiserver").exists(), "the manifest should be away just now");
     let units = machine.systemd.running_units();
-    let kubeadm = units.iter().find(|unit| unit.contains("kubeadm")).context("kubeadm does not run as a unit")?;
+    let kubeadm =
+        units.iter().find(|unit| unit.contains("kubeadm")).context("kubeadm does not run as a unit")?;
     let pid = machine.systemd.main_pid(kubeadm).context("kubeadm has no process")?;
     narrator.alarm(&format!(
         "SIGKILL to the agent of {}: its kubeadm has just moved kube-apiserver.yaml away and not yet put the new one there",

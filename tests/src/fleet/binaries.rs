@@ -56,8 +56,16 @@ impl Binaries {
     fn in_folder(folder: &Utf8Path) -> Result<Self> {
         let binary = |name: &str| {
             let path = folder.join(name);
-            if path.exists() { Ok(path) } else { bail!("{path} is missing: run `cargo build --workspace --bins`") }
+            if path.exists() {
+                Ok(path)
+            } else {
+                bail!("{path} is missing: run `cargo build --workspace --bins`")
+            }
         };
-        Ok(Self { liftlock: binary("liftlock")?, agent: binary("liftlock-agent")?, standin: binary("standin")? })
+        Ok(Self {
+            liftlock: binary("liftlock")?,
+            agent: binary("liftlock-agent")?,
+            standin: binary("standin")?,
+        })
     }
 }

@@ -45,7 +45,12 @@ impl Fleet {
         for node in &nodes {
             fleet.start_agent(node).await?;
         }
-        fleet.operator().await?.wait_for_facts(&nodes, START_LIMIT).await.with_context(|| fleet.last_words())?;
+        fleet
+            .operator()
+            .await?
+            .wait_for_facts(&nodes, START_LIMIT)
+            .await
+            .with_context(|| fleet.last_words())?;
         Ok(fleet)
     }
 
@@ -126,7 +131,8 @@ impl Fleet {
             "--name",
             "127.0.0.1",
         ];
-        let process = Process::start(self.binaries, &self.binaries.liftlock, &arguments, &self.log("coordinator"))?;
+        let process =
+            Process::start(self.binaries, &self.binaries.liftlock, &arguments, &self.log("coordinator"))?;
         self.coordinator = Some(process);
         let end = tokio::time::Instant::now() + START_LIMIT;
         loop {
@@ -211,7 +217,8 @@ impl Fleet {
 
     /// Lets no file that a node's running agent writes grow beyond so many bytes.
     pub fn limit_file_size(&mut self, node: &str, bytes: u64) -> Result<()> {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.agent(node)?.id())?).context("no process")?;
+        let pid =
+            rustix::process::Pid::from_raw(i32::try_from(self.agent(node)?.id())?).context("no process")?;
         let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
         rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit)?;
         Ok(())
@@ -239,8 +246,12 @@ impl Fleet {
     /// Runs the command line with another identity.
     pub async fn cli_as(&self, identity: &Utf8Path, arguments: &[&str]) -> Result<Output> {
         let home = self.folder().join("home");
-        let environment =
-            [("LIFTLOCK_IDENTITY", identity.as_str()), ("HOME", home.as_str()), ("NO_COLOR", "1"), ("COLUMNS", "110")];
+        let environment = [
+            ("LIFTLOCK_IDENTITY", identity.as_str()),
+            ("HOME", home.as_str()),
+            ("NO_COLOR", "1"),
+            ("COLUMNS", "110"),
+        ];
         process::run(&self.binaries.liftlock, arguments, &environment).await
     }
 }

@@ -8,8 +8,8 @@ use camino::Utf8Path;
 use liftlock_proto::enrollment::Identity;
 use liftlock_proto::v1::operator_service_client::OperatorServiceClient;
 use liftlock_proto::v1::{
-    ApplyRequest, GetRequest, HistoryEvent, HistoryRequest, ListNodesRequest, MakePlanRequest, NodeEntry, Policy,
-    Rollout, RolloutPhase,
+    ApplyRequest, GetRequest, HistoryEvent, HistoryRequest, ListNodesRequest, MakePlanRequest, NodeEntry,
+    Policy, Rollout, RolloutPhase,
 };
 use tonic::transport::Channel;
 
@@ -28,8 +28,11 @@ impl Operator {
             fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
         };
         let coordinator = read("coordinator")?.parse()?;
-        let identity =
-            Identity { key_pem: read("key.pem")?, certificate_pem: read("cert.pem")?, ca_pem: read("ca.pem")? };
+        let identity = Identity {
+            key_pem: read("key.pem")?,
+            certificate_pem: read("cert.pem")?,
+            ca_pem: read("ca.pem")?,
+        };
         _ = rustls::crypto::ring::default_provider().install_default();
         let channel = identity.endpoint(&coordinator)?.connect().await?;
         Ok(Self { client: OperatorServiceClient::new(channel) })

@@ -21,7 +21,12 @@ pub struct Process {
 impl Process {
     /// Starts one; what it says is appended to a file. It is started through the stand-in binary, which asks the
     /// kernel for the signal at its maker's death and then becomes the program.
-    pub fn start(binaries: &Binaries, program: &Utf8Path, arguments: &[&str], log: &Utf8Path) -> Result<Self> {
+    pub fn start(
+        binaries: &Binaries,
+        program: &Utf8Path,
+        arguments: &[&str],
+        log: &Utf8Path,
+    ) -> Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
         let child = Command::new(&binaries.standin)
             .arg(program)
@@ -101,7 +106,12 @@ impl Output {
     /// This, if it ended well.
     pub fn success(self) -> Result<Self> {
         if self.code != 0 {
-            bail!("exit code {}; standard output: {}; standard error: {}", self.code, self.stdout, self.stderr);
+            bail!(
+                "exit code {}; standard output: {}; standard error: {}",
+                self.code,
+                self.stdout,
+                self.stderr
+            );
         }
         Ok(self)
     }

@@ -56,7 +56,9 @@ pub fn everything_runs(fleet: &Fleet, version: KubernetesVersion) -> Result<Stri
     let configured = cluster.kubeadm_config_version();
     ensure!(configured == version.to_string(), "kubeadm-config says {configured}");
     let kubelets = cluster.machines().count();
-    Ok(format!("{containers} control-plane containers and {kubelets} kubelets run {version}, and kubeadm-config says so"))
+    Ok(format!(
+        "{containers} control-plane containers and {kubelets} kubelets run {version}, and kubeadm-config says so"
+    ))
 }
 
 /// Those nodes are cordoned and no others.
@@ -120,7 +122,9 @@ pub fn backups_are_whole(fleet: &Fleet) -> Result<String> {
             snapshots += 1;
         }
     }
-    Ok(format!("{snapshots} etcd snapshots match the SHA-256 that etcd sent; {files} files of backups are root's alone"))
+    Ok(format!(
+        "{snapshots} etcd snapshots match the SHA-256 that etcd sent; {files} files of backups are root's alone"
+    ))
 }
 
 /// A snapshot's last 32 bytes are the SHA-256 of all before.
@@ -154,11 +158,13 @@ fn private_files(folder: &Utf8Path) -> Result<usize> {
 }
 
 fn indexed_files_are_there(backup: &Utf8Path, index: &Value) -> Result<()> {
-    let entries = index.pointer("/index/entries").and_then(Value::as_array).context("the index lists no files")?;
+    let entries =
+        index.pointer("/index/entries").and_then(Value::as_array).context("the index lists no files")?;
     ensure!(!entries.is_empty(), "{backup}: the index is empty");
     for entry in entries {
         let path = backup.join(entry["path"].as_str().context("an entry without a path")?);
-        let wanted = entry.pointer("/digest/sha256").and_then(Value::as_str).context("an entry without a digest")?;
+        let wanted =
+            entry.pointer("/digest/sha256").and_then(Value::as_str).context("an entry without a digest")?;
         let content = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
         ensure!(crate::standin::packages::sha256(&content) == wanted, "{path} differs from the index");
     }
@@ -186,8 +192,11 @@ pub fn most_leases_at_once(history: &[HistoryEvent]) -> usize {
 
 /// Never two leases, and each with a higher token than all before it.
 pub fn one_lease_at_a_time(history: &[HistoryEvent]) -> Result<String> {
-    let tokens: Vec<u64> =
-        history.iter().filter(|event| event.kind == "lease-granted").map(|event| event.fencing_token).collect();
+    let tokens: Vec<u64> = history
+        .iter()
+        .filter(|event| event.kind == "lease-granted")
+        .map(|event| event.fencing_token)
+        .collect();
     ensure!(!tokens.is_empty(), "the record holds no lease");
     ensure!(tokens.is_sorted_by(|earlier, later| earlier < later), "the tokens do not rise: {tokens:?}");
     ensure!(history.is_sorted_by(|one, next| one.sequence + 1 == next.sequence), "the record has a gap");

@@ -252,7 +252,8 @@ impl Cluster {
 
     /// `kubernetesVersion` in kubeadm-config.
     pub fn kubeadm_config_version(&self) -> String {
-        let map = self.objects.get(&Key::new("configmaps", "kube-system", "kubeadm-config")).unwrap_or_default();
+        let map =
+            self.objects.get(&Key::new("configmaps", "kube-system", "kubeadm-config")).unwrap_or_default();
         let configuration = text(&map, "/data/ClusterConfiguration").unwrap_or_default();
         let version = configuration.lines().find_map(|line| line.strip_prefix("kubernetesVersion: "));
         version.unwrap_or_default().to_owned()
@@ -283,7 +284,12 @@ impl Cluster {
     }
 
     /// Waits until a condition of the cluster holds; looks whenever an object changed, and each turn.
-    pub async fn wait_for(&self, what: &str, limit: Duration, condition: impl Fn(&Self) -> bool) -> Result<()> {
+    pub async fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
         let end = tokio::time::Instant::now() + limit;
         while !condition(self) {
             if tokio::time::Instant::now() > end {
@@ -299,7 +305,8 @@ impl Cluster {
             let ready = cluster.objects.list("nodes", None).iter().all(|node| condition(node, "Ready"));
             let pods = cluster.objects.list("pods", None);
             ready && !pods.is_empty() && pods.iter().all(is_ready) && {
-                cluster.lock().kubelets.values().filter(|kubelet| kubelet.serves()).count() == cluster.etcd.members().len()
+                cluster.lock().kubelets.values().filter(|kubelet| kubelet.serves()).count()
+                    == cluster.etcd.members().len()
             }
         })
         .await
@@ -320,12 +327,12 @@ async fn turns(state: Arc<Mutex<State>>, objects: Objects) {
             controllers.lead(&objects);
         }
         let seen = (api, objects.noticed(), controllers.workloads());
-        let noticed = kubelets.values_mut().fold(false, |noticed, kubelet| kubelet.notices() || noticed);
+        let noticed = kubelets.values_mut().map(Kubelet::notices).filter(|noticed| *noticed).count() > 0;
         if !noticed && settled == Some(seen) {
             continue;
         }
         // What fails here (an address still taken, a certificate half written) is tried again next turn.
-        let done = kubelets.values_mut().fold(true, |done, kubelet| kubelet.sync(api).is_ok() && done);
+        let done = kubelets.values_mut().map(|kubelet| kubelet.sync(api)).filter(Result::is_err).count() == 0;
         if api {
             controllers.sync(&objects);
         }
@@ -362,7 +369,9 @@ fn free_subnet() -> Result<(TcpListener, [u8; 3])> {
             return Ok((listener, subnet));
         }
     }
-    bail!("no address in 127.64.0.0/10 takes a listener on port 6443: the loopback network is not as on Linux")
+    bail!(
+        "no address in 127.64.0.0/10 takes a listener on port 6443: the loopback network is not as on Linux"
+    )
 }
 
 fn put_node(objects: &Objects, facts: &NodeFacts, release: Release) {
@@ -425,4 +434,3 @@ fn put_config_maps(objects: &Objects, release: Release) {
     put("kube-proxy", json!({"config.conf": "kind: KubeProxyConfiguration\n"}));
     put("coredns", json!({"Corefile": ".:53 {\n    ready\n}\n"}));
 }
-

@@ -111,7 +111,8 @@ fn pod_of(workload: &Workload) -> Value {
         "status": status(false),
     });
     if workload.on_control_planes {
-        pod["spec"]["tolerations"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
+        pod["spec"]["tolerations"] =
+            json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
     }
     pod
 }

@@ -145,9 +145,10 @@ macro_rules! services {
                         .map(container)
                         .filter(|container| {
                             wanted.state.is_none_or(|state| state.state == container.state)
-                                && wanted.label_selector.iter().all(|(name, value)| {
-                                    container.labels.get(name) == Some(value)
-                                })
+                                && wanted
+                                    .label_selector
+                                    .iter()
+                                    .all(|(name, value)| container.labels.get(name) == Some(value))
                         })
                         .collect();
                     Ok(Response::new(cri::ListContainersResponse { containers }))
@@ -188,7 +189,8 @@ macro_rules! services {
                     request: Request<cri::ImageStatusRequest>,
                 ) -> Result<Response<cri::ImageStatusResponse>, Status> {
                     let wanted = request.into_inner().image.unwrap_or_default().image;
-                    let known = self.node.images().into_iter().find(|tag| *tag == wanted || image_id(tag) == wanted);
+                    let known =
+                        self.node.images().into_iter().find(|tag| *tag == wanted || image_id(tag) == wanted);
                     Ok(Response::new(cri::ImageStatusResponse { image: known.map(|tag| image(&tag)) }))
                 }
 

@@ -184,17 +184,26 @@ impl Kubelet {
     }
 
     fn running(&self, component: &str) -> Option<&StaticPod> {
-        self.static_pods.get(component).filter(|running| running.since_ns.is_some()).map(|running| &running.pod)
+        self.static_pods
+            .get(component)
+            .filter(|running| running.since_ns.is_some())
+            .map(|running| &running.pod)
     }
 
     fn run_servers(&mut self) -> Result<()> {
-        let etcd = self.running("etcd").map(|pod| tag(&pod.image).split('-').next().unwrap_or_default().to_owned());
+        let etcd =
+            self.running("etcd").map(|pod| tag(&pod.image).split('-').next().unwrap_or_default().to_owned());
         if etcd.is_none() {
             self.etcd = None;
         } else if self.etcd.is_none() {
             let pki = self.tree.at("/etc/kubernetes/pki/etcd");
-            let config =
-                server_config(&pki.join("server.crt"), &pki.join("server.key"), &pki.join("ca.crt"), false, &["h2"])?;
+            let config = server_config(
+                &pki.join("server.crt"),
+                &pki.join("server.key"),
+                &pki.join("ca.crt"),
+                false,
+                &["h2"],
+            )?;
             let listener = serve::bind(self.facts.address, 2379)?;
             let router = self.shared.etcd.router(&self.facts.name);
             self.etcd = Some(serve::tls(listener, None, config, router));
@@ -279,7 +288,8 @@ impl Kubelet {
             }
             let uid = part("/metadata/uid");
             let grace = pod.pointer("/metadata/annotations/standin~1grace-ms").and_then(Value::as_str);
-            let grace = grace.and_then(|text| text.parse().ok()).map_or(tempo.pod_grace, Duration::from_millis);
+            let grace =
+                grace.and_then(|text| text.parse().ok()).map_or(tempo.pod_grace, Duration::from_millis);
             let at = now + if starts { tempo.container_start } else { grace };
             let pending = self.api_pods.entry(uid.clone()).or_insert(Pending { starts, at });
             if pending.starts != starts {

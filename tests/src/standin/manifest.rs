@@ -17,7 +17,13 @@ pub enum EtcdOrigin<'a> {
 }
 
 /// The manifest of a component on a node. The same input gives the same text.
-pub fn render(component: &str, node: &NodeFacts, release: Release, registry: &str, etcd: EtcdOrigin<'_>) -> String {
+pub fn render(
+    component: &str,
+    node: &NodeFacts,
+    release: Release,
+    registry: &str,
+    etcd: EtcdOrigin<'_>,
+) -> String {
     let address = node.address;
     let annotation = match component {
         "etcd" => format!("kubeadm.kubernetes.io/etcd.advertise-client-urls: https://{address}:2379"),
@@ -109,7 +115,9 @@ impl StaticPod {
     /// Reads a manifest; `None` where it is no pod that would run (cut off, no image).
     pub fn parse(text: &str) -> Option<Self> {
         let value = |key: &str| {
-            text.lines().find_map(|line| line.trim_start().strip_prefix(key)).map(|value| value.trim().to_owned())
+            text.lines()
+                .find_map(|line| line.trim_start().strip_prefix(key))
+                .map(|value| value.trim().to_owned())
         };
         let digest = Sha256::digest(text);
         let hash = digest.iter().take(16).fold(String::new(), |mut hash, byte| {

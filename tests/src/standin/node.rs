@@ -319,10 +319,9 @@ impl NodeTree {
                 &self.at("/etc/kubernetes/controller-manager.conf"),
                 &user("system:kube-controller-manager", "")?,
             ),
-            _ => write_secret(
-                &self.at("/etc/kubernetes/scheduler.conf"),
-                &user("system:kube-scheduler", "")?,
-            ),
+            _ => {
+                write_secret(&self.at("/etc/kubernetes/scheduler.conf"), &user("system:kube-scheduler", "")?)
+            }
         }
     }
 }

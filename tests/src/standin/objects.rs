@@ -95,7 +95,9 @@ impl Objects {
 
     /// The objects of a resource; of all namespaces where none is given.
     pub fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Value> {
-        let of = |key: &Key| key.resource == resource && namespace.is_none_or(|namespace| key.namespace == namespace);
+        let of = |key: &Key| {
+            key.resource == resource && namespace.is_none_or(|namespace| key.namespace == namespace)
+        };
         self.lock().objects.iter().filter(|(key, _)| of(key)).map(|(_, object)| object.clone()).collect()
     }
 

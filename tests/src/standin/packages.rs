@@ -134,7 +134,8 @@ impl Repository {
 
     fn read_index(path: &Utf8Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        let pair = |line: &str| line.split_once(' ').map(|(name, version)| (name.to_owned(), version.to_owned()));
+        let pair =
+            |line: &str| line.split_once(' ').map(|(name, version)| (name.to_owned(), version.to_owned()));
         Ok(Self { packages: text.lines().filter_map(pair).collect() })
     }
 

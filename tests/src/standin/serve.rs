@@ -39,7 +39,8 @@ impl Drop for Running {
 /// Binds an address; the reuse of one that was just closed is allowed.
 pub fn bind(address: Ipv4Addr, port: u16) -> Result<TcpListener> {
     let address = SocketAddr::from((address, port));
-    let listener = std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let listener =
+        std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     listener.set_nonblocking(true)?;
     Ok(TcpListener::from_std(listener)?)
 }

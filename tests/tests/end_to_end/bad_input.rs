@@ -6,7 +6,9 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use liftlock_proto::enrollment::Identity;
 use liftlock_proto::v1::agent_service_client::AgentServiceClient;
-use liftlock_proto::v1::{AgentMessage, Hello, ListNodesRequest, NodeFacts, NodePhase, RolloutPhase, agent_message};
+use liftlock_proto::v1::{
+    AgentMessage, Hello, ListNodesRequest, NodeFacts, NodePhase, RolloutPhase, agent_message,
+};
 use liftlock_tests::fleet::Fleet;
 use liftlock_tests::fleet::operator::Operator;
 use liftlock_tests::standin::cluster::Shape;
@@ -20,11 +22,9 @@ use crate::{LIMIT, TO, end_of, leases_of, node, policy, raised, small_fleet};
 #[tokio::test]
 async fn a_version_that_cannot_be_reached_is_refused_in_a_sentence() {
     let fleet = small_fleet().await;
-    for (version, rule) in [
-        ("v1.31.9", "version-not-offered"),
-        ("v1.33.0", "skipped-minor"),
-        ("v1.29.0", "downgrade"),
-    ] {
+    for (version, rule) in
+        [("v1.31.9", "version-not-offered"), ("v1.33.0", "skipped-minor"), ("v1.29.0", "downgrade")]
+    {
         let refused = fleet.cli(&["plan", version, "--accept", "api-outage"]).await.unwrap();
         assert_eq!(refused.code, 3, "{version}: {}", refused.stderr);
         assert!(refused.stderr.contains(rule), "{version}: {}", refused.stderr);
@@ -61,7 +61,8 @@ async fn enrol(fleet: &Fleet, node: &str, token: &str) -> (i32, String) {
     let (url, root, state) = (fleet.url(), machine.tree.root(), machine.tree.agent_state());
     let place = ["--root", root.as_str(), "--state-dir", state.as_str()];
     let arguments =
-        [&["enroll", "--coordinator", &url, "--node", node, "--token-file", file.as_str()][..], &place].concat();
+        [&["enroll", "--coordinator", &url, "--node", node, "--token-file", file.as_str()][..], &place]
+            .concat();
     let output = fleet.agent_program(&arguments).await.unwrap();
     (output.code, output.stderr)
 }
@@ -178,7 +179,8 @@ async fn a_certificate_of_another_coordinator_gets_no_answer() {
         Fleet::without_agents(&Shape::new(1, 0)).await.unwrap(),
     );
     // The command line of one coordinator's operator, sent to the other.
-    let foreign = fleet.cli_as(&other.operator_identity(), &["nodes", "--coordinator", &fleet.url()]).await.unwrap();
+    let foreign =
+        fleet.cli_as(&other.operator_identity(), &["nodes", "--coordinator", &fleet.url()]).await.unwrap();
     assert!(foreign.code != 0 && foreign.stderr.contains("certificate"), "{}", foreign.stderr);
 
     // An agent whose identity the coordinator's CA did not sign, which trusts the coordinator all the same.
@@ -317,7 +319,11 @@ async fn an_image_that_cannot_be_pulled_is_named_before_any_lease() {
     fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
     let rollout = end_of(&fleet).await;
     assert_eq!(rollout.phase(), RolloutPhase::Halted);
-    assert!(rollout.reason.contains("w2") && rollout.reason.contains("kube-proxy:v1.31.2"), "{}", rollout.reason);
+    assert!(
+        rollout.reason.contains("w2") && rollout.reason.contains("kube-proxy:v1.31.2"),
+        "{}",
+        rollout.reason
+    );
     assert!(leases_of(&fleet, "cp1").await.is_empty());
 }
 

@@ -45,7 +45,8 @@ async fn the_agent_is_killed_and_the_lease_goes_on(node: &str, point: &Point) {
     fault.disarm().unwrap();
     raised(&fleet, TO).await;
     assert_eq!(leases_of(&fleet, node).await.len(), 1, "the lease goes on with the same token");
-    let runs = history(&fleet).await.into_iter().filter(|event| event.kind == "lease-resumed" && event.node == node);
+    let runs =
+        history(&fleet).await.into_iter().filter(|event| event.kind == "lease-resumed" && event.node == node);
     assert_eq!(runs.count(), 1);
     proofs::only_cordoned(&fleet, &[]).unwrap();
 }
@@ -100,12 +101,19 @@ async fn while_a_holder_is_silent_nobody_else_gets_a_lease() {
     let fault = raise_until(&fleet, "w1", &Point::AptUnpacked("kubeadm".to_owned()), &Action::Pause).await;
     fleet.kill_agent("w1").unwrap();
     fault.disarm().unwrap();
-    let rollout = until(&fleet, "the coordinator to miss the agent", |rollout| !node(rollout, "w1").connected).await;
-    assert_eq!((node(&rollout, "w1").phase(), node(&rollout, "w2").phase()), (NodePhase::Leased, NodePhase::Prepared));
+    let rollout =
+        until(&fleet, "the coordinator to miss the agent", |rollout| !node(rollout, "w1").connected).await;
+    assert_eq!(
+        (node(&rollout, "w1").phase(), node(&rollout, "w2").phase()),
+        (NodePhase::Leased, NodePhase::Prepared)
+    );
     // The lease's time to live passes without a sign of its holder: still nobody else gets one.
     tokio::time::sleep(Duration::from_secs(35)).await;
     let rollout = fleet.operator().await.unwrap().rollout().await.unwrap();
-    assert_eq!((node(&rollout, "w1").phase(), node(&rollout, "w2").phase()), (NodePhase::Leased, NodePhase::Prepared));
+    assert_eq!(
+        (node(&rollout, "w1").phase(), node(&rollout, "w2").phase()),
+        (NodePhase::Leased, NodePhase::Prepared)
+    );
     fleet.start_agent("w1").await.unwrap();
     raised(&fleet, TO).await;
 }

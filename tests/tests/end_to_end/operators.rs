@@ -16,7 +16,8 @@ async fn a_paused_roll_out_lets_the_node_under_its_lease_finish_and_starts_no_ot
     fault.reached(LIMIT).await.unwrap();
     fleet.cli(&["pause"]).await.unwrap().success().unwrap();
     fault.disarm().unwrap();
-    let rollout = until(&fleet, "cp1 to be raised", |rollout| node(rollout, "cp1").phase() == NodePhase::Raised).await;
+    let rollout =
+        until(&fleet, "cp1 to be raised", |rollout| node(rollout, "cp1").phase() == NodePhase::Raised).await;
     assert_eq!(rollout.phase(), RolloutPhase::Paused);
     assert_eq!(node(&rollout, "w1").phase(), NodePhase::Prepared);
     fleet.cli(&["resume"]).await.unwrap().success().unwrap();
@@ -101,7 +102,11 @@ async fn a_viewer_may_look_and_not_touch_and_an_operator_may_do_both() {
     for verb in forbidden {
         let refused = fleet.cli_as(&viewer, verb).await.unwrap();
         assert_eq!(refused.code, 6, "{verb:?}: {}", refused.stderr);
-        assert!(refused.stderr.contains("vera") || refused.stderr.contains("viewer"), "{verb:?}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains("vera") || refused.stderr.contains("viewer"),
+            "{verb:?}: {}",
+            refused.stderr
+        );
     }
     let operator = folder("otto");
     let applied = ["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"];

@@ -33,7 +33,10 @@ async fn three_control_planes_and_two_workers_are_raised_and_the_app_is_there_al
         assert_eq!(node.phase(), NodePhase::Raised);
         let timings = node.timings.unwrap();
         assert!(timings.child_ms > 0, "{}: no time in children", node.name);
-        assert!(timings.child_ms + timings.wait_ms + timings.snapshot_ms <= timings.lease_ms + 1, "{timings:?}");
+        assert!(
+            timings.child_ms + timings.wait_ms + timings.snapshot_ms <= timings.lease_ms + 1,
+            "{timings:?}"
+        );
     }
 }
 

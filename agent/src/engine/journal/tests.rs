@@ -15,33 +15,14 @@ fn header() -> Header {
 }
 
 fn events() -> Vec<Event> {
-    let spent = Spent {
-        child_ms: 3,
-        ..Spent::default()
-    };
+    let spent = Spent { child_ms: 3, ..Spent::default() };
     vec![
-        Event::Started {
-            index: 0,
-            attempt: 1,
-            pre: json!({ "unschedulable": false }),
-        },
-        Event::Failed {
-            index: 0,
-            failure: "the API is gone".to_owned(),
-            spent,
-        },
-        Event::Started {
-            index: 0,
-            attempt: 2,
-            pre: json!({ "unschedulable": false }),
-        },
+        Event::Started { index: 0, attempt: 1, pre: json!({ "unschedulable": false }) },
+        Event::Failed { index: 0, failure: "the API is gone".to_owned(), spent },
+        Event::Started { index: 0, attempt: 2, pre: json!({ "unschedulable": false }) },
         Event::Succeeded { index: 0, spent },
         Event::Adopted { index: 1 },
-        Event::Ended(End {
-            failure: None,
-            lease_ms: 9,
-            spent,
-        }),
+        Event::Ended(End { failure: None, lease_ms: 9, spent }),
     ]
 }
 
@@ -64,9 +45,7 @@ fn open(bytes: &[u8]) -> Result<(MemoryDisk, Journal), JournalError> {
 
 fn state_after(events: &[Event]) -> State {
     let start = State::new(header().steps.iter().map(Step::name), Captured::new()).unwrap();
-    events
-        .iter()
-        .fold(start, |state, event| state.after(event).unwrap())
+    events.iter().fold(start, |state, event| state.after(event).unwrap())
 }
 
 #[test]
@@ -84,11 +63,7 @@ fn every_prefix_opens_with_exactly_the_whole_records_in_it_or_is_refused() {
         let whole = ends.iter().filter(|end| **end <= length).count();
         match open(&bytes[..length]) {
             Ok((disk, journal)) => {
-                assert_eq!(
-                    journal.state(),
-                    &state_after(&events()[..whole - 1]),
-                    "prefix of {length} bytes"
-                );
+                assert_eq!(journal.state(), &state_after(&events()[..whole - 1]), "prefix of {length} bytes");
                 assert_eq!(
                     disk.content(PATH.into()).len(),
                     ends[whole - 1],
@@ -134,10 +109,7 @@ fn an_event_that_cannot_follow_is_not_written() {
     let disk = MemoryDisk::default();
     let mut journal = Journal::create(&disk, PATH.into(), header()).unwrap();
     let before = disk.content(PATH.into());
-    assert!(matches!(
-        journal.append(1, &Event::Undone { index: 0 }),
-        Err(JournalError::Illegal { .. })
-    ));
+    assert!(matches!(journal.append(1, &Event::Undone { index: 0 }), Err(JournalError::Illegal { .. })));
     assert_eq!(disk.content(PATH.into()), before);
     journal.append(1, &events()[0]).unwrap();
 }
@@ -147,9 +119,7 @@ fn a_journal_of_another_step_list_or_format_is_refused_and_says_so() {
     for (field, expected) in [("stepList", "list of steps"), ("format", "format 99")] {
         let mut value = serde_json::to_value(header()).unwrap();
         value[field] = json!(99);
-        let error = open(&frame::encode(0, &serde_json::to_vec(&value).unwrap()))
-            .err()
-            .unwrap();
+        let error = open(&frame::encode(0, &serde_json::to_vec(&value).unwrap())).err().unwrap();
         assert!(
             matches!(error, JournalError::Foreign { .. }) && error.to_string().contains(expected),
             "{error}"
@@ -170,10 +140,7 @@ fn on_a_full_disk_the_append_fails_and_the_journal_opens_with_all_that_was_ackno
         assert!(matches!(error, JournalError::NoRoom { .. }), "{error}");
         assert_eq!(journal.state(), &state_after(&events()[..1]));
         disk.limit(None);
-        assert!(matches!(
-            journal.append(1, &events()[1]),
-            Err(JournalError::Unusable { .. })
-        ));
+        assert!(matches!(journal.append(1, &events()[1]), Err(JournalError::Unusable { .. })));
         let mut journal = Journal::open(&disk, PATH.into()).unwrap();
         assert_eq!(disk.content(PATH.into()).len(), ends[1]);
         journal.append(1, &events()[1]).unwrap();

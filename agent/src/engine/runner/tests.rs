@@ -47,9 +47,7 @@ struct Behaviour {
 }
 
 fn take(counter: &AtomicU32) -> bool {
-    counter
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-        .is_ok()
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 struct FakeStep {
@@ -64,11 +62,7 @@ impl FakeStep {
 
     fn there(&self) -> Vec<String> {
         let effects = self.bench.effects.lock().unwrap();
-        effects
-            .iter()
-            .filter(|effect| effect.starts_with(&format!("{}/", self.name)))
-            .cloned()
-            .collect()
+        effects.iter().filter(|effect| effect.starts_with(&format!("{}/", self.name))).cloned().collect()
     }
 
     fn bring_about(&self, cx: &Context, half: u8) -> Result<(), StepFailure> {
@@ -96,19 +90,13 @@ impl StepRunner for FakeStep {
     }
 
     async fn run(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
-        assert_eq!(
-            pre,
-            &json!([]),
-            "{} was given a half changed node as the one that was",
-            self.name
-        );
+        assert_eq!(pre, &json!([]), "{} was given a half changed node as the one that was", self.name);
         let behaviour = &self.bench.behaviour;
         if take(&behaviour.refuse) {
             return Err(StepFailure::Refused("somebody has to act".to_owned()));
         }
         self.bring_about(cx, 1)?;
-        cx.timed(TimeSpent::Child, cx.host.clock.sleep(Duration::from_millis(70)))
-            .await;
+        cx.timed(TimeSpent::Child, cx.host.clock.sleep(Duration::from_millis(70))).await;
         if take(&behaviour.die) {
             pending::<()>().await;
         }
@@ -138,10 +126,7 @@ impl StepRunner for FakeStep {
 
     fn policy(&self) -> StepPolicy {
         let attempts = self.bench.behaviour.attempts.load(Ordering::Relaxed).max(1);
-        StepPolicy {
-            attempts,
-            ..StepPolicy::default()
-        }
+        StepPolicy { attempts, ..StepPolicy::default() }
     }
 }
 
@@ -152,10 +137,7 @@ impl Reporter for Bench {
 
 impl Observer for Bench {
     fn journalled(&self, step: &str, attempt: u32, event: &Event) {
-        self.events
-            .lock()
-            .unwrap()
-            .push(format!("{step} {} {attempt}", event.name()));
+        self.events.lock().unwrap().push(format!("{step} {} {attempt}", event.name()));
     }
 }
 
@@ -179,12 +161,7 @@ impl Bench {
     fn new(behaviour: Behaviour) -> Self {
         let from = "v1.19.7".parse().unwrap();
         Self {
-            twin: Twin::new(Shape {
-                control_planes: 1,
-                workers: 0,
-                version: from,
-                offered: version(),
-            }),
+            twin: Twin::new(Shape { control_planes: 1, workers: 0, version: from, offered: version() }),
             disk: MemoryDisk::default(),
             effects: Arc::default(),
             events: Arc::default(),
@@ -193,12 +170,7 @@ impl Bench {
     }
 
     fn journals(&self) -> Journals {
-        Journals::new(
-            Arc::new(self.disk.clone()),
-            "/journal".into(),
-            "cp1".parse().unwrap(),
-        )
-        .unwrap()
+        Journals::new(Arc::new(self.disk.clone()), "/journal".into(), "cp1".parse().unwrap()).unwrap()
     }
 
     fn gear(&self, token: u64) -> Gear {
@@ -211,10 +183,7 @@ impl Bench {
             reporter: Arc::new(self.clone()),
             observer: Arc::new(self.clone()),
             steps: Arc::new(move |step| {
-                Some(Box::new(FakeStep {
-                    bench: bench.clone(),
-                    name: step.name(),
-                }) as _)
+                Some(Box::new(FakeStep { bench: bench.clone(), name: step.name() }) as _)
             }),
             host,
         }
@@ -223,10 +192,7 @@ impl Bench {
     /// The lease as a (re)started agent carries it out.
     fn engine(&self, token: u64) -> Result<Engine, JournalError> {
         let granted_at_ms = self.twin.host("cp1").clock.unix_ms();
-        match self.journals().begin(Header {
-            granted_at_ms,
-            ..header(token)
-        })? {
+        match self.journals().begin(Header { granted_at_ms, ..header(token) })? {
             Begun::Run(journal) => Ok(Engine::new(journal, self.gear(token))),
             Begun::Ended(end) => panic!("it ended before: {end:?}"),
         }
@@ -238,10 +204,7 @@ impl Bench {
     }
 
     fn ended(&self, token: u64) -> End {
-        self.run(token)
-            .done()
-            .expect("the engine stands still")
-            .expect("the lease has ended")
+        self.run(token).done().expect("the engine stands still").expect("the lease has ended")
     }
 
     fn effects(&self) -> usize {
@@ -263,10 +226,8 @@ fn a_lease_runs_each_step_once_and_ends_with_where_its_time_went() {
     let end = bench.ended(7);
     assert_eq!(end.failure, None);
     assert_eq!((end.spent.child_ms, end.lease_ms), (210, 210));
-    let expected: Vec<String> = STEPS
-        .iter()
-        .flat_map(|step| [format!("{step} started 1"), format!("{step} succeeded 1")])
-        .collect();
+    let expected: Vec<String> =
+        STEPS.iter().flat_map(|step| [format!("{step} started 1"), format!("{step} succeeded 1")]).collect();
     assert_eq!(bench.events(), expected);
     assert_eq!(bench.effects(), 6);
 }
@@ -274,11 +235,7 @@ fn a_lease_runs_each_step_once_and_ends_with_where_its_time_went() {
 #[test]
 fn what_is_there_already_is_adopted_and_not_run() {
     let bench = Bench::new(Behaviour::default());
-    bench
-        .effects
-        .lock()
-        .unwrap()
-        .extend(["restart-kubelet/1".to_owned(), "restart-kubelet/2".to_owned()]);
+    bench.effects.lock().unwrap().extend(["restart-kubelet/1".to_owned(), "restart-kubelet/2".to_owned()]);
     assert_eq!(bench.ended(7).failure, None);
     assert!(bench.events().contains(&"restart-kubelet adopted 0".to_owned()));
 }
@@ -292,10 +249,7 @@ fn a_crash_at_any_append_is_recovered_from_and_no_effect_comes_before_its_intent
             let mut engine = bench.engine(7).unwrap();
             bench.disk.fail_append(at, fault);
             let stopped = bench.twin.drive(engine.run()).done().unwrap().unwrap_err();
-            assert!(
-                matches!(stopped, Stopped::Journal(_)),
-                "append {at} {fault:?}: {stopped}"
-            );
+            assert!(matches!(stopped, Stopped::Journal(_)), "append {at} {fault:?}: {stopped}");
             // Each step appends twice: before the even ones nothing of the step may be there, after the odd ones all.
             assert_eq!(bench.effects(), at.div_ceil(2) * 2, "append {at} {fault:?}");
             if let Begun::Run(journal) = bench.journals().begin(header(7)).unwrap() {
@@ -312,10 +266,7 @@ fn a_crash_at_any_append_is_recovered_from_and_no_effect_comes_before_its_intent
 
 #[test]
 fn a_crash_in_the_middle_of_a_run_is_settled_by_looking_and_keeps_the_first_captured_state() {
-    let bench = Bench::new(Behaviour {
-        die: all(3),
-        ..Behaviour::default()
-    });
+    let bench = Bench::new(Behaviour { die: all(3), ..Behaviour::default() });
     for _ in 0..3 {
         assert_eq!(bench.run(7).done().map(|_| ()), None, "it did not die");
     }
@@ -335,27 +286,17 @@ fn a_crash_in_the_middle_of_a_run_is_settled_by_looking_and_keeps_the_first_capt
 
 #[test]
 fn a_step_that_is_cut_off_again_and_again_ends_the_lease() {
-    let bench = Bench::new(Behaviour {
-        die: all(u32::MAX),
-        ..Behaviour::default()
-    });
+    let bench = Bench::new(Behaviour { die: all(u32::MAX), ..Behaviour::default() });
     for _ in 0..MAX_CUT_OFF {
         assert_eq!(bench.run(7).done().map(|_| ()), None, "it did not die");
     }
     let failure = bench.ended(7).failure.unwrap();
-    assert!(
-        failure.contains("etcd-snapshot") && failure.contains("cut off 5 times"),
-        "{failure}"
-    );
+    assert!(failure.contains("etcd-snapshot") && failure.contains("cut off 5 times"), "{failure}");
 }
 
 #[test]
 fn a_step_is_tried_as_often_as_its_policy_says() {
-    let behaviour = Behaviour {
-        fail: all(2),
-        attempts: all(3),
-        ..Behaviour::default()
-    };
+    let behaviour = Behaviour { fail: all(2), attempts: all(3), ..Behaviour::default() };
     let bench = Bench::new(behaviour);
     assert_eq!(bench.ended(7).failure, None);
     let events = bench.events();
@@ -374,81 +315,41 @@ fn a_step_is_tried_as_often_as_its_policy_says() {
 
 #[test]
 fn the_first_step_that_fails_for_good_ends_the_lease_and_none_after_it_begins() {
-    let bench = Bench::new(Behaviour {
-        fail: all(2),
-        attempts: all(2),
-        ..Behaviour::default()
-    });
-    assert_eq!(
-        bench.ended(7).failure.as_deref(),
-        Some("step etcd-snapshot: it broke")
-    );
+    let bench = Bench::new(Behaviour { fail: all(2), attempts: all(2), ..Behaviour::default() });
+    assert_eq!(bench.ended(7).failure.as_deref(), Some("step etcd-snapshot: it broke"));
     assert_eq!(bench.effects(), 1);
-    assert!(
-        matches!(bench.journals().begin(header(7)), Ok(Begun::Ended(_))),
-        "the end is not durable"
-    );
+    assert!(matches!(bench.journals().begin(header(7)), Ok(Begun::Ended(_))), "the end is not durable");
 }
 
 #[test]
 fn a_run_that_ends_well_without_its_effect_counts_as_failed() {
-    let bench = Bench::new(Behaviour {
-        deceive: all(1),
-        ..Behaviour::default()
-    });
+    let bench = Bench::new(Behaviour { deceive: all(1), ..Behaviour::default() });
     let failure = bench.ended(7).failure.unwrap();
-    assert!(
-        failure.contains("only a part of its effect is there"),
-        "{failure}"
-    );
+    assert!(failure.contains("only a part of its effect is there"), "{failure}");
 }
 
 #[test]
 fn a_host_that_cannot_be_looked_at_fails_the_step_after_its_attempts_and_not_sooner() {
-    let bench = Bench::new(Behaviour {
-        blind: all(1),
-        attempts: all(2),
-        ..Behaviour::default()
-    });
+    let bench = Bench::new(Behaviour { blind: all(1), attempts: all(2), ..Behaviour::default() });
     assert_eq!(bench.ended(7).failure, None);
-    let bench = Bench::new(Behaviour {
-        blind: all(9),
-        attempts: all(2),
-        ..Behaviour::default()
-    });
-    assert_eq!(
-        bench.ended(7).failure.as_deref(),
-        Some("step etcd-snapshot: the API is gone")
-    );
+    let bench = Bench::new(Behaviour { blind: all(9), attempts: all(2), ..Behaviour::default() });
+    assert_eq!(bench.ended(7).failure.as_deref(), Some("step etcd-snapshot: the API is gone"));
     assert_eq!(bench.effects(), 0);
 }
 
 #[test]
 fn a_refusal_ends_the_step_at_once_whatever_its_attempts() {
-    let bench = Bench::new(Behaviour {
-        refuse: all(1),
-        attempts: all(5),
-        ..Behaviour::default()
-    });
-    assert_eq!(
-        bench.ended(7).failure.as_deref(),
-        Some("step etcd-snapshot: somebody has to act")
-    );
+    let bench = Bench::new(Behaviour { refuse: all(1), attempts: all(5), ..Behaviour::default() });
+    assert_eq!(bench.ended(7).failure.as_deref(), Some("step etcd-snapshot: somebody has to act"));
     assert_eq!(bench.effects(), 0);
 }
 
 #[test]
 fn a_lease_that_runs_out_stops_before_the_next_effect_and_records_no_failure() {
-    let bench = Bench::new(Behaviour {
-        outlast: all(1),
-        ..Behaviour::default()
-    });
+    let bench = Bench::new(Behaviour { outlast: all(1), ..Behaviour::default() });
     let stopped = bench.run(7).done().unwrap().unwrap_err();
     assert!(matches!(stopped, Stopped::LeaseLost(_)), "{stopped}");
-    assert_eq!(
-        (bench.effects(), bench.events()),
-        (1, vec!["etcd-snapshot started 1".to_owned()])
-    );
+    assert_eq!((bench.effects(), bench.events()), (1, vec!["etcd-snapshot started 1".to_owned()]));
     // Granted again, with the same token, it goes on.
     assert_eq!(bench.ended(7).failure, None);
     assert_eq!(bench.effects(), 6);
@@ -459,17 +360,8 @@ fn on_a_full_disk_nothing_is_begun() {
     let bench = Bench::new(Behaviour::default());
     let mut engine = bench.engine(7).unwrap();
     bench.disk.limit(Some(20));
-    let stopped = bench
-        .twin
-        .drive(engine.run())
-        .done()
-        .unwrap()
-        .unwrap_err()
-        .to_string();
-    assert!(
-        stopped.contains("the disk is full") && stopped.contains("liftlock retry"),
-        "{stopped}"
-    );
+    let stopped = bench.twin.drive(engine.run()).done().unwrap().unwrap_err().to_string();
+    assert!(stopped.contains("the disk is full") && stopped.contains("liftlock retry"), "{stopped}");
     assert_eq!(bench.effects(), 0);
     bench.disk.limit(None);
     assert_eq!(bench.ended(7).failure, None);
@@ -477,10 +369,7 @@ fn on_a_full_disk_nothing_is_begun() {
 
 #[test]
 fn a_retry_takes_the_node_for_what_it_was_before_the_first_lease() {
-    let bench = Bench::new(Behaviour {
-        fail: all(1),
-        ..Behaviour::default()
-    });
+    let bench = Bench::new(Behaviour { fail: all(1), ..Behaviour::default() });
     assert!(bench.ended(7).failure.is_some());
     bench.journals().close(&header(7).plan, FencingToken(7)).unwrap();
     // The fake step asserts that what it is given is the node without any effect.
@@ -491,16 +380,9 @@ fn a_retry_takes_the_node_for_what_it_was_before_the_first_lease() {
 fn failed_halfway() -> (Bench, Engine) {
     let bench = Bench::new(Behaviour::default());
     let mut engine = bench.engine(7).unwrap();
-    bench
-        .effects
-        .lock()
-        .unwrap()
-        .insert("restore-schedulability/9".to_owned());
+    bench.effects.lock().unwrap().insert("restore-schedulability/9".to_owned());
     for index in 0..2 {
-        assert_eq!(
-            bench.twin.drive(engine.step(index)).done().unwrap().unwrap(),
-            Ok(())
-        );
+        assert_eq!(bench.twin.drive(engine.step(index)).done().unwrap().unwrap(), Ok(()));
     }
     bench.effects.lock().unwrap().remove("restore-schedulability/9");
     bench.events();
@@ -510,16 +392,8 @@ fn failed_halfway() -> (Bench, Engine) {
 #[test]
 fn unwinding_puts_back_what_ran_last_first() {
     let (bench, mut engine) = failed_halfway();
-    let end = bench
-        .twin
-        .drive(engine.unwind("it broke".to_owned()))
-        .done()
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        end.failure.as_deref(),
-        Some("it broke. What was changed on the node was put back")
-    );
+    let end = bench.twin.drive(engine.unwind("it broke".to_owned())).done().unwrap().unwrap();
+    assert_eq!(end.failure.as_deref(), Some("it broke. What was changed on the node was put back"));
     assert_eq!(
         bench.events(),
         [
@@ -538,16 +412,8 @@ fn a_crash_at_any_append_of_an_unwinding_is_recovered_from_and_ends_unwound() {
         for fault in [AppendFault::Lost, AppendFault::Torn, AppendFault::Unacknowledged] {
             let (bench, mut engine) = failed_halfway();
             bench.disk.fail_append(at, fault);
-            let stopped = bench
-                .twin
-                .drive(engine.unwind("it broke".to_owned()))
-                .done()
-                .unwrap()
-                .unwrap_err();
-            assert!(
-                matches!(stopped, Stopped::Journal(_)),
-                "append {at} {fault:?}: {stopped}"
-            );
+            let stopped = bench.twin.drive(engine.unwind("it broke".to_owned())).done().unwrap().unwrap_err();
+            assert!(matches!(stopped, Stopped::Journal(_)), "append {at} {fault:?}: {stopped}");
             let end = match bench.journals().begin(header(7)).unwrap() {
                 Begun::Ended(end) => end,
                 Begun::Run(journal) => {
@@ -560,10 +426,7 @@ fn a_crash_at_any_append_of_an_unwinding_is_recovered_from_and_ends_unwound() {
                     bench.twin.drive(engine.run()).done().unwrap().unwrap()
                 }
             };
-            assert!(
-                end.failure
-                    .is_some_and(|failure| failure.contains("was put back"))
-            );
+            assert!(end.failure.is_some_and(|failure| failure.contains("was put back")));
             assert_eq!(bench.effects(), 0, "append {at} {fault:?}");
         }
     }
@@ -573,14 +436,7 @@ fn a_crash_at_any_append_of_an_unwinding_is_recovered_from_and_ends_unwound() {
 fn a_crash_in_the_middle_of_an_undo_is_recovered_from() {
     let (bench, mut engine) = failed_halfway();
     bench.behaviour.die.store(1, Ordering::Relaxed);
-    assert_eq!(
-        bench
-            .twin
-            .drive(engine.unwind("it broke".to_owned()))
-            .done()
-            .map(|_| ()),
-        None
-    );
+    assert_eq!(bench.twin.drive(engine.unwind("it broke".to_owned())).done().map(|_| ()), None);
     let end = bench.ended(7);
     assert!(end.failure.unwrap().contains("was put back"));
     assert_eq!(bench.effects(), 0);
@@ -589,16 +445,8 @@ fn a_crash_in_the_middle_of_an_undo_is_recovered_from() {
 #[test]
 fn a_step_that_does_not_run_under_a_lease_ends_it() {
     let bench = Bench::new(Behaviour::default());
-    let Begun::Run(journal) = bench.journals().begin(header(7)).unwrap() else {
-        panic!()
-    };
-    let mut engine = Engine::new(
-        journal,
-        Gear {
-            steps: Arc::new(|_| None),
-            ..bench.gear(7)
-        },
-    );
+    let Begun::Run(journal) = bench.journals().begin(header(7)).unwrap() else { panic!() };
+    let mut engine = Engine::new(journal, Gear { steps: Arc::new(|_| None), ..bench.gear(7) });
     let end = bench.twin.drive(engine.run()).done().unwrap().unwrap();
     assert!(end.failure.unwrap().contains("does not run under a lease"));
 }

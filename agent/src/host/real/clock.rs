@@ -33,10 +33,7 @@ pub(super) fn systemd_monotonic() -> Duration {
 
 fn since(clock: ClockId) -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
-    Duration::new(
-        tv_sec.try_into().unwrap_or_default(),
-        tv_nsec.try_into().unwrap_or_default(),
-    )
+    Duration::new(tv_sec.try_into().unwrap_or_default(), tv_nsec.try_into().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -15,10 +15,7 @@ use super::tree::{self, LinkError};
 use crate::engine::lease::Permit;
 use crate::host::{ChunkSink, CopiedFile, Files, HostError, HostResult, Layout, NewFile, Space};
 
-const NEW: OFlags = OFlags::WRONLY
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::CLOEXEC);
+const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
 /// How much of a streamed file is in memory at once, in bytes.
 const CHUNK: usize = 256 * 1024;
@@ -58,11 +55,7 @@ impl Files for RealFiles {
     #[expect(clippy::disallowed_methods, reason = "this is host::Files")]
     async fn read(&self, path: &Utf8Path) -> HostResult<Option<Vec<u8>>> {
         // The kernel is the same for a node and for a stand-in on this machine.
-        let path = if path.starts_with("/proc/sys") {
-            path.to_owned()
-        } else {
-            self.admit(path)?
-        };
+        let path = if path.starts_with("/proc/sys") { path.to_owned() } else { self.admit(path)? };
         on_a_thread(move || match std::fs::read(&path) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -79,10 +72,7 @@ impl Files for RealFiles {
         };
         let mut buffer = vec![0; CHUNK];
         loop {
-            let length = file
-                .read(&mut buffer)
-                .await
-                .map_err(failed("cannot read", &path))?;
+            let length = file.read(&mut buffer).await.map_err(failed("cannot read", &path))?;
             match buffer.get(..length) {
                 Some(chunk) if !chunk.is_empty() => sink.chunk(chunk).await?,
                 _ => return Ok(true),
@@ -198,20 +188,12 @@ impl Part {
             Ok::<_, Errno>(File::from(file))
         };
         let file = open().map_err(failed("cannot make a file beside", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            folder,
-            name: part,
-            file,
-            renamed: false,
-        })
+        Ok(Self { path: path.to_owned(), folder, name: part, file, renamed: false })
     }
 
     /// fsync, rename, fsync of the folder: after a power cut there is the old file or the new one.
     fn put_in_place(&mut self) -> HostResult<()> {
-        self.file
-            .sync_all()
-            .map_err(failed("cannot make durable", &self.path))?;
+        self.file.sync_all().map_err(failed("cannot make durable", &self.path))?;
         self.rename()
     }
 
@@ -259,9 +241,7 @@ impl NewFile for Stream {
 /// Replaces a file as a whole.
 pub(super) fn replace(path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()> {
     let mut part = Part::new(path, mode)?;
-    part.file
-        .write_all(content)
-        .map_err(failed("cannot write", path))?;
+    part.file.write_all(content).map_err(failed("cannot write", path))?;
     part.put_in_place()
 }
 
@@ -325,23 +305,17 @@ pub(super) fn failed<E: Into<io::Error>>(
     doing: &'static str,
     path: &Utf8Path,
 ) -> impl FnOnce(E) -> HostError {
-    move |source| HostError::File {
-        doing,
-        path: path.to_owned(),
-        source: source.into(),
-    }
+    move |source| HostError::File { doing, path: path.to_owned(), source: source.into() }
 }
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Runs blocking file work where it holds up no other task.
@@ -349,9 +323,6 @@ pub(super) async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> HostResult<T> + Send + 'static,
 ) -> HostResult<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(HostError::Malformed {
-            what: "file work on a thread".to_owned(),
-            why: error.to_string(),
-        })
+        Err(HostError::Malformed { what: "file work on a thread".to_owned(), why: error.to_string() })
     })
 }

@@ -26,16 +26,9 @@ impl Place {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let root = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
-        let layout = Layout {
-            state_dir: root.join("state"),
-            root,
-        };
+        let layout = Layout { state_dir: root.join("state"), root };
         let lease = Lease::new(FencingToken(1), Duration::MAX);
-        Self {
-            folder,
-            files: RealFiles::new(layout),
-            permit: lease.permit(&RealClock).unwrap(),
-        }
+        Self { folder, files: RealFiles::new(layout), permit: lease.permit(&RealClock).unwrap() }
     }
 
     fn at(&self, path: &str) -> Utf8PathBuf {
@@ -74,15 +67,8 @@ async fn a_written_file_has_the_content_and_the_mode_and_nothing_is_left_beside_
     let path = place.put("etc/file", "old", 0o644);
     // As a crash in the middle of an earlier attempt leaves it.
     place.put("etc/.file.liftlock-part", "half", 0o600);
-    place
-        .files
-        .write(&place.permit, &path, b"new", 0o640)
-        .await
-        .unwrap();
-    assert_eq!(
-        place.files.read(&path).await.unwrap().as_deref(),
-        Some(&b"new"[..])
-    );
+    place.files.write(&place.permit, &path, b"new", 0o640).await.unwrap();
+    assert_eq!(place.files.read(&path).await.unwrap().as_deref(), Some(&b"new"[..]));
     assert_eq!(mode(&path), 0o640);
     assert_eq!(place.files.list(path.parent().unwrap()).await.unwrap(), ["file"]);
 }
@@ -97,22 +83,16 @@ async fn a_file_that_is_not_there_is_none_and_a_folder_that_is_not_there_is_empt
     assert_eq!(place.files.size_of_tree(&path).await.unwrap(), 0);
     assert!(!place.files.stream(&path, &mut Sink::default()).await.unwrap());
     place.files.remove_file(&place.permit, &path).await.unwrap();
-    let copied = place
-        .files
-        .copy_tree(&place.permit, &path, &place.at("copy"))
-        .await
-        .unwrap();
+    let copied = place.files.copy_tree(&place.permit, &path, &place.at("copy")).await.unwrap();
     assert_eq!(copied, []);
 }
 
 #[tokio::test]
 async fn a_path_that_climbs_or_lies_elsewhere_is_refused_by_every_call() {
     let place = Place::new();
-    for path in [
-        place.at("a/../../etc/passwd"),
-        Utf8PathBuf::from("/etc/passwd"),
-        Utf8PathBuf::from("etc/passwd"),
-    ] {
+    for path in
+        [place.at("a/../../etc/passwd"), Utf8PathBuf::from("/etc/passwd"), Utf8PathBuf::from("etc/passwd")]
+    {
         let refused = |result: HostResult<()>| {
             let error = result.unwrap_err();
             assert!(matches!(error, HostError::Malformed { .. }), "{error}");
@@ -151,19 +131,10 @@ async fn a_copied_tree_keeps_content_modes_times_and_links() {
     symlink("etcd/ca.key", place.at("pki/link")).unwrap();
     fs::set_permissions(place.at("pki/etcd"), fs::Permissions::from_mode(0o710)).unwrap();
     let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
-    fs::File::options()
-        .write(true)
-        .open(&key)
-        .unwrap()
-        .set_modified(long_ago)
-        .unwrap();
+    fs::File::options().write(true).open(&key).unwrap().set_modified(long_ago).unwrap();
 
     let to = place.at("backup/files/pki");
-    let mut copied = place
-        .files
-        .copy_tree(&place.permit, &place.at("pki"), &to)
-        .await
-        .unwrap();
+    let mut copied = place.files.copy_tree(&place.permit, &place.at("pki"), &to).await.unwrap();
 
     copied.sort_by(|a, b| a.path.cmp(&b.path));
     let paths: Vec<&str> = copied.iter().map(|file| file.path.as_str()).collect();
@@ -173,18 +144,9 @@ async fn a_copied_tree_keeps_content_modes_times_and_links() {
         assert_eq!(file.size, content.len() as u64);
         assert_eq!(file.sha256, hexadecimal(&Sha256::digest(&content)));
     }
-    assert_eq!(
-        (mode(&to.join("etcd")), mode(&to.join("etcd/ca.key"))),
-        (0o710, 0o600)
-    );
-    assert_eq!(
-        to.join("etcd/ca.key").metadata().unwrap().modified().unwrap(),
-        long_ago
-    );
-    assert_eq!(
-        fs::read_link(to.join("link")).unwrap().to_str(),
-        Some("etcd/ca.key")
-    );
+    assert_eq!((mode(&to.join("etcd")), mode(&to.join("etcd/ca.key"))), (0o710, 0o600));
+    assert_eq!(to.join("etcd/ca.key").metadata().unwrap().modified().unwrap(), long_ago);
+    assert_eq!(fs::read_link(to.join("link")).unwrap().to_str(), Some("etcd/ca.key"));
     let inode = |name: &str| to.join(name).metadata().unwrap().ino();
     assert_eq!(inode("ca.crt"), inode("same.crt"), "two names of one file");
     assert_eq!(mode(&place.at("backup")), 0o700);
@@ -197,11 +159,7 @@ async fn a_copy_does_not_follow_a_link_out_of_the_tree() {
     fs::create_dir(place.at("tree")).unwrap();
     symlink(place.at("outside"), place.at("tree/folder")).unwrap();
     symlink(&outside, place.at("tree/file")).unwrap();
-    let copied = place
-        .files
-        .copy_tree(&place.permit, &place.at("tree"), &place.at("copy"))
-        .await
-        .unwrap();
+    let copied = place.files.copy_tree(&place.permit, &place.at("tree"), &place.at("copy")).await.unwrap();
     assert_eq!(copied, []);
     assert!(place.at("copy/folder").is_symlink() && place.at("copy/file").is_symlink());
     assert_eq!(place.files.size_of_tree(&place.at("tree")).await.unwrap(), 0);
@@ -214,11 +172,7 @@ async fn a_copy_that_was_cut_off_is_finished_by_the_next_one() {
     symlink("a", place.at("tree/b")).unwrap();
     place.put("copy/a", "wh", 0o400);
     place.put("copy/b", "no link", 0o600);
-    let copied = place
-        .files
-        .copy_tree(&place.permit, &place.at("tree"), &place.at("copy"))
-        .await
-        .unwrap();
+    let copied = place.files.copy_tree(&place.permit, &place.at("tree"), &place.at("copy")).await.unwrap();
     assert_eq!(copied.len(), 1);
     assert_eq!(fs::read_to_string(place.at("copy/a")).unwrap(), "whole");
     assert!(place.at("copy/b").is_symlink());
@@ -228,28 +182,18 @@ async fn a_copy_that_was_cut_off_is_finished_by_the_next_one() {
 async fn a_single_file_is_copied_under_its_new_name() {
     let place = Place::new();
     let from = place.put("admin.conf", "config", 0o600);
-    let copied = place
-        .files
-        .copy_tree(&place.permit, &from, &place.at("backup/admin.conf"))
-        .await
-        .unwrap();
+    let copied = place.files.copy_tree(&place.permit, &from, &place.at("backup/admin.conf")).await.unwrap();
     assert_eq!(copied.len(), 1);
     assert_eq!(copied.first().unwrap().path, "");
-    assert_eq!(
-        fs::read_to_string(place.at("backup/admin.conf")).unwrap(),
-        "config"
-    );
+    assert_eq!(fs::read_to_string(place.at("backup/admin.conf")).unwrap(), "config");
 }
 
 #[tokio::test]
 async fn a_copy_into_itself_is_refused() {
     let place = Place::new();
     place.put("tree/a", "x", 0o600);
-    let error = place
-        .files
-        .copy_tree(&place.permit, &place.at("tree"), &place.at("tree/copy"))
-        .await
-        .unwrap_err();
+    let error =
+        place.files.copy_tree(&place.permit, &place.at("tree"), &place.at("tree/copy")).await.unwrap_err();
     assert!(error.to_string().contains("it would hold itself"), "{error}");
 }
 
@@ -258,11 +202,7 @@ async fn sockets_are_left_out_of_a_copy() {
     let place = Place::new();
     place.put("tree/a", "x", 0o600);
     let _socket = std::os::unix::net::UnixListener::bind(place.at("tree/socket")).unwrap();
-    let copied = place
-        .files
-        .copy_tree(&place.permit, &place.at("tree"), &place.at("copy"))
-        .await
-        .unwrap();
+    let copied = place.files.copy_tree(&place.permit, &place.at("tree"), &place.at("copy")).await.unwrap();
     assert_eq!(copied.len(), 1);
     assert!(!place.at("copy/socket").exists());
 }
@@ -272,28 +212,14 @@ async fn a_file_is_put_back_with_its_mode_and_a_link_as_a_link() {
     let place = Place::new();
     let backup = place.put("backup/ca.key", "secret", 0o600);
     let target = place.put("pki/ca.key", "changed, and longer", 0o644);
-    place
-        .files
-        .restore_file(&place.permit, &backup, &target)
-        .await
-        .unwrap();
-    assert_eq!(
-        (fs::read_to_string(&target).unwrap().as_str(), mode(&target)),
-        ("secret", 0o600)
-    );
+    place.files.restore_file(&place.permit, &backup, &target).await.unwrap();
+    assert_eq!((fs::read_to_string(&target).unwrap().as_str(), mode(&target)), ("secret", 0o600));
 
     symlink("client-1.pem", place.at("backup/current.pem")).unwrap();
     let target = place.put("pki/current.pem", "a file now", 0o600);
-    place
-        .files
-        .restore_file(&place.permit, &place.at("backup/current.pem"), &target)
-        .await
-        .unwrap();
+    place.files.restore_file(&place.permit, &place.at("backup/current.pem"), &target).await.unwrap();
     assert_eq!(fs::read_link(&target).unwrap().to_str(), Some("client-1.pem"));
-    assert_eq!(
-        place.files.list(&place.at("pki")).await.unwrap(),
-        ["ca.key", "current.pem"]
-    );
+    assert_eq!(place.files.list(&place.at("pki")).await.unwrap(), ["ca.key", "current.pem"]);
 }
 
 #[tokio::test]
@@ -308,26 +234,16 @@ async fn a_streamed_file_is_there_only_once_it_is_finished() {
     let mut sink = Sink::default();
     assert!(place.files.stream(&path, &mut sink).await.unwrap());
     assert_eq!((sink.0.as_slice(), mode(&path)), (&b"first second"[..], 0o600));
-    assert_eq!(
-        place.files.list(path.parent().unwrap()).await.unwrap(),
-        ["snapshot.db"]
-    );
+    assert_eq!(place.files.list(path.parent().unwrap()).await.unwrap(), ["snapshot.db"]);
 }
 
 #[tokio::test]
 async fn a_streamed_file_that_is_given_up_leaves_nothing() {
     let place = Place::new();
-    let mut file = place
-        .files
-        .create(&place.permit, &place.at("snapshot.db"))
-        .await
-        .unwrap();
+    let mut file = place.files.create(&place.permit, &place.at("snapshot.db")).await.unwrap();
     file.write(b"half").await.unwrap();
     drop(file);
-    assert_eq!(
-        place.files.list(&place.at("")).await.unwrap(),
-        Vec::<String>::new()
-    );
+    assert_eq!(place.files.list(&place.at("")).await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]

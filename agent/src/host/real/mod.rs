@@ -27,14 +27,7 @@ pub use commands::RealCommands;
 pub use files::RealFiles;
 
 /// Where programs are looked up unless the configuration says otherwise.
-pub const PATH: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
+pub const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// What the agent's configuration says of the machine.
 #[derive(Debug, Clone)]

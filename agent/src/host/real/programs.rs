@@ -50,20 +50,11 @@ impl Programs {
         } else if name.is_empty() || name.contains('/') {
             None
         } else {
-            self.path
-                .iter()
-                .map(|folder| folder.join(name))
-                .find(|path| executable(path))
+            self.path.iter().map(|folder| folder.join(name)).find(|path| executable(path))
         };
         found.ok_or_else(|| {
             let folders: Vec<&str> = self.path.iter().map(|folder| folder.as_str()).collect();
-            not_started(
-                argv,
-                &format!(
-                    "there is no program {name:?} in {}; install it",
-                    folders.join(", ")
-                ),
-            )
+            not_started(argv, &format!("there is no program {name:?} in {}; install it", folders.join(", ")))
         })
     }
 
@@ -104,11 +95,9 @@ impl Programs {
         let last = || last_lines(&format!("{stdout}\n{}", String::from_utf8_lossy(&stderr)));
         match end {
             Ok(Ok(status)) if status.success() => Ok(stdout),
-            Ok(Ok(status)) => Err(HostError::Command {
-                argv: argv.clone(),
-                status: in_words(status),
-                output: last(),
-            }),
+            Ok(Ok(status)) => {
+                Err(HostError::Command { argv: argv.clone(), status: in_words(status), output: last() })
+            }
             Ok(Err(error)) => Err(not_started(argv, &error.to_string())),
             Err(_) => Err(HostError::CommandLimit {
                 argv: argv.clone(),
@@ -121,8 +110,7 @@ impl Programs {
 }
 
 fn executable(path: &Utf8Path) -> bool {
-    path.metadata()
-        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 fn not_started(argv: &Argv, why: &str) -> HostError {
@@ -144,10 +132,7 @@ fn in_words(status: ExitStatus) -> String {
 /// The last lines that are not blank.
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines
-        .get(lines.len().saturating_sub(LAST_LINES)..)
-        .unwrap_or_default()
-        .join("\n")
+    lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n")
 }
 
 #[cfg(test)]
@@ -157,10 +142,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn programs(root: &str) -> Programs {
-        let layout = Layout {
-            root: root.into(),
-            state_dir: "/nowhere".into(),
-        };
+        let layout = Layout { root: root.into(), state_dir: "/nowhere".into() };
         Programs::new(&layout, super::super::PATH.map(Utf8PathBuf::from).to_vec())
     }
 
@@ -170,52 +152,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_sees_the_fixed_environment_and_nothing_else() {
-        let seen = programs("/stand-in")
-            .output(&argv(&["env"]), LIMIT)
-            .await
-            .unwrap();
-        let mut names: Vec<&str> = seen
-            .lines()
-            .filter_map(|line| Some(line.split_once('=')?.0))
-            .collect();
+        let seen = programs("/stand-in").output(&argv(&["env"]), LIMIT).await.unwrap();
+        let mut names: Vec<&str> = seen.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
         names.sort_unstable();
-        assert_eq!(
-            names,
-            ["DEBIAN_FRONTEND", "HOME", "LC_ALL", "LIFTLOCK_ROOT", "PATH"]
-        );
-        assert!(
-            !programs("/")
-                .output(&argv(&["env"]), LIMIT)
-                .await
-                .unwrap()
-                .contains("LIFTLOCK_ROOT")
-        );
+        assert_eq!(names, ["DEBIAN_FRONTEND", "HOME", "LC_ALL", "LIFTLOCK_ROOT", "PATH"]);
+        assert!(!programs("/").output(&argv(&["env"]), LIMIT).await.unwrap().contains("LIFTLOCK_ROOT"));
     }
 
     #[tokio::test]
     async fn a_failure_says_what_ran_how_it_ended_and_what_it_said() {
-        let failure = programs("/")
-            .output(&argv(&["ls", "/no/such/folder"]), LIMIT)
-            .await
-            .unwrap_err();
+        let failure = programs("/").output(&argv(&["ls", "/no/such/folder"]), LIMIT).await.unwrap_err();
         let text = failure.to_string();
-        assert!(
-            text.starts_with("`ls /no/such/folder` ended with exit status 2"),
-            "{text}"
-        );
+        assert!(text.starts_with("`ls /no/such/folder` ended with exit status 2"), "{text}");
         assert!(text.contains("No such file or directory"), "{text}");
     }
 
     #[tokio::test]
     async fn a_program_that_is_not_there_is_said_to_be_missing() {
-        let failure = programs("/")
-            .output(&argv(&["no-such-program"]), LIMIT)
-            .await
-            .unwrap_err();
+        let failure = programs("/").output(&argv(&["no-such-program"]), LIMIT).await.unwrap_err();
         assert!(
-            failure
-                .to_string()
-                .contains("there is no program \"no-such-program\" in /usr/local/sbin"),
+            failure.to_string().contains("there is no program \"no-such-program\" in /usr/local/sbin"),
             "{failure}"
         );
         for name in ["", "../bin/ls", "bin/ls"] {
@@ -226,14 +182,8 @@ mod tests {
     #[tokio::test]
     async fn a_child_over_its_limit_is_ended() {
         let limit = Duration::from_millis(50);
-        let failure = programs("/")
-            .output(&argv(&["sleep", "60"]), limit)
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(failure, HostError::CommandLimit { limit: l, .. } if l == limit),
-            "{failure}"
-        );
+        let failure = programs("/").output(&argv(&["sleep", "60"]), limit).await.unwrap_err();
+        assert!(matches!(failure, HostError::CommandLimit { limit: l, .. } if l == limit), "{failure}");
     }
 
     #[test]

@@ -19,14 +19,8 @@ use super::files::{failed, hexadecimal};
 use crate::host::{CopiedFile, HostError, HostResult};
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const SOURCE: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
-const TARGET: OFlags = OFlags::WRONLY
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::CLOEXEC);
+const SOURCE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const TARGET: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
 /// Copies a file, a link or a tree to `to`, whose folder is there; nothing where `from` is not there. What an
 /// interrupted copy left at `to` is replaced entry by entry. Everything is on the disk when this returns.
@@ -38,18 +32,8 @@ pub(super) fn copy(from: &Utf8Path, to: &Utf8Path) -> HostResult<Vec<CopiedFile>
     let (to_folder, to_name) = folder_of(to)?;
     let status = fs::statat(&from_folder, from_name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(failed("cannot look at", from))?;
-    let mut copy = Copy {
-        from,
-        to,
-        device: status.st_dev,
-        links: HashMap::new(),
-        files: Vec::new(),
-    };
-    let place = Place {
-        from: from_folder.as_fd(),
-        to: to_folder.as_fd(),
-        path: Utf8Path::new(""),
-    };
+    let mut copy = Copy { from, to, device: status.st_dev, links: HashMap::new(), files: Vec::new() };
+    let place = Place { from: from_folder.as_fd(), to: to_folder.as_fd(), path: Utf8Path::new("") };
     copy.entry(&place, (from_name, to_name), &status)?;
     fs::fsync(&to_folder).map_err(failed("cannot make durable the folder of", to))?;
     Ok(copy.files)
@@ -144,11 +128,7 @@ impl Copy<'_> {
                 let path = place.path.join(&*name);
                 let status = fs::statat(&out, &*name, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(failed("cannot look at", &source.join(&*name)))?;
-                let inside = Place {
-                    from: out.as_fd(),
-                    to: into.as_fd(),
-                    path: &path,
-                };
+                let inside = Place { from: out.as_fd(), to: into.as_fd(), path: &path };
                 self.entry(&inside, (&name, &name), &status)?;
             }
         }
@@ -161,10 +141,7 @@ impl Copy<'_> {
         remove(place.to, to).map_err(failed("cannot replace", &target))?;
         let inode = (status.st_dev, status.st_ino);
         if let Some(first) = self.links.get(&inode) {
-            let again = CopiedFile {
-                path: place.path.to_owned(),
-                ..first.clone()
-            };
+            let again = CopiedFile { path: place.path.to_owned(), ..first.clone() };
             let (_, first) = self.both(&first.path);
             fs::linkat(fs::CWD, first.as_str(), place.to, to, AtFlags::empty())
                 .map_err(failed("cannot link", &target))?;
@@ -180,14 +157,8 @@ impl Copy<'_> {
         );
         let (size, sha256) = stream(&mut input, &mut output, &source, &target)?;
         keep_attributes(&output, status).map_err(failed("cannot keep owner, mode and times of", &target))?;
-        output
-            .sync_all()
-            .map_err(failed("cannot make durable", &target))?;
-        let copied = CopiedFile {
-            path: place.path.to_owned(),
-            size,
-            sha256,
-        };
+        output.sync_all().map_err(failed("cannot make durable", &target))?;
+        let copied = CopiedFile { path: place.path.to_owned(), size, sha256 };
         if status.st_nlink > 1 {
             self.links.insert(inode, copied.clone());
         }
@@ -275,10 +246,7 @@ pub(super) fn folder_of(path: &Utf8Path) -> HostResult<(OwnedFd, &str)> {
         });
     };
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok((
-        fs::open(folder.as_str(), flags, Mode::empty()).map_err(failed("cannot open", folder))?,
-        name,
-    ))
+    Ok((fs::open(folder.as_str(), flags, Mode::empty()).map_err(failed("cannot open", folder))?, name))
 }
 
 /// Removes a file or link; fine if there is none.
@@ -312,10 +280,7 @@ fn no_text(folder: &Utf8Path, name: &CStr) -> HostError {
 }
 
 fn owner(status: &Stat) -> (Option<Uid>, Option<Gid>) {
-    (
-        Some(Uid::from_raw(status.st_uid)),
-        Some(Gid::from_raw(status.st_gid)),
-    )
+    (Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid)))
 }
 
 fn times(status: &Stat) -> Timestamps {
@@ -345,33 +310,18 @@ mod tests {
     #[test]
     fn a_folder_on_another_device_is_not_entered() {
         let (_folder, path) = folder();
-        let (inside, name) = folder_of(&path.join("tree"))
-            .map(|(fd, name)| (fd, name.to_owned()))
-            .unwrap();
+        let (inside, name) = folder_of(&path.join("tree")).map(|(fd, name)| (fd, name.to_owned())).unwrap();
         let status = fs::statat(&inside, &*name, AtFlags::SYMLINK_NOFOLLOW).unwrap();
         let size_on = |device| size_of(inside.as_fd(), &name, &status, device, &path).unwrap();
         assert_eq!((size_on(status.st_dev), size_on(status.st_dev + 1)), (7, 0));
 
         let (from, to) = (path.join("tree"), path.join("copy"));
         let device = status.st_dev + 1;
-        let mut copy = Copy {
-            from: &from,
-            to: &to,
-            device,
-            links: HashMap::new(),
-            files: Vec::new(),
-        };
-        let place = Place {
-            from: inside.as_fd(),
-            to: inside.as_fd(),
-            path: Utf8Path::new(""),
-        };
+        let mut copy = Copy { from: &from, to: &to, device, links: HashMap::new(), files: Vec::new() };
+        let place = Place { from: inside.as_fd(), to: inside.as_fd(), path: Utf8Path::new("") };
         copy.entry(&place, (&name, "copy"), &status).unwrap();
         assert_eq!(copy.files, []);
-        assert_eq!(
-            names(fs::open(to.as_str(), FOLDER, Mode::empty()).unwrap(), &to).unwrap(),
-            [""; 0]
-        );
+        assert_eq!(names(fs::open(to.as_str(), FOLDER, Mode::empty()).unwrap(), &to).unwrap(), [""; 0]);
     }
 
     #[test]
@@ -383,10 +333,7 @@ mod tests {
         let target = Utf8Path::new("/backup/file");
         match stream(&mut input, &mut full, &source, target).unwrap_err() {
             HostError::File { path, source, .. } => {
-                assert_eq!(
-                    (path.as_path(), source.kind()),
-                    (target, std::io::ErrorKind::StorageFull)
-                );
+                assert_eq!((path.as_path(), source.kind()), (target, std::io::ErrorKind::StorageFull));
             }
             other => panic!("{other}"),
         }
@@ -398,9 +345,7 @@ mod tests {
         let (_folder, path) = folder();
         let name = std::ffi::OsStr::from_bytes(b"\xff");
         std::fs::write(path.as_std_path().join("tree").join(name), "").unwrap();
-        let error = copy(&path.join("tree"), &path.join("copy"))
-            .unwrap_err()
-            .to_string();
+        let error = copy(&path.join("tree"), &path.join("copy")).unwrap_err().to_string();
         assert!(error.contains("not UTF-8"), "{error}");
     }
 }

@@ -38,22 +38,12 @@ impl UnitLog {
         // The watch comes before the first read: what is written in between wakes us once too often, not never.
         let events = watch().map_err(failed("cannot watch", path))?;
         let file = File::open(path).map_err(failed("cannot open", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            events,
-            rest: Vec::new(),
-            last: VecDeque::new(),
-        })
+        Ok(Self { path: path.to_owned(), file, events, rest: Vec::new(), last: VecDeque::new() })
     }
 
     /// Waits until something was written. Safe to drop at any moment.
     pub(super) async fn changed(&self) -> HostResult<()> {
-        let mut ready = self
-            .events
-            .ready()
-            .await
-            .map_err(failed("cannot watch", &self.path))?;
+        let mut ready = self.events.ready().await.map_err(failed("cannot watch", &self.path))?;
         let mut buffer = [MaybeUninit::uninit(); 1024];
         let mut events = inotify::Reader::new(&self.events, &mut buffer);
         loop {
@@ -102,11 +92,7 @@ impl UnitLog {
 
     /// The last lines, for an error.
     pub(super) fn last_lines(&self) -> String {
-        self.last
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+        self.last.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     fn line(&mut self, lines: &dyn Lines) {
@@ -127,10 +113,7 @@ impl UnitLog {
 fn readable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let visible = text.trim_end().rsplit('\r').next().unwrap_or_default();
-    visible
-        .chars()
-        .filter(|c| *c == '\t' || !c.is_control())
-        .collect()
+    visible.chars().filter(|c| *c == '\t' || !c.is_control()).collect()
 }
 
 #[cfg(test)]
@@ -198,10 +181,7 @@ mod tests {
         log.finish(&Collected::default()).unwrap();
         let last = log.last_lines();
         assert_eq!(last.lines().count(), LAST_LINES);
-        assert!(
-            last.starts_with("line 15\n") && last.ends_with("line 24"),
-            "{last}"
-        );
+        assert!(last.starts_with("line 15\n") && last.ends_with("line 24"), "{last}");
     }
 
     #[tokio::test]
@@ -216,10 +196,7 @@ mod tests {
     #[test]
     fn of_progress_with_carriage_returns_the_newest_is_shown_and_nothing_steers_the_terminal() {
         assert_eq!(readable(b"5%\r10%\r100% done\r"), "100% done");
-        assert_eq!(
-            readable(b"\x1b[31mred\x1b[0m\tand \x07 plain"),
-            "[31mred[0m\tand  plain"
-        );
+        assert_eq!(readable(b"\x1b[31mred\x1b[0m\tand \x07 plain"), "[31mred[0m\tand  plain");
         assert_eq!(readable(b"\xff\xfe"), "\u{fffd}\u{fffd}");
     }
 }

@@ -129,11 +129,7 @@ impl Units {
                     End::Badly(status) => status,
                     End::Forgotten => format!("an unknown result: somebody stopped {unit}"),
                 };
-                Err(HostError::Command {
-                    argv: argv.clone(),
-                    status,
-                    output: log.last_lines(),
-                })
+                Err(HostError::Command { argv: argv.clone(), status, output: log.last_lines() })
             }
             Followed::Over { what, limit } => {
                 self.systemctl("stop", &unit).await?;
@@ -141,12 +137,7 @@ impl Units {
                 let shown = self.show(&unit).await?;
                 self.release(&unit, &shown).await?;
                 forget(log_path).await?;
-                Err(HostError::CommandLimit {
-                    argv: argv.clone(),
-                    what,
-                    limit,
-                    output: log.last_lines(),
-                })
+                Err(HostError::CommandLimit { argv: argv.clone(), what, limit, output: log.last_lines() })
             }
         }
     }
@@ -170,12 +161,8 @@ impl Units {
             format!("--property=StandardError=append:{log}"),
         ]
         .into();
-        start.extend(
-            self.programs
-                .environment()
-                .iter()
-                .map(|(key, value)| format!("--setenv={key}={value}")),
-        );
+        start
+            .extend(self.programs.environment().iter().map(|(key, value)| format!("--setenv={key}={value}")));
         start.extend(["--".to_owned(), program.into_string()]);
         // systemd-run expands $ in the command, as in a unit file.
         start.extend(argv.iter().skip(1).map(|argument| argument.replace('$', "$$")));
@@ -261,11 +248,7 @@ impl Units {
             return Ok(false);
         }
         let process = Readable::new(process).map_err(failed("cannot watch the process of", unit.into()))?;
-        process
-            .ready()
-            .await
-            .map(drop)
-            .map_err(failed("cannot watch the process of", unit.into()))?;
+        process.ready().await.map(drop).map_err(failed("cannot watch the process of", unit.into()))?;
         Ok(true)
     }
 
@@ -280,16 +263,11 @@ impl Units {
 
     async fn systemctl(&self, verb: &str, unit: &str) -> HostResult<()> {
         let argv = ["systemctl".to_owned(), verb.to_owned(), unit.to_owned()].into();
-        self.programs
-            .output(&argv, ASKING + Duration::from_secs(STOP_SECONDS))
-            .await
-            .map(drop)
+        self.programs.output(&argv, ASKING + Duration::from_secs(STOP_SECONDS)).await.map(drop)
     }
 
     async fn show(&self, unit: &str) -> HostResult<Shown> {
-        let argv = ["systemctl", "show", unit, &format!("--property={PROPERTIES}")]
-            .map(str::to_owned)
-            .into();
+        let argv = ["systemctl", "show", unit, &format!("--property={PROPERTIES}")].map(str::to_owned).into();
         let text = self.programs.output(&argv, ASKING).await?;
         Ok(Shown::parse(&text))
     }
@@ -392,11 +370,7 @@ mod tests {
 
     macro_rules! recorded {
         ($name:literal) => {
-            Shown::parse(include_str!(concat!(
-                "../../../../tests/fixtures/real/systemd/",
-                $name,
-                "/stdout"
-            )))
+            Shown::parse(include_str!(concat!("../../../../tests/fixtures/real/systemd/", $name, "/stdout")))
         };
     }
 
@@ -404,10 +378,7 @@ mod tests {
     fn a_unit_that_runs_has_not_ended() {
         let shown = recorded!("show-running");
         assert!(shown.running() && !shown.ended());
-        assert_eq!(
-            (shown.main_pid, shown.started_monotonic_us),
-            (2519, 1_110_042_215)
-        );
+        assert_eq!((shown.main_pid, shown.started_monotonic_us), (2519, 1_110_042_215));
     }
 
     #[test]
@@ -417,32 +388,16 @@ mod tests {
         assert_eq!(shown.end(), End::Well);
         // Its properties alone look like success.
         let unknown = recorded!("show-unknown");
-        assert_eq!(
-            (unknown.load.as_str(), unknown.result.as_str()),
-            ("not-found", "success")
-        );
+        assert_eq!((unknown.load.as_str(), unknown.result.as_str()), ("not-found", "success"));
         assert_eq!(unknown.end(), End::Forgotten);
     }
 
     #[test]
     fn an_exit_status_is_told_from_a_signal() {
-        assert_eq!(
-            recorded!("show-fail").end(),
-            End::Badly("exit status 7".to_owned())
-        );
-        assert_eq!(
-            recorded!("show-late").end(),
-            End::Badly("signal 15 (SIGTERM)".to_owned())
-        );
-        let dumped = Shown {
-            code: nix::libc::CLD_DUMPED,
-            status: 6,
-            ..recorded!("show-late")
-        };
-        assert_eq!(
-            dumped.end(),
-            End::Badly("signal 6 (SIGABRT), core dumped".to_owned())
-        );
+        assert_eq!(recorded!("show-fail").end(), End::Badly("exit status 7".to_owned()));
+        assert_eq!(recorded!("show-late").end(), End::Badly("signal 15 (SIGTERM)".to_owned()));
+        let dumped = Shown { code: nix::libc::CLD_DUMPED, status: 6, ..recorded!("show-late") };
+        assert_eq!(dumped.end(), End::Badly("signal 6 (SIGABRT), core dumped".to_owned()));
     }
 
     #[test]
@@ -460,17 +415,7 @@ mod tests {
 
     #[test]
     fn a_unit_name_cannot_leave_the_folder_of_logs() {
-        for name in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "a b",
-            "a\0",
-            "-%n$",
-            &"x".repeat(201),
-        ] {
+        for name in ["", ".", "..", "../x", "a/b", "a b", "a\0", "-%n$", &"x".repeat(201)] {
             assert!(admit_name(name).is_err(), "{name:?}");
         }
         assert!(admit_name("liftlock-7-apt-install-kubelet-kubectl-1.20.2").is_ok());

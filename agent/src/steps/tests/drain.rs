@@ -35,19 +35,12 @@ fn with_policy(unmanaged: bool, empty_dir: bool) -> Step {
 
 fn names_on(leased: &Leased, node: &str) -> Vec<String> {
     let world = leased.twin.world();
-    let on_node = world
-        .cluster
-        .pods
-        .values()
-        .filter(|pod| pod.node.as_deref() == Some(node));
+    let on_node = world.cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(node));
     on_node.map(|pod| pod.state.name.clone()).collect()
 }
 
 fn protect(leased: &Leased, app: &str, min_available: usize) {
-    let budget = Budget {
-        name: format!("{app}-budget"),
-        min_available,
-    };
+    let budget = Budget { name: format!("{app}-budget"), min_available };
     leased.twin.world().cluster.budgets.insert(app.to_owned(), budget);
 }
 
@@ -56,27 +49,11 @@ fn daemon_sets_and_mirror_pods_are_left_alone() {
     let mut leased = worker(&[("app", |_| {}), ("app", |_| {})]);
     assert_eq!(drain(&mut leased, &drain_step()), End::Done);
     assert_eq!(names_on(&leased, "w1"), ["kube-proxy-w1-3"]);
-    assert!(
-        leased
-            .twin
-            .world()
-            .cluster
-            .pods
-            .values()
-            .filter(|pod| pod.app == "app")
-            .count()
-            == 2,
-        "moved"
-    );
+    assert!(leased.twin.world().cluster.pods.values().filter(|pod| pod.app == "app").count() == 2, "moved");
 
     let mut control_plane = Leased::new(&Twin::new(shape(3, 2)), "cp1", Role::FirstControlPlane);
     assert_eq!(drain(&mut control_plane, &drain_step()), End::Done);
-    assert!(
-        !control_plane
-            .changes()
-            .iter()
-            .any(|change| change.starts_with("evict"))
-    );
+    assert!(!control_plane.changes().iter().any(|change| change.starts_with("evict")));
 }
 
 #[test]
@@ -86,23 +63,13 @@ fn unmanaged_and_empty_dir_pods_are_refused_by_name_before_the_first_eviction() 
         ("bare", |pod| pod.controller = None),
         ("cache", |pod| pod.empty_dir = true),
     ]);
-    let End::Failed(why) = drain(&mut leased, &with_policy(false, false)) else {
-        panic!()
-    };
-    assert!(
-        why.contains("default/bare-w1") && why.contains("default/cache-w1"),
-        "{why}"
-    );
+    let End::Failed(why) = drain(&mut leased, &with_policy(false, false)) else { panic!() };
+    assert!(why.contains("default/bare-w1") && why.contains("default/cache-w1"), "{why}");
     assert!(!why.contains("default/app-w1"), "{why}");
     assert_eq!(leased.changes(), [""; 0], "neither cordoned nor evicted");
 
-    let End::Failed(why) = drain(&mut leased, &with_policy(true, false)) else {
-        panic!()
-    };
-    assert!(
-        !why.contains("default/bare-w1") && why.contains("default/cache-w1"),
-        "{why}"
-    );
+    let End::Failed(why) = drain(&mut leased, &with_policy(true, false)) else { panic!() };
+    assert!(!why.contains("default/bare-w1") && why.contains("default/cache-w1"), "{why}");
     assert_eq!(drain(&mut leased, &with_policy(true, true)), End::Done);
 }
 
@@ -126,11 +93,7 @@ fn a_budget_is_waited_for_and_asked_again_as_soon_as_it_allows_more() {
     // One after the other: its successor is ready 2 s after the first has begun to end.
     let took = leased.since(started);
     assert!(took < Duration::from_secs(6), "{took:?}");
-    assert!(
-        leased.log.lines().iter().any(|line| line.contains("app-budget")),
-        "{:?}",
-        leased.log.lines()
-    );
+    assert!(leased.log.lines().iter().any(|line| line.contains("app-budget")), "{:?}", leased.log.lines());
 }
 
 #[test]
@@ -138,18 +101,10 @@ fn a_budget_that_never_allows_it_ends_the_drain_at_its_time_out_and_is_named() {
     let mut leased = worker(&[("app", |_| {}), ("other", |_| {})]);
     protect(&leased, "app", 1);
     let started = leased.twin.world().now();
-    let End::Failed(why) = drain(&mut leased, &drain_step()) else {
-        panic!()
-    };
+    let End::Failed(why) = drain(&mut leased, &drain_step()) else { panic!() };
     let took = leased.since(started);
-    assert!(
-        took >= Duration::from_mins(10) && took < Duration::from_secs(610),
-        "{took:?}"
-    );
-    assert!(
-        why.contains("app-budget") && why.contains("default/app-w1"),
-        "{why}"
-    );
+    assert!(took >= Duration::from_mins(10) && took < Duration::from_secs(610), "{took:?}");
+    assert!(why.contains("app-budget") && why.contains("default/app-w1"), "{why}");
     assert!(!why.contains("other"), "{why}");
     assert!(
         leased.log.lines().len() <= 42,
@@ -173,9 +128,7 @@ fn all_evictions_are_asked_for_at_once() {
 #[test]
 fn the_only_node_that_takes_pods_is_not_drained_without_consent() {
     let mut leased = Leased::new(&Twin::new(shape(1, 1)), "w1", Role::Worker);
-    let End::Failed(why) = drain(&mut leased, &with_policy(false, false)) else {
-        panic!()
-    };
+    let End::Failed(why) = drain(&mut leased, &with_policy(false, false)) else { panic!() };
     assert!(why.contains("--accept drain-only-node"), "{why}");
     assert_eq!(leased.changes(), [""; 0]);
     assert_eq!(drain(&mut leased, &drain_step()), End::Done);
@@ -183,18 +136,12 @@ fn the_only_node_that_takes_pods_is_not_drained_without_consent() {
 
 #[test]
 fn a_node_that_is_not_ready_or_cordoned_or_tainted_takes_no_pods() {
-    let breaks: [fn(&mut NodeObject); 3] = [
-        |node| node.ready = false,
-        |node| node.unschedulable = true,
-        |node| node.tainted = true,
-    ];
+    let breaks: [fn(&mut NodeObject); 3] =
+        [|node| node.ready = false, |node| node.unschedulable = true, |node| node.tainted = true];
     for break_it in breaks {
         let mut leased = worker(&[("app", |_| {})]);
         break_it(leased.twin.world().cluster.nodes.get_mut("w2").unwrap());
-        assert!(matches!(
-            drain(&mut leased, &with_policy(false, false)),
-            End::Failed(_)
-        ));
+        assert!(matches!(drain(&mut leased, &with_policy(false, false)), End::Failed(_)));
     }
 }
 
@@ -204,14 +151,7 @@ fn a_cordon_that_an_operator_set_stays_whatever_happens_in_between() {
     let raised = before.fork();
     let mut first = Leased::new(&raised.twin, "cp1", Role::FirstControlPlane);
     first.carry_all();
-    raised
-        .twin
-        .world()
-        .cluster
-        .nodes
-        .get_mut("w1")
-        .unwrap()
-        .unschedulable = true;
+    raised.twin.world().cluster.nodes.get_mut("w1").unwrap().unschedulable = true;
     for nth in 1.. {
         let mut leased = raised.fork();
         leased.twin.inject("w1", nth, Fault::AgentDies);
@@ -225,10 +165,7 @@ fn a_cordon_that_an_operator_set_stays_whatever_happens_in_between() {
         }
         let world = leased.twin.world();
         let node = &world.cluster.nodes["w1"];
-        assert!(
-            node.unschedulable && node.cordoned_by.is_none(),
-            "fault {nth}: {node:?}"
-        );
+        assert!(node.unschedulable && node.cordoned_by.is_none(), "fault {nth}: {node:?}");
         if !struck {
             break;
         }
@@ -243,10 +180,7 @@ fn an_api_server_that_is_away_for_a_moment_does_not_end_a_drain() {
     leased.twin.world().wake_at(now + Duration::from_secs(20));
     assert_eq!(drain(&mut leased, &drain_step()), End::Done);
     leased.twin.world().api_is_away_until = Duration::MAX;
-    assert!(
-        matches!(leased.carry(&Step::RestoreSchedulability {}), End::Failed(_)),
-        "but not for ever"
-    );
+    assert!(matches!(leased.carry(&Step::RestoreSchedulability {}), End::Failed(_)), "but not for ever");
 }
 
 #[test]

@@ -23,19 +23,9 @@ impl Observer for Deaf {
 /// The lease as the coordinator grants it, at first and again to an agent that comes back.
 fn granted(leased: &Leased, disk: &MemoryDisk) -> Outcome<Result<End, Stopped>> {
     let (node, plan) = (leased.node.parse().unwrap(), "p-0123456789ab".parse().unwrap());
-    let journals = Journals::new(
-        Arc::new(disk.clone()),
-        "/journal".into(),
-        leased.node.parse().unwrap(),
-    )
-    .unwrap();
-    let header = Header::new(
-        node,
-        plan,
-        "0123456789ab".to_owned(),
-        FencingToken(7),
-        leased.steps.clone(),
-    );
+    let journals =
+        Journals::new(Arc::new(disk.clone()), "/journal".into(), leased.node.parse().unwrap()).unwrap();
+    let header = Header::new(node, plan, "0123456789ab".to_owned(), FencingToken(7), leased.steps.clone());
     let journal = match journals.begin(header).unwrap() {
         Begun::Run(journal) => journal,
         Begun::Ended(end) => return Outcome::Done(Ok(end)),
@@ -48,9 +38,7 @@ fn granted(leased: &Leased, disk: &MemoryDisk) -> Outcome<Result<End, Stopped>> 
         observer: Arc::new(Deaf),
         steps: Arc::new(runner),
     };
-    leased
-        .twin
-        .drive(async { Engine::new(journal, gear).run().await })
+    leased.twin.drive(async { Engine::new(journal, gear).run().await })
 }
 
 #[test]
@@ -58,11 +46,7 @@ fn a_lease_that_is_cut_off_before_any_change_goes_on_and_raises_the_node() {
     for (kind, leased) in one_of_each() {
         let undisturbed = leased.fork();
         assert_eq!(
-            granted(&undisturbed, &MemoryDisk::default())
-                .done()
-                .unwrap()
-                .unwrap()
-                .failure,
+            granted(&undisturbed, &MemoryDisk::default()).done().unwrap().unwrap().failure,
             None,
             "{kind}"
         );
@@ -76,18 +60,12 @@ fn a_lease_that_is_cut_off_before_any_change_goes_on_and_raises_the_node() {
                     assert!(nth > 25, "{kind}: only {nth} changes");
                     break;
                 };
-                assert!(
-                    matches!(first, Outcome::Died),
-                    "{kind}: {fault:?} before {change}"
-                );
+                assert!(matches!(first, Outcome::Died), "{kind}: {fault:?} before {change}");
                 leased.restart(Meanwhile::StillRunning);
                 let end = granted(&leased, &disk).done().unwrap().unwrap();
                 assert_eq!(end.failure, None, "{kind}: {fault:?} before {change}");
                 let differences = leased.picture().differences(&raised);
-                assert!(
-                    differences.is_empty(),
-                    "{kind}: {fault:?} before {change}: {differences:#?}"
-                );
+                assert!(differences.is_empty(), "{kind}: {fault:?} before {change}: {differences:#?}");
             }
         }
     }

@@ -43,14 +43,8 @@ fn a_lease_raises_the_node_and_restores_its_holds_and_schedulability() {
         leased.carry_all();
         leased.picture();
         let world = leased.twin.world();
-        let (node, machine) = (
-            &world.cluster.nodes[leased.node],
-            world.machine(leased.node).unwrap(),
-        );
-        assert!(
-            node.ready && !node.unschedulable && node.cordoned_by.is_none(),
-            "{kind}: {node:?}"
-        );
+        let (node, machine) = (&world.cluster.nodes[leased.node], world.machine(leased.node).unwrap());
+        assert!(node.ready && !node.unschedulable && node.cordoned_by.is_none(), "{kind}: {node:?}");
         assert_eq!(node.kubelet_version, super::harness::TO, "{kind}");
         for (name, package) in &machine.packages {
             assert!(package.held && package.configured, "{kind}: {name} {package:?}");
@@ -58,11 +52,7 @@ fn a_lease_raises_the_node_and_restores_its_holds_and_schedulability() {
         }
         for (name, container) in &machine.containers {
             let tag = if name == "etcd" { ":3.5.15-0" } else { ":v1.31.2" };
-            assert!(
-                container.image.ends_with(tag),
-                "{kind}: {name} runs {}",
-                container.image
-            );
+            assert!(container.image.ends_with(tag), "{kind}: {name} runs {}", container.image);
         }
     }
 }
@@ -76,12 +66,7 @@ fn every_step_run_twice_ends_in_the_same_state() {
             if leased.captured.contains_key(step.name()) {
                 leased.run_again(&step).unwrap();
                 same(&leased, &once, &format!("{kind}: {}", step.name()));
-                assert_eq!(
-                    leased.carry(&step),
-                    End::Done,
-                    "{kind}: {} after its second run",
-                    step.name()
-                );
+                assert_eq!(leased.carry(&step), End::Done, "{kind}: {} after its second run", step.name());
             }
         }
     }
@@ -130,12 +115,7 @@ fn every_step_unwinds_idempotently() {
                 assert_eq!(unwound.undo(step), End::Done, "{kind}: {}", step.name());
                 assert_eq!(unwound.undo(step), End::Done, "{kind}: {} again", step.name());
             }
-            assert_eq!(
-                unwound.unwind_from(last),
-                Ok(()),
-                "{kind}: from {}, all again",
-                step.name()
-            );
+            assert_eq!(unwound.unwind_from(last), Ok(()), "{kind}: from {}, all again", step.name());
             same(&unwound, &before, &format!("{kind}: from {}", step.name()));
         }
     }
@@ -248,19 +228,11 @@ fn nothing_on_the_node_changes_before_its_backup_is_finished() {
     for (kind, mut leased) in one_of_each() {
         leased.carry_all();
         let changes = leased.changes();
-        let indexed = changes
-            .iter()
-            .position(|change| change.ends_with("/index.json"))
-            .unwrap();
+        let indexed = changes.iter().position(|change| change.ends_with("/index.json")).unwrap();
         for change in &changes[..indexed] {
             assert!(change.contains("/etc/kubernetes/tmp"), "{kind}: {change}");
         }
-        assert!(
-            changes[indexed + 1..]
-                .iter()
-                .any(|change| change.contains("unpack kubeadm")),
-            "{kind}"
-        );
+        assert!(changes[indexed + 1..].iter().any(|change| change.contains("unpack kubeadm")), "{kind}");
     }
 }
 
@@ -277,17 +249,10 @@ fn no_step_changes_anything_once_the_lease_is_lost() {
             assert!(refused || end == End::Done, "{kind}: {}: {end:?}", step.name());
             if let Some(pre) = lost.captured.get(step.name()) {
                 let cx = lost.context(&step);
-                let undone = lost
-                    .twin
-                    .drive(crate::steps::runner(&step).unwrap().undo(&cx, pre))
-                    .done()
-                    .unwrap();
+                let undone =
+                    lost.twin.drive(crate::steps::runner(&step).unwrap().undo(&cx, pre)).done().unwrap();
                 let refused = matches!(undone, Err(StepFailure::Host(HostError::LeaseLost(_))));
-                assert!(
-                    refused || undone.is_ok(),
-                    "{kind}: undo of {}: {undone:?}",
-                    step.name()
-                );
+                assert!(refused || undone.is_ok(), "{kind}: undo of {}: {undone:?}", step.name());
                 assert_eq!(lost.changes(), changes, "{kind}: undo of {}", step.name());
             }
         }
@@ -300,14 +265,8 @@ fn time_in_children_waits_and_the_snapshot_is_told_apart() {
     let started = leased.twin.world().now();
     leased.carry_all();
     let all = leased.since(started);
-    let told: Duration = ["child", "wait", "snapshot"]
-        .into_iter()
-        .map(|on| leased.log.spent(on))
-        .sum();
+    let told: Duration = ["child", "wait", "snapshot"].into_iter().map(|on| leased.log.spent(on)).sum();
     assert!(leased.log.spent("child") >= Duration::from_secs(2), "kubeadm");
     assert!(leased.log.spent("wait") >= Duration::from_secs(5), "until Ready");
-    assert!(
-        all < told + Duration::from_secs(1),
-        "of {all:?} only {told:?} are told"
-    );
+    assert!(all < told + Duration::from_secs(1), "of {all:?} only {told:?} are told");
 }

@@ -11,41 +11,26 @@ use crate::host::Space;
 use crate::twin::{Shape, Twin};
 
 fn first_of(control_planes: usize) -> Leased {
-    Leased::new(
-        &Twin::new(shape(control_planes, 1)),
-        "cp1",
-        Role::FirstControlPlane,
-    )
+    Leased::new(&Twin::new(shape(control_planes, 1)), "cp1", Role::FirstControlPlane)
 }
 
 #[test]
 fn one_or_two_members_of_etcd_need_consent() {
     for (members, needed) in [(1, true), (2, true), (3, false), (5, false)] {
         let mut leased = first_of(members);
-        match leased.carry(&Step::EtcdQuorumGate {
-            allow_api_outage: false,
-        }) {
+        match leased.carry(&Step::EtcdQuorumGate { allow_api_outage: false }) {
             End::Done => assert!(!needed, "{members}"),
             End::Failed(why) => assert!(needed && why.contains("--accept api-outage"), "{members}: {why}"),
             End::Died => panic!(),
         }
-        assert_eq!(
-            leased.carry(&Step::EtcdQuorumGate {
-                allow_api_outage: true
-            }),
-            End::Done,
-            "{members}"
-        );
+        assert_eq!(leased.carry(&Step::EtcdQuorumGate { allow_api_outage: true }), End::Done, "{members}");
     }
 }
 
 #[test]
 fn a_member_that_is_just_restarting_is_waited_for() {
     let mut leased = first_of(3);
-    leased
-        .twin
-        .world()
-        .change("cp2", |machine| machine.containers.remove("etcd"));
+    leased.twin.world().change("cp2", |machine| machine.containers.remove("etcd"));
     assert_eq!(leased.carry(&leased.step("etcd-quorum-gate")), End::Done);
 }
 
@@ -60,10 +45,7 @@ fn a_member_that_stays_away_closes_the_gate_after_a_minute_and_is_named() {
     let why = leased.fail("etcd-quorum-gate");
     let took = leased.since(started);
     assert!(why.contains("cp2") && why.contains("retry"), "{why}");
-    assert!(
-        took > Duration::from_secs(50) && took < Duration::from_secs(70),
-        "{took:?}"
-    );
+    assert!(took > Duration::from_secs(50) && took < Duration::from_secs(70), "{took:?}");
     assert_eq!(leased.changes(), [""; 0]);
 }
 
@@ -84,10 +66,7 @@ fn kubeadm_upgrade_node_does_not_run_before_the_cluster_is_raised() {
         leased.carry_until("kubeadm-upgrade-node");
         let changes = leased.changes();
         let why = leased.fail("kubeadm-upgrade-node");
-        assert!(
-            why.contains("kubeadm-config says v1.30.4") && why.contains("v1.31.2"),
-            "{why}"
-        );
+        assert!(why.contains("kubeadm-config says v1.30.4") && why.contains("v1.31.2"), "{why}");
         assert_eq!(leased.changes(), changes);
     }
 }
@@ -96,18 +75,10 @@ fn kubeadm_upgrade_node_does_not_run_before_the_cluster_is_raised() {
 fn no_step_changes_a_node_without_a_backup() {
     for (kind, mut leased) in one_of_each() {
         for step in leased.steps.clone() {
-            let changes_the_node = [
-                "install-kubeadm",
-                "kubeadm-upgrade-apply",
-                "kubeadm-upgrade-node",
-                "install-kubelet",
-            ];
+            let changes_the_node =
+                ["install-kubeadm", "kubeadm-upgrade-apply", "kubeadm-upgrade-node", "install-kubelet"];
             if changes_the_node.contains(&step.name()) {
-                assert!(
-                    leased.fail(step.name()).contains("no finished backup"),
-                    "{kind}: {}",
-                    step.name()
-                );
+                assert!(leased.fail(step.name()).contains("no finished backup"), "{kind}: {}", step.name());
             }
         }
         assert_eq!(leased.changes(), [""; 0], "{kind}");
@@ -119,14 +90,7 @@ fn kubeadm_does_not_run_where_its_copy_of_etcd_would_not_fit() {
     let mut leased = first_of(3);
     leased.carry_until("kubeadm-upgrade-apply");
     leased.meddle(|machine| {
-        machine.mounts.insert(
-            "/etc".into(),
-            Space {
-                free: 10 << 20,
-                total: 1 << 30,
-                device: 2,
-            },
-        );
+        machine.mounts.insert("/etc".into(), Space { free: 10 << 20, total: 1 << 30, device: 2 });
         machine.disk.put(
             "/etc/kubernetes/tmp/kubeadm-backup-etcd-2026-01-01-00-00-00/etcd/db",
             [0; 4096],
@@ -138,12 +102,7 @@ fn kubeadm_does_not_run_where_its_copy_of_etcd_would_not_fit() {
         why.contains("10 MiB are free") && why.contains("kubeadm-backup-etcd-2026-01-01-00-00-00"),
         "{why}"
     );
-    assert!(
-        !leased
-            .changes()
-            .iter()
-            .any(|change| change.contains("kubeadm upgrade"))
-    );
+    assert!(!leased.changes().iter().any(|change| change.contains("kubeadm upgrade")));
 }
 
 #[test]
@@ -163,10 +122,7 @@ fn a_control_plane_that_still_runs_the_old_api_server_is_not_verified() {
             format!("registry.k8s.io/kube-apiserver:{FROM}");
     });
     let why = leased.fail("verify-control-plane");
-    assert!(
-        why.contains("kube-apiserver still runs registry.k8s.io/kube-apiserver:v1.30.4"),
-        "{why}"
-    );
+    assert!(why.contains("kube-apiserver still runs registry.k8s.io/kube-apiserver:v1.30.4"), "{why}");
 }
 
 #[test]
@@ -175,32 +131,19 @@ fn a_kubeadm_that_fails_says_why_in_the_failure() {
     leased.carry_until("kubeadm-upgrade-apply");
     leased.meddle(|machine| machine.stuck.insert("kube-scheduler".to_owned()));
     let why = leased.fail("kubeadm-upgrade-apply");
-    assert!(
-        why.contains("kubeadm upgrade apply") && why.contains("did not change after 5m0s"),
-        "{why}"
-    );
+    assert!(why.contains("kubeadm upgrade apply") && why.contains("did not change after 5m0s"), "{why}");
 }
 
 #[test]
 fn etcds_data_is_never_taken_back_by_a_minor_version() {
     let (from, to) = (KubernetesVersion::new(1, 33, 1), KubernetesVersion::new(1, 34, 0));
-    let twin = Twin::new(Shape {
-        control_planes: 3,
-        workers: 1,
-        version: from,
-        offered: to,
-    });
+    let twin = Twin::new(Shape { control_planes: 3, workers: 1, version: from, offered: to });
     let mut leased = Leased::new(&twin, "cp1", Role::FirstControlPlane);
     leased.steps = steps_of(Role::FirstControlPlane, to);
     leased.carry_until("verify-control-plane");
     let changes = leased.changes();
-    let End::Failed(why) = leased.undo(&leased.step("kubeadm-upgrade-apply")) else {
-        panic!()
-    };
-    assert!(
-        why.contains("etcd:3.5.15-0") && why.contains("etcd:3.6.4-0"),
-        "{why}"
-    );
+    let End::Failed(why) = leased.undo(&leased.step("kubeadm-upgrade-apply")) else { panic!() };
+    assert!(why.contains("etcd:3.5.15-0") && why.contains("etcd:3.6.4-0"), "{why}");
     assert_eq!(leased.changes(), changes);
 }
 
@@ -221,15 +164,7 @@ fn a_package_that_was_not_held_is_not_held_after() {
     leased.meddle(|machine| machine.packages.get_mut("kubelet").unwrap().held = false);
     leased.carry_all();
     let world = leased.twin.world();
-    let held: Vec<_> = world
-        .machine("w1")
-        .unwrap()
-        .packages
-        .iter()
-        .filter(|(_, package)| package.held)
-        .collect();
-    assert_eq!(
-        held.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-        ["kubeadm", "kubectl"]
-    );
+    let held: Vec<_> =
+        world.machine("w1").unwrap().packages.iter().filter(|(_, package)| package.held).collect();
+    assert_eq!(held.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["kubeadm", "kubectl"]);
 }

@@ -72,12 +72,7 @@ pub(super) enum End {
 }
 
 pub(super) fn shape(control_planes: usize, workers: usize) -> Shape {
-    Shape {
-        control_planes,
-        workers,
-        version: FROM,
-        offered: TO,
-    }
+    Shape { control_planes, workers, version: FROM, offered: TO }
 }
 
 /// The steps that a coordinator plans for a role.
@@ -85,31 +80,15 @@ pub(super) fn steps_of(role: Role, version: KubernetesVersion) -> Vec<Step> {
     let ignore_preflight_errors = Vec::new();
     let control_plane = role.is_control_plane();
     let upgrade = if role == Role::FirstControlPlane {
-        Step::KubeadmUpgradeApply {
-            version,
-            ignore_preflight_errors,
-        }
+        Step::KubeadmUpgradeApply { version, ignore_preflight_errors }
     } else {
-        Step::KubeadmUpgradeNode {
-            version,
-            ignore_preflight_errors,
-            role,
-        }
+        Step::KubeadmUpgradeNode { version, ignore_preflight_errors, role }
     };
     let mut steps = Vec::new();
     if control_plane {
-        steps.extend([
-            Step::EtcdQuorumGate {
-                allow_api_outage: true,
-            },
-            Step::EtcdSnapshot {},
-        ]);
+        steps.extend([Step::EtcdQuorumGate { allow_api_outage: true }, Step::EtcdSnapshot {}]);
     }
-    steps.extend([
-        Step::BackUpNode { role },
-        Step::InstallKubeadm { version },
-        upgrade,
-    ]);
+    steps.extend([Step::BackUpNode { role }, Step::InstallKubeadm { version }, upgrade]);
     if control_plane {
         steps.push(Step::VerifyControlPlane { version });
     }
@@ -164,11 +143,7 @@ impl Leased {
 
     /// The same lease on another cluster that is as this one is now.
     pub(super) fn fork(&self) -> Self {
-        Self {
-            twin: self.twin.fork(),
-            log: Arc::default(),
-            ..self.clone()
-        }
+        Self { twin: self.twin.fork(), log: Arc::default(), ..self.clone() }
     }
 
     pub(super) fn context(&self, step: &Step) -> Context {
@@ -194,11 +169,7 @@ impl Leased {
     }
 
     pub(super) fn step(&self, name: &str) -> Step {
-        self.steps
-            .iter()
-            .find(|step| step.name() == name)
-            .unwrap()
-            .clone()
+        self.steps.iter().find(|step| step.name() == name).unwrap().clone()
     }
 
     pub(super) fn check(&self, step: &Step) -> Result<Observed, StepFailure> {
@@ -243,9 +214,7 @@ impl Leased {
             runner.run(&cx, &captured[cx.step]).await?;
             match runner.check(&cx).await? {
                 Observed::Done => Ok(()),
-                observed => Err(StepFailure::Unproven(format!(
-                    "it ran, and its effect is {observed:?}"
-                ))),
+                observed => Err(StepFailure::Unproven(format!("it ran, and its effect is {observed:?}"))),
             }
         })
     }
@@ -285,11 +254,7 @@ impl Leased {
         let world = self.twin.world();
         let tmp = Utf8Path::new("/etc/kubernetes/tmp");
         let names = world.machine(self.node).unwrap().disk.list(tmp);
-        names
-            .iter()
-            .filter(|name| name.starts_with("liftlock-"))
-            .map(|name| tmp.join(name))
-            .collect()
+        names.iter().filter(|name| name.starts_with("liftlock-")).map(|name| tmp.join(name)).collect()
     }
 
     /// Virtual time since an earlier moment.
@@ -345,9 +310,6 @@ impl Leased {
             step: step.name(),
             reporter: Arc::clone(&self.log) as Arc<dyn Reporter>,
         };
-        self.twin
-            .drive(preparation(step).unwrap().run(&cx))
-            .done()
-            .unwrap()
+        self.twin.drive(preparation(step).unwrap().run(&cx)).done().unwrap()
     }
 }

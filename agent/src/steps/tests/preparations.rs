@@ -33,17 +33,12 @@ fn only_images_that_are_missing_and_that_the_role_needs_are_pulled() {
 #[test]
 fn every_image_that_cannot_be_pulled_is_named() {
     let leased = control_plane();
-    let missing = [
-        "registry.k8s.io/kube-apiserver:v1.31.2",
-        "registry.k8s.io/etcd:3.5.15-0",
-    ];
+    let missing = ["registry.k8s.io/kube-apiserver:v1.31.2", "registry.k8s.io/etcd:3.5.15-0"];
     leased.meddle(|machine| machine.unpullable.extend(missing.map(str::to_owned)));
     let why = leased.prepare(&pull(Role::ControlPlane)).unwrap_err().to_string();
     assert!(missing.iter().all(|image| why.contains(image)), "{why}");
     assert!(
-        leased
-            .changes()
-            .contains(&"pull registry.k8s.io/kube-scheduler:v1.31.2".to_owned()),
+        leased.changes().contains(&"pull registry.k8s.io/kube-scheduler:v1.31.2".to_owned()),
         "the others are"
     );
 }
@@ -51,73 +46,37 @@ fn every_image_that_cannot_be_pulled_is_named() {
 #[test]
 fn a_full_disk_is_refused_with_the_numbers() {
     let leased = control_plane();
-    let step = Step::MeasureSpace {
-        role: Role::ControlPlane,
-    };
+    let step = Step::MeasureSpace { role: Role::ControlPlane };
     leased.prepare(&step).unwrap();
     leased.meddle(|machine| {
-        machine.mounts.insert(
-            "/var".into(),
-            Space {
-                free: 300 * MIB,
-                total: 1 << 30,
-                device: 3,
-            },
-        );
+        machine.mounts.insert("/var".into(), Space { free: 300 * MIB, total: 1 << 30, device: 3 });
     });
     let why = leased.prepare(&step).unwrap_err().to_string();
     // 256 for packages, 256 for etcd and 32 for the agent's state.
-    assert!(
-        why.contains("544 MiB are needed") && why.contains("300 MiB are free"),
-        "{why}"
-    );
-    assert!(
-        why.contains("/var/lib/etcd") && why.contains("/var/cache/apt/archives"),
-        "{why}"
-    );
+    assert!(why.contains("544 MiB are needed") && why.contains("300 MiB are free"), "{why}");
+    assert!(why.contains("/var/lib/etcd") && why.contains("/var/cache/apt/archives"), "{why}");
 }
 
 #[test]
 fn a_worker_needs_no_room_for_etcd() {
     let leased = control_plane();
     leased.meddle(|machine| {
-        machine.mounts.insert(
-            "/var".into(),
-            Space {
-                free: 300 * MIB,
-                total: 1 << 30,
-                device: 3,
-            },
-        );
+        machine.mounts.insert("/var".into(), Space { free: 300 * MIB, total: 1 << 30, device: 3 });
     });
-    leased
-        .prepare(&Step::MeasureSpace { role: Role::Worker })
-        .unwrap();
+    leased.prepare(&Step::MeasureSpace { role: Role::Worker }).unwrap();
 }
 
 #[test]
 fn kubeadms_backups_on_another_file_system_than_the_manifests_are_refused() {
     let leased = control_plane();
     leased.meddle(|machine| {
-        machine.mounts.insert(
-            "/etc/kubernetes/tmp".into(),
-            Space {
-                free: 1 << 40,
-                total: 1 << 40,
-                device: 9,
-            },
-        );
+        machine
+            .mounts
+            .insert("/etc/kubernetes/tmp".into(), Space { free: 1 << 40, total: 1 << 40, device: 9 });
     });
-    let why = leased
-        .prepare(&Step::MeasureSpace {
-            role: Role::ControlPlane,
-        })
-        .unwrap_err()
-        .to_string();
+    let why = leased.prepare(&Step::MeasureSpace { role: Role::ControlPlane }).unwrap_err().to_string();
     assert!(why.contains("EXDEV"), "{why}");
-    leased
-        .prepare(&Step::MeasureSpace { role: Role::Worker })
-        .unwrap();
+    leased.prepare(&Step::MeasureSpace { role: Role::Worker }).unwrap();
 }
 
 #[test]

@@ -22,19 +22,10 @@ fn position(changes: &[String], part: &str) -> usize {
 fn a_manifest_that_a_power_cut_took_or_emptied_is_put_back_before_kubeadm_runs() {
     let control_planes = [0, 1, 3].map(|index| one_of_each().remove(index).1);
     for mut leased in control_planes {
-        let kubeadm = leased
-            .steps
-            .iter()
-            .find(|step| step.name().starts_with("kubeadm-upgrade"))
-            .unwrap()
-            .clone();
+        let kubeadm =
+            leased.steps.iter().find(|step| step.name().starts_with("kubeadm-upgrade")).unwrap().clone();
         leased.carry_until(kubeadm.name());
-        for component in [
-            "etcd",
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-scheduler",
-        ] {
+        for component in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
             for content in [None, Some("")] {
                 let mut leased = leased.fork();
                 let manifest = format!("/etc/kubernetes/manifests/{component}.yaml");
@@ -52,13 +43,7 @@ fn a_manifest_that_a_power_cut_took_or_emptied_is_put_back_before_kubeadm_runs()
                         < position(&changes, "start `kubeadm upgrade"),
                     "{component} {content:?}: {changes:#?}"
                 );
-                assert!(
-                    leased
-                        .log
-                        .lines()
-                        .iter()
-                        .any(|line| line.contains("put back from"))
-                );
+                assert!(leased.log.lines().iter().any(|line| line.contains("put back from")));
                 assert_eq!(leased.check(&kubeadm).unwrap(), Observed::Done);
             }
         }
@@ -74,48 +59,27 @@ fn kubeadms_copy_of_this_plan_is_put_back_and_one_of_an_earlier_upgrade_is_not()
         leased.meddle(|machine| machine.disk.remove(apiserver));
         assert_eq!(leased.carry(&leased.step("kubeadm-upgrade-apply")), End::Done);
         let lines = leased.log.lines();
-        lines
-            .into_iter()
-            .find(|line| line.contains("put back from"))
-            .unwrap()
+        lines.into_iter().find(|line| line.contains("put back from")).unwrap()
     };
     let mut leased = first();
-    let live = leased
-        .twin
-        .world()
-        .machine("cp1")
-        .unwrap()
-        .disk
-        .read(apiserver)
-        .unwrap()
-        .to_vec();
+    let live = leased.twin.world().machine("cp1").unwrap().disk.read(apiserver).unwrap().to_vec();
     leased.meddle(|machine| machine.disk.put(copy("2030-01-01-00-00-00"), &live, 0o600));
     leased.carry_until("kubeadm-upgrade-apply");
     let ours = put_back_from(leased.fork());
-    assert!(
-        ours.contains("/etc/kubernetes/tmp/liftlock-p-0123456789ab-cp1-"),
-        "{ours}"
-    );
+    assert!(ours.contains("/etc/kubernetes/tmp/liftlock-p-0123456789ab-cp1-"), "{ours}");
 
     leased.meddle(|machine| {
         machine.disk.put(copy("2026-11-21-15-20-00"), &live, 0o600);
         machine.disk.put(copy("2026-11-21-15-30-00"), "", 0o600);
     });
     let kubeadms = put_back_from(leased);
-    assert!(
-        kubeadms.contains("kubeadm-backup-manifests-2026-11-21-15-20-00"),
-        "{kubeadms}"
-    );
+    assert!(kubeadms.contains("kubeadm-backup-manifests-2026-11-21-15-20-00"), "{kubeadms}");
 }
 
 #[test]
 fn a_missing_manifest_with_no_copy_anywhere_is_refused_by_name() {
     let mut leased = first();
-    leased.meddle(|machine| {
-        machine
-            .disk
-            .remove("/etc/kubernetes/manifests/kube-scheduler.yaml".into())
-    });
+    leased.meddle(|machine| machine.disk.remove("/etc/kubernetes/manifests/kube-scheduler.yaml".into()));
     leased.twin.world().change("cp2", |machine| {
         machine.containers.remove("etcd");
         machine.kubelet = None;
@@ -135,11 +99,7 @@ fn a_kubeadm_that_outlives_its_agent_is_joined_and_not_started_again() {
             assert_eq!(struck.carry(&apply), End::Died);
             struck.restart(meanwhile);
             assert_eq!(struck.carry(&apply), End::Done);
-            let starts = struck
-                .changes()
-                .iter()
-                .filter(|change| change.contains("start `kubeadm"))
-                .count();
+            let starts = struck.changes().iter().filter(|change| change.contains("start `kubeadm")).count();
             assert_eq!(starts, 1, "{meanwhile:?}, fault before change {nth}");
         }
     }
@@ -151,58 +111,32 @@ fn an_apply_that_a_power_cut_ended_runs_again_with_force_and_a_first_one_without
     leased.carry_until("kubeadm-upgrade-apply");
     let apply = leased.step("kubeadm-upgrade-apply");
     let starts = |leased: &Leased| -> Vec<String> {
-        leased
-            .changes()
-            .into_iter()
-            .filter(|change| change.contains("start `kubeadm"))
-            .collect()
+        leased.changes().into_iter().filter(|change| change.contains("start `kubeadm")).collect()
     };
     let mut undisturbed = leased.fork();
     assert_eq!(undisturbed.carry(&apply), End::Done);
-    assert_eq!(
-        starts(&undisturbed),
-        ["start `kubeadm upgrade apply v1.31.2 --yes`"]
-    );
+    assert_eq!(starts(&undisturbed), ["start `kubeadm upgrade apply v1.31.2 --yes`"]);
 
-    let moved = position(
-        &undisturbed.changes(),
-        "move /etc/kubernetes/manifests/kube-controller-manager.yaml",
-    );
-    leased
-        .twin
-        .inject("cp1", moved - leased.changes().len() + 2, Fault::PowerFails);
+    let moved =
+        position(&undisturbed.changes(), "move /etc/kubernetes/manifests/kube-controller-manager.yaml");
+    leased.twin.inject("cp1", moved - leased.changes().len() + 2, Fault::PowerFails);
     assert_eq!(leased.carry(&apply), End::Died);
-    assert!(
-        leased
-            .twin
-            .struck()
-            .unwrap()
-            .contains("kube-controller-manager.yaml")
-    );
+    assert!(leased.twin.struck().unwrap().contains("kube-controller-manager.yaml"));
     leased.restart(Meanwhile::Ended);
     assert_eq!(leased.carry(&apply), End::Done);
     let again = "start `kubeadm upgrade apply v1.31.2 --force --yes`";
-    assert_eq!(
-        starts(&leased),
-        ["start `kubeadm upgrade apply v1.31.2 --yes`", again]
-    );
+    assert_eq!(starts(&leased), ["start `kubeadm upgrade apply v1.31.2 --yes`", again]);
 }
 
 #[test]
 fn a_snapshot_that_is_not_what_etcd_says_is_refused_and_not_kept() {
-    for (fault, said) in [
-        (SnapshotFault::Flipped, "SHA-256"),
-        (SnapshotFault::CutOff, "1024 bytes"),
-    ] {
+    for (fault, said) in [(SnapshotFault::Flipped, "SHA-256"), (SnapshotFault::CutOff, "1024 bytes")] {
         let mut leased = first();
         leased.twin.world().snapshot_fault = Some(fault);
         assert!(leased.fail("etcd-snapshot").contains(said), "{fault:?}");
         let world = leased.twin.world();
         let disk = &world.machine("cp1").unwrap().disk;
-        assert!(
-            !disk.files().any(|(path, _)| path.ends_with("etcd-snapshot.db")),
-            "{fault:?}"
-        );
+        assert!(!disk.files().any(|(path, _)| path.ends_with("etcd-snapshot.db")), "{fault:?}");
     }
 }
 
@@ -230,12 +164,7 @@ fn backups_are_for_nobodys_eyes_and_hold_everything() {
     let world = leased.twin.world();
     let disk = &world.machine("cp1").unwrap().disk;
     assert_eq!(disk.folder_mode(&folder), Some(0o700));
-    for private in [
-        "etcd-snapshot.db",
-        "index.json",
-        "packages.json",
-        "configmaps/kubeadm-config.yaml",
-    ] {
+    for private in ["etcd-snapshot.db", "index.json", "packages.json", "configmaps/kubeadm-config.yaml"] {
         assert_eq!(disk.file(&folder.join(private)).unwrap().mode, 0o600, "{private}");
     }
     for file in [
@@ -259,18 +188,12 @@ fn backups_are_for_nobodys_eyes_and_hold_everything() {
 fn a_damaged_backup_stops_the_lease_and_names_the_file() {
     let mut leased = first();
     leased.carry_until("install-kubeadm");
-    for file in [
-        "files/etc/kubernetes/manifests/etcd.yaml",
-        "index.json",
-        "packages.json",
-    ] {
+    for file in ["files/etc/kubernetes/manifests/etcd.yaml", "index.json", "packages.json"] {
         let mut leased = leased.fork();
         let path = leased.backups()[0].join(file);
         leased.meddle(|machine| {
             let content = String::from_utf8(machine.disk.read(&path).unwrap().to_vec()).unwrap();
-            machine
-                .disk
-                .put(path.clone(), content.replacen('1', "2", 1), 0o600);
+            machine.disk.put(path.clone(), content.replacen('1', "2", 1), 0o600);
         });
         let why = leased.fail("back-up-node");
         assert!(
@@ -309,11 +232,7 @@ fn a_worker_runs_kubeadm_even_where_its_files_are_what_kubeadm_would_write() {
         );
     });
     leased.carry_until("drain");
-    assert!(
-        leased
-            .changes()
-            .contains(&"start `kubeadm upgrade node`".to_owned())
-    );
+    assert!(leased.changes().contains(&"start `kubeadm upgrade node`".to_owned()));
 }
 
 #[test]

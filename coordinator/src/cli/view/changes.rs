@@ -15,10 +15,7 @@ pub struct Change {
 
 impl Change {
     fn of(tone: Tone, text: impl Into<String>) -> Self {
-        Self {
-            tone,
-            text: text.into(),
-        }
+        Self { tone, text: text.into() }
     }
 
     fn plain(text: impl Into<String>) -> Self {
@@ -30,17 +27,10 @@ impl Change {
 pub fn changes(before: Option<&RolloutView>, now: &RolloutView) -> Vec<Change> {
     let mut changes = Vec::new();
     if before.is_none() {
-        let RolloutView {
-            plan,
-            from_version,
-            to_version,
-            nodes,
-            ..
-        } = now;
+        let RolloutView { plan, from_version, to_version, nodes, .. } = now;
         let count = nodes.len();
-        changes.push(Change::plain(format!(
-            "roll-out {plan}: {from_version} → {to_version}, nodes: {count}"
-        )));
+        changes
+            .push(Change::plain(format!("roll-out {plan}: {from_version} → {to_version}, nodes: {count}")));
     }
     for node in &now.nodes {
         let earlier = before.and_then(|before| before.nodes.iter().find(|earlier| earlier.name == node.name));
@@ -57,10 +47,7 @@ pub fn changes(before: Option<&RolloutView>, now: &RolloutView) -> Vec<Change> {
 fn connection(before: Option<&RolloutNodeView>, now: &RolloutNodeView) -> Option<Change> {
     let name = &now.name;
     match (before.is_none_or(|before| before.connected), now.connected) {
-        (true, false) => Some(Change::of(
-            Tone::Notice,
-            format!("{name}: its agent is not connected"),
-        )),
+        (true, false) => Some(Change::of(Tone::Notice, format!("{name}: its agent is not connected"))),
         (false, true) => Some(Change::plain(format!("{name}: its agent is connected again"))),
         (true, true) | (false, false) => None,
     }
@@ -89,10 +76,7 @@ fn outcome(before: Option<&RolloutNodeView>, now: &RolloutNodeView) -> Option<Ch
     let name = &now.name;
     match now.phase {
         NodePhase::Prepared => Some(Change::plain(format!("{name}: prepared"))),
-        NodePhase::Raised => Some(Change::of(
-            Tone::Good,
-            format!("{name}: raised{}", time(&now.time)),
-        )),
+        NodePhase::Raised => Some(Change::of(Tone::Good, format!("{name}: raised{}", time(&now.time)))),
         NodePhase::Failed => {
             let failure = now.failure.as_deref().unwrap_or("no reason was given");
             Some(Change::of(Tone::Bad, format!("{name}: failed: {failure}")))

@@ -71,12 +71,7 @@ impl View for HistoryView {
                 Cell::plain(&event.kind),
                 text(&event.plan),
                 text(&event.node),
-                Cell::plain(
-                    event
-                        .fencing_token
-                        .map(|token| token.to_string())
-                        .unwrap_or_default(),
-                ),
+                Cell::plain(event.fencing_token.map(|token| token.to_string()).unwrap_or_default()),
                 text(&event.operator),
                 Cell::plain(&event.text),
             ]);

@@ -133,11 +133,7 @@ impl View for NodesView {
         let mut text = table.render(paint);
         for node in &self.0 {
             for error in &node.errors {
-                let _ = writeln!(
-                    text,
-                    "{} {error}",
-                    paint.paint(Tone::Notice, &format!("{}:", node.name))
-                );
+                let _ = writeln!(text, "{} {error}", paint.paint(Tone::Notice, &format!("{}:", node.name)));
             }
         }
         text

@@ -122,16 +122,8 @@ pub struct PointOfNoReturnView {
 
 impl From<v1::Refusal> for RefusalView {
     fn from(message: v1::Refusal) -> Self {
-        let v1::Refusal {
-            rule,
-            message,
-            acceptable,
-        } = message;
-        Self {
-            rule,
-            message,
-            acceptable,
-        }
+        let v1::Refusal { rule, message, acceptable } = message;
+        Self { rule, message, acceptable }
     }
 }
 
@@ -165,11 +157,7 @@ impl From<Plan> for PlanView {
             from_version: plan.from_version,
             to_version: plan.to_version,
             policy: plan.policy.into(),
-            nodes: plan
-                .nodes
-                .into_iter()
-                .map(|node| planned_node(node, etcd_changes))
-                .collect(),
+            nodes: plan.nodes.into_iter().map(|node| planned_node(node, etcd_changes)).collect(),
             point_of_no_return: point,
             way_back,
         }
@@ -193,20 +181,12 @@ fn step_view(step: &Step, etcd_changes: bool) -> StepView {
         step::Reversal::KubeadmForce if etcd_changes => Reversal::Impossible,
         step::Reversal::KubeadmForce => Reversal::KubeadmForce,
     };
-    StepView {
-        step: step.name(),
-        commands: commands(step),
-        asks: asks(step),
-        reversal,
-    }
+    StepView { step: step.name(), commands: commands(step), asks: asks(step), reversal }
 }
 
 impl View for PlanAnswerView {
     fn table(&self, paint: Paint) -> String {
-        self.plan
-            .as_ref()
-            .map(|plan| plan.table(paint))
-            .unwrap_or_default()
+        self.plan.as_ref().map(|plan| plan.table(paint)).unwrap_or_default()
     }
 }
 
@@ -215,11 +195,7 @@ impl View for PlanView {
         let mut text = self.heading(paint);
         let prepare = groups(&self.nodes, |node| &node.prepare);
         for group in &prepare {
-            let who = if prepare.len() == 1 {
-                "every node".to_owned()
-            } else {
-                names(group)
-            };
+            let who = if prepare.len() == 1 { "every node".to_owned() } else { names(group) };
             let _ = writeln!(
                 text,
                 "\n{}",
@@ -276,32 +252,15 @@ impl PlanView {
     fn write_group(&self, text: &mut String, position: usize, group: &[PlannedNodeView], paint: Paint) {
         let Some(first) = group.first() else { return };
         let last = position + group.len() - 1;
-        let positions = if last == position {
-            position.to_string()
-        } else {
-            format!("{position}–{last}")
-        };
-        let one_by_one = if group.len() > 1 {
-            ", one after the other"
-        } else {
-            ""
-        };
-        let heading = format!(
-            "{positions}. {}, {}, under a lease{one_by_one}:",
-            names(group),
-            title(first.role)
-        );
+        let positions = if last == position { position.to_string() } else { format!("{position}–{last}") };
+        let one_by_one = if group.len() > 1 { ", one after the other" } else { "" };
+        let heading =
+            format!("{positions}. {}, {}, under a lease{one_by_one}:", names(group), title(first.role));
         let _ = writeln!(text, "\n{}", paint.paint(Tone::Strong, &heading));
         for (number, step) in (1..).zip(&first.steps) {
             let here = matches!(&self.way_back, PointOfNoReturn::At { node, step: at, .. }
                 if node.as_str() == first.name && *at == step.step);
-            let begins = matches!(
-                self.way_back,
-                PointOfNoReturn::At {
-                    cause: Cause::EtcdMinor,
-                    ..
-                }
-            );
+            let begins = matches!(self.way_back, PointOfNoReturn::At { cause: Cause::EtcdMinor, .. });
             if here && begins {
                 write_point(text, paint);
             }
@@ -318,10 +277,7 @@ impl PlanView {
             Reversal::Automatic => "undone by the agent".to_owned(),
             Reversal::Impossible => "cannot be undone".to_owned(),
             Reversal::KubeadmForce => {
-                format!(
-                    "undone by `{}`",
-                    kubeadm_upgrade_apply_force(self.from_version, &[]).join(" ")
-                )
+                format!("undone by `{}`", kubeadm_upgrade_apply_force(self.from_version, &[]).join(" "))
             }
         }
     }
@@ -365,11 +321,7 @@ fn groups(
 }
 
 fn names(nodes: &[PlannedNodeView]) -> String {
-    nodes
-        .iter()
-        .map(|node| node.name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+    nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn title(role: Role) -> &'static str {
@@ -381,9 +333,7 @@ fn title(role: Role) -> &'static str {
 }
 
 fn write_step(text: &mut String, number: usize, step: &StepView, undone: Option<String>, paint: Paint) {
-    let undone = undone
-        .map(|undone| paint.paint(Tone::Faint, &undone))
-        .unwrap_or_default();
+    let undone = undone.map(|undone| paint.paint(Tone::Faint, &undone)).unwrap_or_default();
     let line = format!("{number:>4}  {:<24}{undone}", step.step);
     let _ = writeln!(text, "{}", line.trim_end());
     for command in &step.commands {
@@ -395,11 +345,7 @@ fn write_step(text: &mut String, number: usize, step: &StepView, undone: Option<
 }
 
 fn write_point(text: &mut String, paint: Paint) {
-    let _ = writeln!(
-        text,
-        "      {}",
-        paint.paint(Tone::Notice, "── point of no return ──")
-    );
+    let _ = writeln!(text, "      {}", paint.paint(Tone::Notice, "── point of no return ──"));
 }
 
 /// What a step asks or does through an API, for people.

@@ -246,11 +246,7 @@ impl From<v1::RolloutNode> for RolloutNodeView {
             failure: said(message.failure),
             leased_at: moment(message.leased_at_ms),
             lease_ended_at: moment(message.lease_ended_at_ms),
-            time: message
-                .timings
-                .filter(|_| ended)
-                .map(Into::into)
-                .unwrap_or_default(),
+            time: message.timings.filter(|_| ended).map(Into::into).unwrap_or_default(),
             connected: message.connected,
             last_output: said(message.last_output),
         }
@@ -259,12 +255,7 @@ impl From<v1::RolloutNode> for RolloutNodeView {
 
 impl From<v1::Timings> for LeaseTime {
     fn from(timings: v1::Timings) -> Self {
-        let v1::Timings {
-            lease_ms,
-            child_ms,
-            wait_ms,
-            snapshot_ms,
-        } = timings;
+        let v1::Timings { lease_ms, child_ms, wait_ms, snapshot_ms } = timings;
         let spent = child_ms.saturating_add(wait_ms).saturating_add(snapshot_ms);
         Self {
             lease_s: Some(seconds(lease_ms)),
@@ -288,10 +279,7 @@ fn role_name(role: v1::Role) -> &'static str {
 impl RolloutView {
     /// How many nodes run the target.
     pub fn raised(&self) -> usize {
-        self.nodes
-            .iter()
-            .filter(|node| node.phase == NodePhase::Raised)
-            .count()
+        self.nodes.iter().filter(|node| node.phase == NodePhase::Raised).count()
     }
 
     /// One line: which plan, where it stands, how far.
@@ -311,17 +299,11 @@ impl RolloutView {
     pub fn advice(&self) -> String {
         let failed = || {
             let nodes = self.nodes.iter().filter(|node| node.phase == NodePhase::Failed);
-            nodes
-                .map(|node| format!("`liftlock retry {}`", node.name))
-                .collect::<Vec<_>>()
-                .join(" and ")
+            nodes.map(|node| format!("`liftlock retry {}`", node.name)).collect::<Vec<_>>().join(" and ")
         };
         match self.phase {
             RolloutPhase::Halted => {
-                format!(
-                    "Mend what failed, then {}; or `liftlock abort` to leave it at this.",
-                    failed()
-                )
+                format!("Mend what failed, then {}; or `liftlock abort` to leave it at this.", failed())
             }
             RolloutPhase::Paused => "`liftlock resume` goes on.".to_owned(),
             RolloutPhase::Aborted if self.raised() > 0 => format!(
@@ -360,20 +342,12 @@ impl View for RolloutView {
         ]);
         for node in &self.nodes {
             let time = |seconds: Option<f64>| Cell::plain(seconds.map(span).unwrap_or_default());
-            let agent = if node.connected {
-                Cell::plain("connected")
-            } else {
-                Cell::new(Tone::Bad, "gone")
-            };
+            let agent = if node.connected { Cell::plain("connected") } else { Cell::new(Tone::Bad, "gone") };
             table.row(vec![
                 Cell::plain(&node.name),
                 Cell::plain(node.role),
                 Cell::new(node.phase.tone(), node.phase.name()),
-                Cell::plain(
-                    node.fencing_token
-                        .map(|token| token.to_string())
-                        .unwrap_or_default(),
-                ),
+                Cell::plain(node.fencing_token.map(|token| token.to_string()).unwrap_or_default()),
                 Cell::plain(node.progress()),
                 time(node.time.lease_s),
                 time(node.time.child_s),

@@ -109,11 +109,7 @@ fn rollout(phase: v1::RolloutPhase, second: v1::RolloutNode) -> v1::Rollout {
         phase: phase.into(),
         started_at_ms: NOON,
         started_by: "alice".to_owned(),
-        nodes: vec![
-            raised(),
-            second,
-            node("w1", v1::Role::Worker, v1::NodePhase::Prepared),
-        ],
+        nodes: vec![raised(), second, node("w1", v1::Role::Worker, v1::NodePhase::Prepared)],
         ..Default::default()
     }
 }
@@ -124,10 +120,7 @@ fn running() -> v1::Rollout {
 
 fn halted() -> v1::Rollout {
     let reason = format!("cp2: {}", failed().failure);
-    v1::Rollout {
-        reason,
-        ..rollout(v1::RolloutPhase::Halted, failed())
-    }
+    v1::Rollout { reason, ..rollout(v1::RolloutPhase::Halted, failed()) }
 }
 
 #[test]
@@ -159,10 +152,7 @@ fn apply_shows_the_order_and_the_way_back_before_it_asks() {
 fn a_plan_is_json_with_every_command_as_its_arguments() {
     let mut small = plan();
     small.nodes.truncate(1);
-    let answer = PlanAnswerView {
-        plan: Some(small.into()),
-        refusals: Vec::new(),
-    };
+    let answer = PlanAnswerView { plan: Some(small.into()), refusals: Vec::new() };
     assert_snapshot!(render(&answer, Format::Json, Paint::OFF).unwrap());
 }
 
@@ -184,10 +174,7 @@ fn refusals_are_one_sentence_each_and_say_which_can_be_consented_to() {
     ];
     let against: Vec<RefusalView> = against.into_iter().map(Into::into).collect();
     assert_snapshot!(refusals("v1.21.1", &against, Paint::OFF));
-    let answer = PlanAnswerView {
-        plan: None,
-        refusals: against,
-    };
+    let answer = PlanAnswerView { plan: None, refusals: against };
     assert_snapshot!(render(&answer, Format::Yaml, Paint::OFF).unwrap());
 }
 
@@ -211,11 +198,7 @@ fn overhead_is_the_lease_without_children_waits_and_snapshot() {
     let view = RolloutView::from(running());
     let time = view.nodes.first().unwrap().time;
     assert_eq!((time.lease_s, time.overhead_s), (Some(61.2), Some(0.45)));
-    assert_eq!(
-        view.nodes.get(1).unwrap().time.lease_s,
-        None,
-        "a lease that is held has no times yet"
-    );
+    assert_eq!(view.nodes.get(1).unwrap().time.lease_s, None, "a lease that is held has no times yet");
 }
 
 #[test]
@@ -228,10 +211,7 @@ fn each_change_while_watching_is_one_line_of_json() {
 
 #[test]
 fn json_and_yaml_say_the_same() {
-    let view = RolloutAndPlanView {
-        plan: plan().into(),
-        rollout: halted().into(),
-    };
+    let view = RolloutAndPlanView { plan: plan().into(), rollout: halted().into() };
     let json: serde_json::Value =
         serde_json::from_str(&render(&view, Format::Json, Paint::OFF).unwrap()).unwrap();
     let yaml: serde_json::Value =
@@ -255,14 +235,8 @@ fn lines(before: Option<&RolloutView>, now: &RolloutView) -> String {
 #[test]
 fn a_log_says_what_happened_since_the_last_state_and_nothing_twice() {
     let states: Vec<RolloutView> = [
-        rollout(
-            v1::RolloutPhase::Preparing,
-            node("cp2", v1::Role::ControlPlane, v1::NodePhase::Pending),
-        ),
-        rollout(
-            v1::RolloutPhase::Running,
-            node("cp2", v1::Role::ControlPlane, v1::NodePhase::Prepared),
-        ),
+        rollout(v1::RolloutPhase::Preparing, node("cp2", v1::Role::ControlPlane, v1::NodePhase::Pending)),
+        rollout(v1::RolloutPhase::Running, node("cp2", v1::Role::ControlPlane, v1::NodePhase::Prepared)),
         running(),
         running(),
         halted(),
@@ -280,10 +254,7 @@ fn a_log_says_what_happened_since_the_last_state_and_nothing_twice() {
     .map(Into::into)
     .collect();
     let befores = std::iter::once(None).chain(states.iter().map(Some));
-    let log: Vec<String> = befores
-        .zip(&states)
-        .map(|(before, now)| lines(before, now))
-        .collect();
+    let log: Vec<String> = befores.zip(&states).map(|(before, now)| lines(before, now)).collect();
     assert_snapshot!(log.join("---\n"));
 }
 
@@ -315,21 +286,12 @@ fn nodes() -> v1::ListNodesResponse {
     };
     let w1 = v1::NodeEntry {
         name: "w1".to_owned(),
-        cluster_node: Some(v1::ClusterNode {
-            unschedulable: true,
-            ..object("w1", false)
-        }),
+        cluster_node: Some(v1::ClusterNode { unschedulable: true, ..object("w1", false) }),
         ..Default::default()
     };
-    let stranger = v1::NodeEntry {
-        name: "w9".to_owned(),
-        enrolled: true,
-        last_seen_ms: NOON,
-        ..Default::default()
-    };
-    v1::ListNodesResponse {
-        nodes: vec![cp1, w1, stranger],
-    }
+    let stranger =
+        v1::NodeEntry { name: "w9".to_owned(), enrolled: true, last_seen_ms: NOON, ..Default::default() };
+    v1::ListNodesResponse { nodes: vec![cp1, w1, stranger] }
 }
 
 #[test]
@@ -390,8 +352,5 @@ fn tokens_are_listed_without_secrets_and_a_new_one_stands_alone() {
         id: "0a1b2c3d".to_owned(),
         expires_at_ms: NOON,
     };
-    assert_eq!(
-        NewTokenView::from(created).table(Paint::OFF),
-        "liftlock1.0a1b2c3d.secret.hash\n"
-    );
+    assert_eq!(NewTokenView::from(created).table(Paint::OFF), "liftlock1.0a1b2c3d.secret.hash\n");
 }

@@ -66,11 +66,7 @@ impl From<v1::TokenEntry> for TokenView {
 
 impl From<v1::CreateTokenResponse> for NewTokenView {
     fn from(message: v1::CreateTokenResponse) -> Self {
-        Self {
-            id: message.id,
-            token: message.token,
-            expires_at: moment(message.expires_at_ms),
-        }
+        Self { id: message.id, token: message.token, expires_at: moment(message.expires_at_ms) }
     }
 }
 
@@ -81,11 +77,7 @@ impl View for TokensView {
         }
         let mut table = Table::new(&["ID", "FOR", "NAME", "EXPIRES", "STATE"]);
         for token in &self.0 {
-            let state = if token.used {
-                Cell::new(Tone::Faint, "used")
-            } else {
-                Cell::plain("unused")
-            };
+            let state = if token.used { Cell::new(Tone::Faint, "used") } else { Cell::plain("unused") };
             table.row(vec![
                 Cell::plain(&token.id),
                 Cell::plain(token.subject),

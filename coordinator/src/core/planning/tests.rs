@@ -51,11 +51,7 @@ fn rules(view: &ClusterView, target: KubernetesVersion) -> Vec<&'static str> {
 #[test]
 fn control_planes_come_first_and_only_the_first_applies() {
     let plan = make_plan(&view(3, 2), TO, &Policy::default()).unwrap();
-    let order: Vec<(&str, Role)> = plan
-        .nodes
-        .iter()
-        .map(|node| (node.name.as_str(), node.role))
-        .collect();
+    let order: Vec<(&str, Role)> = plan.nodes.iter().map(|node| (node.name.as_str(), node.role)).collect();
     assert_eq!(
         order,
         [
@@ -66,11 +62,8 @@ fn control_planes_come_first_and_only_the_first_applies() {
             ("w2", Role::Worker),
         ]
     );
-    let applies = plan
-        .nodes
-        .iter()
-        .flat_map(|node| &node.steps)
-        .filter(|step| step.name() == "kubeadm-upgrade-apply");
+    let applies =
+        plan.nodes.iter().flat_map(|node| &node.steps).filter(|step| step.name() == "kubeadm-upgrade-apply");
     assert_eq!(applies.count(), 1);
 }
 
@@ -92,10 +85,7 @@ fn a_verified_backup_stands_before_the_first_change_in_every_sequence() {
 fn the_same_view_gives_the_same_hash_and_another_policy_another() {
     let plan = make_plan(&view(3, 2), TO, &Policy::default()).unwrap();
     assert_eq!(plan, make_plan(&view(3, 2), TO, &Policy::default()).unwrap());
-    let other = Policy {
-        delete_unmanaged_pods: true,
-        ..Policy::default()
-    };
+    let other = Policy { delete_unmanaged_pods: true, ..Policy::default() };
     assert_ne!(plan.hash, make_plan(&view(3, 2), TO, &other).unwrap().hash);
     assert!(is_sealed(&plan));
 }
@@ -109,10 +99,7 @@ fn a_plan_that_was_changed_on_the_way_is_not_sealed() {
 
 #[test]
 fn versions_that_cannot_be_reached_in_one_raise_are_refused() {
-    assert_eq!(
-        rules(&view(3, 2), KubernetesVersion::new(1, 21, 1)),
-        ["skipped-minor"]
-    );
+    assert_eq!(rules(&view(3, 2), KubernetesVersion::new(1, 21, 1)), ["skipped-minor"]);
     let older = rules(&view(3, 2), KubernetesVersion::new(1, 19, 6));
     assert!(older.contains(&"downgrade"), "{older:?}");
     assert!(rules(&view(3, 2), KubernetesVersion::new(1, 20, 9)).contains(&"version-not-offered"));
@@ -166,33 +153,22 @@ fn etcd_without_every_member_healthy_is_refused() {
 fn an_outage_and_an_only_node_need_consent_by_name() {
     assert_eq!(rules(&view(1, 1), TO), [API_OUTAGE, DRAIN_ONLY_NODE]);
     assert_eq!(rules(&view(2, 2), TO), [API_OUTAGE]);
-    let policy = Policy {
-        accepted: vec![API_OUTAGE.to_owned(), DRAIN_ONLY_NODE.to_owned()],
-        ..Policy::default()
-    };
+    let policy =
+        Policy { accepted: vec![API_OUTAGE.to_owned(), DRAIN_ONLY_NODE.to_owned()], ..Policy::default() };
     assert!(make_plan(&view(1, 1), TO, &policy).is_ok());
 }
 
 #[test]
 fn consent_to_what_cannot_be_accepted_is_refused() {
-    let policy = Policy {
-        accepted: vec!["downgrade".to_owned()],
-        ..Policy::default()
-    };
+    let policy = Policy { accepted: vec!["downgrade".to_owned()], ..Policy::default() };
     let refusals = make_plan(&view(3, 2), TO, &policy).unwrap_err();
     assert_eq!(refusals[0].rule, "unknown-consent");
 }
 
 #[test]
 fn a_preflight_name_that_could_be_an_option_is_refused() {
-    let policy = Policy {
-        ignore_preflight_errors: vec!["all,--force".to_owned()],
-        ..Policy::default()
-    };
-    assert_eq!(
-        make_plan(&view(3, 2), TO, &policy).unwrap_err()[0].rule,
-        "preflight-name"
-    );
+    let policy = Policy { ignore_preflight_errors: vec!["all,--force".to_owned()], ..Policy::default() };
+    assert_eq!(make_plan(&view(3, 2), TO, &policy).unwrap_err()[0].rule, "preflight-name");
 }
 
 #[test]
@@ -204,11 +180,7 @@ fn what_runs_the_target_already_is_left_out() {
     cp1.agent.as_mut().unwrap().control_plane_version = Some(TO);
     let plan = make_plan(&view, TO, &Policy::default()).unwrap();
     assert_eq!(plan.from_version, FROM);
-    let order: Vec<(&str, Role)> = plan
-        .nodes
-        .iter()
-        .map(|node| (node.name.as_str(), node.role))
-        .collect();
+    let order: Vec<(&str, Role)> = plan.nodes.iter().map(|node| (node.name.as_str(), node.role)).collect();
     assert_eq!(order[0], ("cp2", Role::ControlPlane));
     assert_eq!(order.len(), 4);
 }

@@ -31,24 +31,15 @@ fn rollout(nodes: usize) -> Rollout {
 }
 
 fn lease(token: u64) -> Lease {
-    Lease {
-        token: FencingToken(token),
-        granted_at_ms: 0,
-    }
+    Lease { token: FencingToken(token), granted_at_ms: 0 }
 }
 
 fn prepared(index: usize) -> Event {
-    Event::PrepareReported {
-        node: name(index),
-        failure: None,
-    }
+    Event::PrepareReported { node: name(index), failure: None }
 }
 
 fn granted(index: usize, token: u64) -> Event {
-    Event::LeaseGranted {
-        node: name(index),
-        lease: lease(token),
-    }
+    Event::LeaseGranted { node: name(index), lease: lease(token) }
 }
 
 fn ended(index: usize, token: u64, failure: Option<&str>) -> Event {
@@ -62,9 +53,7 @@ fn ended(index: usize, token: u64, failure: Option<&str>) -> Event {
 }
 
 fn after(rollout: Rollout, events: &[Event]) -> Rollout {
-    events
-        .iter()
-        .fold(rollout, |rollout, event| rollout.after(event).unwrap())
+    events.iter().fold(rollout, |rollout, event| rollout.after(event).unwrap())
 }
 
 fn all_connected(rollout: &Rollout) -> BTreeSet<NodeName> {
@@ -97,123 +86,58 @@ fn a_silent_holder_keeps_its_lease() {
     let held = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1)]);
     let others: BTreeSet<NodeName> = [name(1)].into();
     assert_eq!(decide(&held, &others), []);
-    assert_eq!(
-        decide(&held, &all_connected(&held)),
-        [Decision::Resume {
-            node: name(0),
-            lease: lease(1)
-        }]
-    );
+    assert_eq!(decide(&held, &all_connected(&held)), [Decision::Resume { node: name(0), lease: lease(1) }]);
 }
 
 #[test]
 fn a_report_under_an_earlier_lease_changes_nothing() {
-    let failed = after(
-        rollout(1),
-        &[prepared(0), granted(0, 1), ended(0, 1, Some("no disk"))],
-    );
-    assert_eq!(
-        failed.phase(),
-        Phase::Halted {
-            reason: "n0: no disk".to_owned()
-        }
-    );
-    let again = after(
-        failed,
-        &[Event::Retried { node: name(0) }, prepared(0), granted(0, 2)],
-    );
-    assert!(matches!(
-        again.after(&ended(0, 1, None)),
-        Err(TransitionError::StaleToken { .. })
-    ));
+    let failed = after(rollout(1), &[prepared(0), granted(0, 1), ended(0, 1, Some("no disk"))]);
+    assert_eq!(failed.phase(), Phase::Halted { reason: "n0: no disk".to_owned() });
+    let again = after(failed, &[Event::Retried { node: name(0) }, prepared(0), granted(0, 2)]);
+    assert!(matches!(again.after(&ended(0, 1, None)), Err(TransitionError::StaleToken { .. })));
     let step = Event::StepReported {
         node: name(0),
         token: FencingToken(1),
         progress: Progress { index: 1, attempt: 1 },
     };
-    assert!(matches!(
-        again.after(&step),
-        Err(TransitionError::StaleToken { .. })
-    ));
+    assert!(matches!(again.after(&step), Err(TransitionError::StaleToken { .. })));
 }
 
 #[test]
 fn a_lease_end_that_is_sent_again_changes_nothing() {
-    let raised = after(
-        rollout(2),
-        &[prepared(0), prepared(1), granted(0, 1), ended(0, 1, None)],
-    );
+    let raised = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1), ended(0, 1, None)]);
     assert_eq!(raised.after(&ended(0, 1, None)), Ok(raised.clone()));
     assert_eq!(raised.after(&ended(0, 1, Some("late"))), Ok(raised));
 }
 
 #[test]
 fn a_paused_roll_out_finishes_its_node_and_starts_no_other() {
-    let paused = after(
-        rollout(2),
-        &[
-            prepared(0),
-            prepared(1),
-            granted(0, 1),
-            Event::Paused,
-            ended(0, 1, None),
-        ],
-    );
+    let paused =
+        after(rollout(2), &[prepared(0), prepared(1), granted(0, 1), Event::Paused, ended(0, 1, None)]);
     assert_eq!(paused.phase(), Phase::Paused);
     assert!(decide(&paused, &all_connected(&paused)).is_empty());
     let resumed = after(paused, &[Event::Resumed]);
-    assert_eq!(
-        decide(&resumed, &all_connected(&resumed)),
-        [Decision::Grant { node: name(1) }]
-    );
+    assert_eq!(decide(&resumed, &all_connected(&resumed)), [Decision::Grant { node: name(1) }]);
 }
 
 #[test]
 fn an_aborted_roll_out_ends_once_its_node_has() {
-    let aborting = after(
-        rollout(2),
-        &[
-            prepared(0),
-            prepared(1),
-            granted(0, 1),
-            Event::Aborted { at_ms: 5 },
-        ],
-    );
+    let aborting = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1), Event::Aborted { at_ms: 5 }]);
     assert_eq!(aborting.phase(), Phase::Aborting);
     assert_eq!(aborting.ended_at_ms, None);
     let aborted = after(aborting, &[ended(0, 1, None)]);
     assert_eq!(aborted.phase(), Phase::Aborted);
     assert_eq!(aborted.ended_at_ms, Some(9));
-    assert!(matches!(
-        aborted.after(&Event::Resumed),
-        Err(TransitionError::Final { .. })
-    ));
+    assert!(matches!(aborted.after(&Event::Resumed), Err(TransitionError::Final { .. })));
 }
 
 #[test]
 fn a_node_that_could_not_prepare_halts_before_anything_was_touched() {
     let failure = Some("no space".to_owned());
-    let halted = after(
-        rollout(2),
-        &[
-            prepared(0),
-            Event::PrepareReported {
-                node: name(1),
-                failure,
-            },
-        ],
-    );
-    assert_eq!(
-        halted.phase(),
-        Phase::Halted {
-            reason: "n1: no space".to_owned()
-        }
-    );
+    let halted = after(rollout(2), &[prepared(0), Event::PrepareReported { node: name(1), failure }]);
+    assert_eq!(halted.phase(), Phase::Halted { reason: "n1: no space".to_owned() });
     let retried = after(halted, &[Event::Retried { node: name(1) }]);
-    assert_eq!(
-        decide(&retried, &all_connected(&retried)),
-        [Decision::Prepare { node: name(1) }]
-    );
+    assert_eq!(decide(&retried, &all_connected(&retried)), [Decision::Prepare { node: name(1) }]);
 }
 
 #[test]
@@ -224,10 +148,7 @@ fn only_what_failed_is_retried() {
         Err(TransitionError::NotFailed { .. })
     ));
     let unknown = Event::Retried { node: name(7) };
-    assert!(matches!(
-        running.after(&unknown),
-        Err(TransitionError::UnknownNode { .. })
-    ));
+    assert!(matches!(running.after(&unknown), Err(TransitionError::UnknownNode { .. })));
 }
 
 fn any_event() -> impl Strategy<Value = Event> {

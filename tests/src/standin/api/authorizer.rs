@@ -33,7 +33,11 @@ pub fn node_of(subject: &Subject) -> Option<&str> {
 }
 
 /// Refuses what the user may not do.
-pub fn authorize(subject: Option<&Subject>, request: Attributes<'_>, release: Release) -> Result<(), Failure> {
+pub fn authorize(
+    subject: Option<&Subject>,
+    request: Attributes<'_>,
+    release: Release,
+) -> Result<(), Failure> {
     let Some(subject) = subject else {
         return Err(refusal("system:anonymous", request, ""));
     };
@@ -58,11 +62,9 @@ pub fn authorize(subject: Option<&Subject>, request: Attributes<'_>, release: Re
             request.name, request.name
         ))),
         "nodes" | "pods/eviction" => Ok(()),
-        "pods" if reads && own_only && request.name.is_empty() && !own => Err(refusal(
-            user,
-            request,
-            ": can only list/watch pods with spec.nodeName field selector",
-        )),
+        "pods" if reads && own_only && request.name.is_empty() && !own => {
+            Err(refusal(user, request, ": can only list/watch pods with spec.nodeName field selector"))
+        }
         "pods" if reads => Ok(()),
         "configmaps" if request.verb == "get" && request.name.starts_with("kubelet-config") => Ok(()),
         "configmaps" if request.verb == "get" && request.name == "kubeadm-config" => Ok(()),

@@ -48,7 +48,10 @@ pub fn evict(
     {
         return Err(Failure::conflict(
             "Conflict",
-            format!("Operation cannot be fulfilled on pods \"{name}\": the UID in the precondition ({wanted}) does not match the UID in record ({})", uid.unwrap_or_default()),
+            format!(
+                "Operation cannot be fulfilled on pods \"{name}\": the UID in the precondition ({wanted}) does not match the UID in record ({})",
+                uid.unwrap_or_default()
+            ),
         ));
     }
     if !is_terminating(&pod) {
@@ -95,7 +98,9 @@ pub fn selects(selector: Option<&Value>, pod: &Value) -> bool {
     let Some(wanted) = selector.and_then(Value::as_object) else {
         return false;
     };
-    wanted.iter().all(|(name, value)| pod.pointer("/metadata/labels").and_then(|labels| labels.get(name)) == Some(value))
+    wanted.iter().all(|(name, value)| {
+        pod.pointer("/metadata/labels").and_then(|labels| labels.get(name)) == Some(value)
+    })
 }
 
 /// Whether the pod's Ready condition is True.

@@ -167,7 +167,8 @@ impl ApiServer {
         match uri.path() {
             "/version" => return Ok(object(200, &version(self.release))),
             "/livez" | "/healthz" | "/readyz" => {
-                let mut answer = Response::new(Body::from(if etcd { "ok" } else { "[-]etcd failed: reason withheld" }));
+                let mut answer =
+                    Response::new(Body::from(if etcd { "ok" } else { "[-]etcd failed: reason withheld" }));
                 if !etcd {
                     *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
                 }

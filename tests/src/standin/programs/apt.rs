@@ -89,7 +89,9 @@ fn lock(call: &Call) -> Result<Option<File>> {
             Some(_) => {}
             None => err(format_args!("E: {words}")),
         }
-        err("E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?");
+        err(
+            "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
+        );
         return Ok(None);
     }
 }
@@ -143,7 +145,11 @@ fn install(call: &Call, packages: &[&str]) -> Result<u8> {
         .collect();
     changed.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
     let names = |held: bool| -> Vec<&str> {
-        changed.iter().filter(|(package, _)| !held || package.held).map(|(package, _)| package.name.as_str()).collect()
+        changed
+            .iter()
+            .filter(|(package, _)| !held || package.held)
+            .map(|(package, _)| package.name.as_str())
+            .collect()
     };
     if !names(true).is_empty() {
         out("The following held packages will be changed:");
@@ -154,7 +160,8 @@ fn install(call: &Call, packages: &[&str]) -> Result<u8> {
         out(format_args!("  {}", names(false).join(" ")));
     }
     let lists = Repository::read_lists(&call.node)?;
-    let behind = |package: &&Package| lists.of(&package.name).next().is_some_and(|newest| newest != package.version);
+    let behind =
+        |package: &&Package| lists.of(&package.name).next().is_some_and(|newest| newest != package.version);
     let left = dpkg.iter().filter(behind).count().saturating_sub(changed.len());
     out(format_args!("{} upgraded, 0 newly installed, 0 to remove and {left} not upgraded.", changed.len()));
     if !names(true).is_empty() && !call.has(&["--allow-change-held-packages"]) {
@@ -194,7 +201,8 @@ fn download(call: &Call, changed: &[(Package, String)]) -> Result<()> {
         let name = archive_name(&package.name, version);
         if !archives.join(&name).exists() {
             out(format_args!("Get:{} {REPOSITORY} ./ {} {version}", index + 1, package.name));
-            fs::copy(repository.join(&name), archives.join(&name)).with_context(|| format!("cannot fetch {name}"))?;
+            fs::copy(repository.join(&name), archives.join(&name))
+                .with_context(|| format!("cannot fetch {name}"))?;
         }
     }
     Ok(())
@@ -209,11 +217,7 @@ fn print_uris(call: &Call, packages: &[&str]) -> Result<u8> {
     for (name, version) in selected {
         let archive = archive_name(&name, &version);
         let content = fs::read(repository.join(&archive))?;
-        out(format_args!(
-            "'{REPOSITORY}/{archive}' {archive} {} SHA256:{}",
-            content.len(),
-            sha256(&content)
-        ));
+        out(format_args!("'{REPOSITORY}/{archive}' {archive} {} SHA256:{}", content.len(), sha256(&content)));
     }
     Ok(0)
 }

@@ -11,7 +11,8 @@ use crate::standin::packages::{Dpkg, Package};
 pub(super) fn dpkg(call: &Call) -> Result<u8> {
     let mut status = Dpkg::read(&call.node)?;
     let unpacked: Vec<Package> = status.iter().filter(|package| !package.configured).cloned().collect();
-    let arguments: Vec<&str> = call.arguments().into_iter().filter(|word| !word.starts_with("--force-")).collect();
+    let arguments: Vec<&str> =
+        call.arguments().into_iter().filter(|word| !word.starts_with("--force-")).collect();
     match arguments.as_slice() {
         ["--audit" | "-C"] => {
             if !unpacked.is_empty() {
@@ -43,7 +44,8 @@ pub(super) fn query(call: &Call) -> Result<u8> {
     let status = Dpkg::read(&call.node)?;
     let wanted: Vec<&str> = call.arguments().into_iter().filter(|word| !word.starts_with('-')).collect();
     // Of patterns, those that end in an asterisk.
-    let matches = |word: &str, name: &str| word.strip_suffix('*').map_or(word == name, |start| name.starts_with(start));
+    let matches =
+        |word: &str, name: &str| word.strip_suffix('*').map_or(word == name, |start| name.starts_with(start));
     let mut found = String::new();
     for package in status.iter().filter(|package| wanted.iter().any(|word| matches(word, &package.name))) {
         found += &format

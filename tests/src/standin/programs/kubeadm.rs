@@ -23,7 +23,9 @@ pub(super) fn kubeadm(call: &Call) -> Result<u8> {
     let flag = |argument: &&str| argument.starts_with('-');
     let name = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
     let arguments = call.arguments();
-    if let Some(unknown) = arguments.iter().copied().filter(flag).find(|argument| !FLAGS.contains(&name(argument).as_str())) {
+    if let Some(unknown) =
+        arguments.iter().copied().filter(flag).find(|argument| !FLAGS.contains(&name(argument).as_str()))
+    {
         return Ok(failed(&format!("unknown flag: {unknown}")));
     }
     let own = call.release("kubeadm")?;
@@ -43,7 +45,8 @@ pub(super) fn kubeadm(call: &Call) -> Result<u8> {
 
 fn images(call: &Call, own: Release) -> Result<u8> {
     let configuration = call.value(&["--config"]).map(fs::read_to_string).transpose()?.unwrap_or_default();
-    let configured = |name: &str| configuration.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let configured =
+        |name: &str| configuration.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let version = call.value(&["--kubernetes-version"]).or_else(|| configured("kubernetesVersion:"));
     let release = match version.map(str::parse) {
         None => own,

@@ -118,8 +118,11 @@ impl Upgrade<'_> {
     async fn apply(&self, own: Release, target: &str) -> Result<u8> {
         out("[upgrade/config] Making sure the configuration is correct:");
         out("[upgrade/config] Reading configuration from the cluster...");
-        out("[upgrade/config] FYI: You can look at this config file with 'kubectl -n kube-system get cm kubeadm-config -o yaml'");
-        let configuration = self.configuration().await.context("[upgrade/config] FATAL: failed to get config map")?;
+        out(
+            "[upgrade/config] FYI: You can look at this config file with 'kubectl -n kube-system get cm kubeadm-config -o yaml'",
+        );
+        let configuration =
+            self.configuration().await.context("[upgrade/config] FATAL: failed to get config map")?;
         out("[preflight] Running pre-flight checks.");
         out("[upgrade] Running cluster health checks");
         self.health().await?;
@@ -137,15 +140,25 @@ impl Upgrade<'_> {
             return Ok(failed(&words));
         }
         out("[upgrade/prepull] Pulling images required for setting up a Kubernetes cluster");
-        out("[upgrade/prepull] This might take a minute or two, depending on the speed of your internet connection");
-        out("[upgrade/prepull] You can also perform this action in beforehand using 'kubeadm config images pull'");
+        out(
+            "[upgrade/prepull] This might take a minute or two, depending on the speed of your internet connection",
+        );
+        out(
+            "[upgrade/prepull] You can also perform this action in beforehand using 'kubeadm config images pull'",
+        );
         let release = Release(target);
         self.pull(release, &configuration)?;
-        out(format_args!("[upgrade/apply] Upgrading your Static Pod-hosted control plane to version \"{target}\"..."));
+        out(format_args!(
+            "[upgrade/apply] Upgrading your Static Pod-hosted control plane to version \"{target}\"..."
+        ));
         self.static_pods(release, &configuration).await.context("[upgrade/apply] FATAL")?;
         self.point(&Point::KubeadmBeforeUpload)?;
-        out("[upgrade/postupgrade] Applying label node-role.kubernetes.io/control-plane='' to Nodes with label node-role.kubernetes.io/master='' (deprecated)");
-        out("[upload-config] Storing the configuration used in ConfigMap \"kubeadm-config\" in the \"kube-system\" Namespace");
+        out(
+            "[upgrade/postupgrade] Applying label node-role.kubernetes.io/control-plane='' to Nodes with label node-role.kubernetes.io/master='' (deprecated)",
+        );
+        out(
+            "[upload-config] Storing the configuration used in ConfigMap \"kubeadm-config\" in the \"kube-system\" Namespace",
+        );
         let raised = configuration
             .replace(&format!("kubernetesVersion: {cluster}"), &format!("kubernetesVersion: {target}"));
         self.api.put_config_map("kubeadm-config", json!({"ClusterConfiguration": raised})).await?;
@@ -169,20 +182,28 @@ impl Upgrade<'_> {
         out("");
         out(format_args!("[upgrade/successful] SUCCESS! Your cluster was upgraded to \"{target}\". Enjoy!"));
         out("");
-        out("[upgrade/kubelet] Now that your control plane is upgraded, please proceed with upgrading your kubelets if you haven't already done so.");
+        out(
+            "[upgrade/kubelet] Now that your control plane is upgraded, please proceed with upgrading your kubelets if you haven't already done so.",
+        );
         Ok(0)
     }
 
     async fn node(&self, own: Release, control_plane: bool) -> Result<u8> {
         out("[upgrade] Reading configuration from the cluster...");
-        out("[upgrade] FYI: You can look at this config file with 'kubectl -n kube-system get cm kubeadm-config -o yaml'");
+        out(
+            "[upgrade] FYI: You can look at this config file with 'kubectl -n kube-system get cm kubeadm-config -o yaml'",
+        );
         let configuration = self.configuration().await.context("failed to get config map")?;
         let release = Release(version_in(&configuration)?);
         out("[preflight] Running pre-flight checks");
         if control_plane {
             out("[preflight] Pulling images required for setting up a Kubernetes cluster");
-            out("[preflight] This might take a minute or two, depending on the speed of your internet connection");
-            out("[preflight] You can also perform this action in beforehand using 'kubeadm config images pull'");
+            out(
+                "[preflight] This might take a minute or two, depending on the speed of your internet connection",
+            );
+            out(
+                "[preflight] You can also perform this action in beforehand using 'kubeadm config images pull'",
+            );
             self.pull(release, &configuration)?;
             out(format_args!(
                 "[upgrade] Upgrading your Static Pod-hosted control plane instance to version \"{}\"...",
@@ -218,7 +239,9 @@ impl Upgrade<'_> {
 
     async fn configuration(&self) -> Result<String> {
         let map = self.api.get(&format!("{CONFIG_MAPS}/kubeadm-config")).await?;
-        text(&map, "/data/ClusterConfiguration").map(str::to_owned).context("kubeadm-config holds no configuration")
+        text(&map, "/data/ClusterConfiguration")
+            .map(str::to_owned)
+            .context("kubeadm-config holds no configuration")
     }
 
     async fn health(&self) -> Result<()> {
@@ -233,7 +256,10 @@ impl Upgrade<'_> {
             let master = node.pointer("/metadata/labels/node-role.kubernetes.io~1control-plane").is_some();
             if master && !crate::standin::api::eviction::condition(node, "Ready") {
                 let name = text(node, "/metadata/name").unwrap_or_default();
-                fatal("ControlPlaneNodesReady", format!("there are NotReady control-planes in the cluster: [{name}]"))?;
+                fatal(
+                    "ControlPlaneNodesReady",
+                    format!("there are NotReady control-planes in the cluster: [{name}]"),
+                )?;
             }
         }
         let missing: Vec<&str> = STATIC_PODS
@@ -278,7 +304,8 @@ impl Upgrade<'_> {
         for component in STATIC_PODS.into_iter().filter(|component| *component != "etcd") {
             hashes.insert(component, self.print_hash(component).await?);
         }
-        let (folders, date) = (self.call.node.at("/etc/kubernetes/tmp"), jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S"));
+        let (folders, date) =
+            (self.call.node.at("/etc/kubernetes/tmp"), jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S"));
         let folder = |name: String| -> Result<Utf8PathBuf> {
             let path = folders.join(name);
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
@@ -332,7 +359,9 @@ impl Upgrade<'_> {
         out(format_args!("[upgrade/staticpods] Preparing for \"{component}\" upgrade"));
         write_secret(&new.join(&file), manifest)?;
         if fs::read_to_string(&live).with_context(|| format!("cannot read {live}"))? == manifest {
-            out(format_args!("[upgrade/staticpods] Current and new manifests of {component} are equal, skipping upgrade"));
+            out(format_args!(
+                "[upgrade/staticpods] Current and new manifests of {component} are equal, skipping upgrade"
+            ));
             return Ok(());
         }
         for certificate in certificates(component) {
@@ -350,13 +379,18 @@ impl Upgrade<'_> {
         ));
         self.point(&Point::KubeadmManifestReplaced(component.to_owned()))?;
         out("[upgrade/staticpods] Waiting for the kubelet to restart the component");
-        out("[upgrade/staticpods] This might take a minute or longer depending on the component/version gap (timeout 5m0s)");
+        out(
+            "[upgrade/staticpods] This might take a minute or longer depending on the component/version gap (timeout 5m0s)",
+        );
         let wanted = StaticPod::parse(manifest).context("the new manifest is no pod")?.hash;
         out(format_args!("Static pod: {component}-{} hash: {before}", self.facts.name));
         let end = Instant::now() + RESTART_LIMIT;
         while self.hash(component).await.as_ref() != Some(&wanted) || !self.runs(component).await {
             if Instant::now() > end {
-                bail!("static Pod hash for component {component} on Node {} did not change after 5m0s", self.facts.name);
+                bail!(
+                    "static Pod hash for component {component} on Node {} did not change after 5m0s",
+                    self.facts.name
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

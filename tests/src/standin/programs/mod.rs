@@ -60,8 +60,11 @@ impl Call {
     /// The release of the package that this program came in: beside it where it was called by a path, else the
     /// node's.
     fn release(&self, package: &str) -> Result<Release> {
-        let beside = self.program.parent().and_then(Utf8Path::parent).map(|usr| usr.join("lib/standin").join(package));
-        let file = beside.filter(|file| file.exists()).unwrap_or_else(|| self.node.at(&format!("/usr/lib/standin/{package}")));
+        let beside =
+            self.program.parent().and_then(Utf8Path::parent).map(|usr| usr.join("lib/standin").join(package));
+        let file = beside
+            .filter(|file| file.exists())
+            .unwrap_or_else(|| self.node.at(&format!("/usr/lib/standin/{package}")));
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
         let version = version_of_package(text.trim()).with_context(|| format!("{file} holds no version"))?;
         Ok(Release(version))
@@ -80,7 +83,9 @@ pub fn main() -> ExitCode {
         return become_program(&arguments);
     }
     let Ok(root) = std::env::var(ROOT_VARIABLE) else {
-        err(format_args!("{program}: {ROOT_VARIABLE} names no stand-in node; this is a stand-in program of Liftlock's tests"));
+        err(format_args!(
+            "{program}: {ROOT_VARIABLE} names no stand-in node; this is a stand-in program of Liftlock's tests"
+        ));
         return ExitCode::from(99);
     };
     let root = Utf8PathBuf::from(root);

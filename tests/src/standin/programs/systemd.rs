@@ -44,7 +44,8 @@ fn told(call: &Call, question: &Ask, failed: u8) -> u8 {
 }
 
 fn show(call: &Call, unit: &str, state: &UnitState) {
-    let wanted: Vec<&str> = call.value(&["-p", "--property"]).map(|names| names.split(',').collect()).unwrap_or_default();
+    let wanted: Vec<&str> =
+        call.value(&["-p", "--property"]).map(|names| names.split(',').collect()).unwrap_or_default();
     let line = |name: &str, value: &dyn std::fmt::Display| {
         if wanted.is_empty() || wanted.contains(&name) {
             out(format_args!("{name}={value}"));
