@@ -1,5 +1,7 @@
 //! What the command line prints, as golden files: `cargo insta review` shows and takes changes.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
 use std::time::Duration;
 
 use liftlock_tests::fleet::Fleet;

@@ -82,10 +82,18 @@ impl Journals {
         Ok(begun)
     }
 
-    /// Puts a lease's journal away, if it is open: both sides know that the lease is over.
+    /// Puts a lease's journal away, if it is open: both sides know that the lease is over. A damaged one stays where
+    /// its error says that it lies, until somebody has looked at it.
     pub fn close(&self, plan: &PlanId, token: FencingToken) -> Result<(), JournalError> {
         let open = |entry: &&Entry| entry.open && entry.plan == *plan && entry.token == token;
-        self.entries()?.iter().find(open).map_or(Ok(()), |entry| self.put_away(entry))
+        let entries = self.entries()?;
+        let Some(entry) = entries.iter().find(open) else {
+            return Ok(());
+        };
+        match self.read(entry) {
+            Err(JournalError::Damaged { .. }) => Ok(()),
+            _ => self.put_away(entry),
+        }
     }
 
     fn create(&self, mut lease: Header, entries: &[Entry]) -> Result<Journal, JournalError> {
@@ -285,6 +293,8 @@ mod tests {
         assert!(damaged(journals(&disk).held().err().unwrap()));
         assert!(damaged(journals(&disk).begin(header(7)).err().unwrap()));
         assert!(damaged(journals(&disk).begin(header(8)).err().unwrap()));
+        close(&disk, 7);
+        assert_eq!(disk.content(path), bytes, "it stays where the error says that it lies");
     }
 
     #[test]
