@@ -4,13 +4,14 @@ use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
+use jiff::SignedDuration;
 use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::name::{NameError, NodeName};
 use serde::Deserialize;
 
 use crate::disk::Disk;
 use crate::host::Layout;
-use crate::host::real::{PATH, RealConfig};
+use crate::host::real::{API_TIMEOUT, PATH, RealConfig};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_FILE: &str = "/etc/liftlock/agent.toml";
@@ -46,6 +47,9 @@ pub struct Settings {
     /// This node's etcd; port 2379 of the loopback address if it is not given.
     #[arg(long, value_name = "URL")]
     pub etcd_endpoint: Option<String>,
+    /// How long a step goes on asking an API server that does not answer before it fails, such as 90s: 3m.
+    #[arg(long, value_name = "DURATION")]
+    pub api_timeout: Option<SignedDuration>,
 }
 
 /// The whole configuration.
@@ -96,6 +100,7 @@ impl Config {
             path: over.path.or(read.path),
             runtime_endpoint: over.runtime_endpoint.or(read.runtime_endpoint),
             etcd_endpoint: over.etcd_endpoint.or(read.etcd_endpoint),
+            api_timeout: over.api_timeout.or(read.api_timeout),
         };
         Ok(Self { settings })
     }
@@ -142,6 +147,11 @@ impl Config {
             path: self.settings.path.clone().unwrap_or_else(path),
             runtime_endpoint: self.settings.runtime_endpoint.clone(),
             etcd_endpoint: self.settings.etcd_endpoint.clone(),
+            // One that is negative asks once, as zero does.
+            api_timeout: self
+                .settings
+                .api_timeout
+                .map_or(API_TIMEOUT, |timeout| timeout.try_into().unwrap_or_default()),
         }
     }
 }

@@ -54,6 +54,7 @@ impl Place {
             path: vec![tree.programs(), "/usr/bin".into(), "/bin".into()],
             runtime_endpoint: Some(format!("unix://{}", tree.runtime_socket())),
             etcd_endpoint: Some(format!("https://{}:2379", machine.facts.address)),
+            api_timeout: real::API_TIMEOUT,
         };
         real::host(&config).unwrap()
     }

@@ -44,6 +44,8 @@ pub struct Host {
     pub runtime: Arc<dyn ContainerRuntime>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// How long a step goes on asking an API server that does not answer.
+    pub api_timeout: Duration,
 }
 
 /// Where things lie on a node. Every path hangs below `root`, which is `/` except on stand-in nodes.

@@ -5,20 +5,17 @@ use std::time::Duration;
 use crate::engine::context::Context;
 use crate::host::{HostError, HostResult};
 
-/// An API server is away this long when its control plane is upgraded, and a load balancer notices late.
-const LIMIT: Duration = Duration::from_mins(1);
-
 /// There is no event that says that an API server is back.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// Asks until there is an answer, or until the limit and then fails with the last error. What asking again cannot
-/// change fails at once.
+/// Asks until there is an answer, or for as long as the configuration says and then fails with the last error. What
+/// asking again cannot change fails at once.
 pub(super) async fn patiently<T, A>(cx: &Context, mut ask: impl FnMut() -> A) -> HostResult<T>
 where
     A: Future<Output = HostResult<T>>,
 {
     let clock = &cx.host.clock;
-    let deadline = clock.monotonic() + LIMIT;
+    let deadline = clock.monotonic() + cx.host.api_timeout;
     let mut said = false;
     loop {
         match ask().await {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::host::real::API_TIMEOUT;
 use crate::host::{Host, Layout};
 
 mod children;
@@ -113,6 +114,7 @@ impl Twin {
             etcd: Arc::clone(&twin) as Arc<_>,
             runtime: Arc::clone(&twin) as Arc<_>,
             clock: twin,
+            api_timeout: API_TIMEOUT,
         }
     }
 

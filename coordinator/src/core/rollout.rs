@@ -400,7 +400,10 @@ impl Rollout {
                 next.refuse_final()?;
                 let state = next.state_mut(node)?;
                 *state = match state {
-                    NodeState::Failed { .. } | NodeState::Unprepared { .. } => NodeState::Pending,
+                    NodeState::Unprepared { .. } => NodeState::Pending,
+                    // What was fetched for its first lease is there. To fetch it again would ask an API server that
+                    // may be away for the very reason that the node failed.
+                    NodeState::Failed { .. } => NodeState::Prepared,
                     _ => {
                         return Err(TransitionError::NotFailed { node: node.clone(), state: state.name() });
                     }

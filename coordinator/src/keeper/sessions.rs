@@ -337,7 +337,7 @@ impl State {
         }
     }
 
-    /// A node that failed is prepared again.
+    /// A node that could not be prepared is told to prepare again.
     pub(super) fn forget_prepared(&mut self, node: &NodeName) {
         if let Some(session) = self.sessions.get_mut(node) {
             session.told.retain(|notice| !matches!(notice, Notice::Prepare { .. }));

@@ -180,7 +180,7 @@ impl Fleet {
         let config = folder.join("agent.toml");
         let text = format!(
             "coordinator = \"{}\"\nnode = \"{node}\"\nstate-dir = \"{}\"\nroot = \"{}\"\npath = [\"{}\"]\n\
-             runtime-endpoint = \"unix://{}\"\netcd-endpoint = \"https://{}:2379\"\n",
+             runtime-endpoint = \"unix://{}\"\netcd-endpoint = \"https://{}:2379\"\napi-timeout = \"20s\"\n",
             self.url(),
             machine.tree.agent_state(),
             machine.tree.root(),

@@ -157,9 +157,9 @@ async fn a_drain_that_a_budget_blocks_goes_on_when_the_budget_allows_it() {
     fleet.cluster.wait_for("shop", limit, |cluster| cluster.lowest_ready("shop") == Some(2)).await.unwrap();
     fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
     until(&fleet, "w1's drain", |rollout| is_at(rollout, "w1", "drain")).await;
+    fleet.cluster.wait_for("the cordon", limit, |cluster| cluster.is_cordoned("w1")).await.unwrap();
     // The agent is killed in the middle of the drain as well: the node's own cordon is not taken for an operator's.
     fleet.kill_agent("w1").unwrap();
-    assert!(fleet.cluster.is_cordoned("w1"));
     fleet.start_agent("w1").await.unwrap();
     until(&fleet, "the agent to come back", |rollout| node(rollout, "w1").connected).await;
     fleet.cluster.add_budget("shop", 1);

@@ -1,6 +1,7 @@
 //! The machine itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use camino::{Utf8Component, Utf8PathBuf};
 use liftlock_proto::name::NodeName;
@@ -29,6 +30,9 @@ pub use files::RealFiles;
 /// Where programs are looked up unless the configuration says otherwise.
 pub const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
+/// An API server is away this long when its control plane is upgraded on a slow machine and a load balancer notices late.
+pub const API_TIMEOUT: Duration = Duration::from_mins(3);
+
 /// What the agent's configuration says of the machine.
 #[derive(Debug, Clone)]
 pub struct RealConfig {
@@ -42,6 +46,8 @@ pub struct RealConfig {
     pub runtime_endpoint: Option<String>,
     /// This node's etcd; `https://127.0.0.1:2379` if there is none.
     pub etcd_endpoint: Option<String>,
+    /// How long a step goes on asking an API server that does not answer; [`API_TIMEOUT`] unless somebody knows better.
+    pub api_timeout: Duration,
 }
 
 /// The host of a real node, or of a stand-in for one. Nothing is read before the first question. Refuses a root or
@@ -71,5 +77,6 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
         etcd: Arc::new(etcd),
         runtime: Arc::new(runtime),
         clock: Arc::new(RealClock),
+        api_timeout: config.api_timeout,
     })
 }

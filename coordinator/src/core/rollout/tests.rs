@@ -93,7 +93,7 @@ fn a_silent_holder_keeps_its_lease() {
 fn a_report_under_an_earlier_lease_changes_nothing() {
     let failed = after(rollout(1), &[prepared(0), granted(0, 1), ended(0, 1, Some("no disk"))]);
     assert_eq!(failed.phase(), Phase::Halted { reason: "n0: no disk".to_owned() });
-    let again = after(failed, &[Event::Retried { node: name(0) }, prepared(0), granted(0, 2)]);
+    let again = after(failed, &[Event::Retried { node: name(0) }, granted(0, 2)]);
     assert!(matches!(again.after(&ended(0, 1, None)), Err(TransitionError::StaleToken { .. })));
     let step = Event::StepReported {
         node: name(0),
@@ -138,6 +138,13 @@ fn a_node_that_could_not_prepare_halts_before_anything_was_touched() {
     assert_eq!(halted.phase(), Phase::Halted { reason: "n1: no space".to_owned() });
     let retried = after(halted, &[Event::Retried { node: name(1) }]);
     assert_eq!(decide(&retried, &all_connected(&retried)), [Decision::Prepare { node: name(1) }]);
+}
+
+#[test]
+fn a_node_that_failed_under_its_lease_is_leased_again_without_being_prepared_again() {
+    let failed = after(rollout(1), &[prepared(0), granted(0, 1), ended(0, 1, Some("no disk"))]);
+    let retried = after(failed, &[Event::Retried { node: name(0) }]);
+    assert_eq!(decide(&retried, &all_connected(&retried)), [Decision::Grant { node: name(0) }]);
 }
 
 #[test]
