@@ -142,8 +142,8 @@ impl Step {
             | Self::Drain { .. }
             | Self::InstallKubelet { .. }
             | Self::RestartKubelet { .. }
-            | Self::KubeadmUpgradeNode { role: Role::Worker, .. } => Reversal::Automatic,
-            Self::KubeadmUpgradeApply { .. } | Self::KubeadmUpgradeNode { .. } => Reversal::KubeadmForce,
+            | Self::KubeadmUpgradeNode { .. } => Reversal::Automatic,
+            Self::KubeadmUpgradeApply { .. } => Reversal::KubeadmForce,
             _ => Reversal::Nothing,
         }
     }
