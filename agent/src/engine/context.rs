@@ -1,6 +1,7 @@
 //! What a step is given: the host, its lease, and somewhere to report to.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use crate::host::{Host, Lines};
 pub trait Reporter: Send + Sync {
     /// A line that a child printed, or that the step has to say (what a drain waits for).
     fn line(&self, step: &str, line: &str);
-    /// Time that went by in a child process, a wait for Kubernetes, or the snapshot.
-    fn spent(&self, on: TimeSpent, duration: Duration);
+    /// Time that went by in a child process, a wait for Kubernetes, or the snapshot: from when to when on the monotonic
+    /// clock. Such times may overlap.
+    fn spent(&self, on: TimeSpent, during: Range<Duration>);
 }
 
 /// Where a lease's time can go.
@@ -74,7 +76,7 @@ impl Context {
     pub async fn timed<T>(&self, on: TimeSpent, work: impl Future<Output = T>) -> T {
         let started = self.host.clock.monotonic();
         let result = work.await;
-        self.reporter.spent(on, self.host.clock.monotonic().saturating_sub(started));
+        self.reporter.spent(on, started..self.host.clock.monotonic());
         result
     }
 }

@@ -1,7 +1,7 @@
 //! Adds up where a lease's time goes, on its way to whoever else hears of it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::engine::context::{Reporter, TimeSpent};
@@ -10,26 +10,54 @@ use crate::engine::transition::Spent;
 /// Stands between the steps and the real reporter.
 pub(crate) struct Meter {
     inner: Arc<dyn Reporter>,
-    // Microseconds: many short children would otherwise lose most of their time to rounding.
-    child_us: AtomicU64,
-    wait_us: AtomicU64,
-    snapshot_us: AtomicU64,
+    busy: Mutex<Busy>,
+}
+
+#[derive(Default)]
+struct Busy {
+    child: Moments,
+    wait: Moments,
+    snapshot: Moments,
+}
+
+/// Moments of the monotonic clock, each counted once, however many things went on in it side by side. Disjoint.
+#[derive(Default)]
+pub(crate) struct Moments(Vec<Range<Duration>>);
+
+impl Moments {
+    pub(crate) fn add(&mut self, mut during: Range<Duration>) {
+        self.0.retain(|known| {
+            let apart = known.end < during.start || during.end < known.start;
+            if !apart {
+                during = known.start.min(during.start)..known.end.max(during.end);
+            }
+            apart
+        });
+        self.0.push(during);
+    }
+
+    pub(crate) fn total(&self) -> Duration {
+        self.0.iter().map(|during| during.end.saturating_sub(during.start)).sum()
+    }
+
+    fn ms(&self) -> u64 {
+        u64::try_from(self.total().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Meter {
     pub(crate) fn new(inner: Arc<dyn Reporter>) -> Self {
-        Self {
-            inner,
-            child_us: AtomicU64::new(0),
-            wait_us: AtomicU64::new(0),
-            snapshot_us: AtomicU64::new(0),
-        }
+        Self { inner, busy: Mutex::default() }
+    }
+
+    fn busy(&self) -> MutexGuard<'_, Busy> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All time so far.
     pub(crate) fn spent(&self) -> Spent {
-        let ms = |us: &AtomicU64| us.load(Ordering::Relaxed) / 1000;
-        Spent { child_ms: ms(&self.child_us), wait_ms: ms(&self.wait_us), snapshot_ms: ms(&self.snapshot_us) }
+        let busy = self.busy();
+        Spent { child_ms: busy.child.ms(), wait_ms: busy.wait.ms(), snapshot_ms: busy.snapshot.ms() }
     }
 
     /// The time since an earlier reading.
@@ -48,13 +76,36 @@ impl Reporter for Meter {
         self.inner.line(step, line);
     }
 
-    fn spent(&self, on: TimeSpent, duration: Duration) {
-        let counter = match on {
-            TimeSpent::Child => &self.child_us,
-            TimeSpent::Wait => &self.wait_us,
-            TimeSpent::Snapshot => &self.snapshot_us,
+    fn spent(&self, on: TimeSpent, during: Range<Duration>) {
+        let mut busy = self.busy();
+        let moments = match on {
+            TimeSpent::Child => &mut busy.child,
+            TimeSpent::Wait => &mut busy.wait,
+            TimeSpent::Snapshot => &mut busy.snapshot,
         };
-        counter.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.inner.spent(on, duration);
+        moments.add(during.clone());
+        drop(busy);
+        self.inner.spent(on, during);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_moment_counts_once_however_many_waits_share_it(
+            spans in prop::collection::vec((0..60u64, 0..20u64), 0..20)
+        ) {
+            let mut moments = Moments::default();
+            for (start, length) in &spans {
+                moments.add(Duration::from_millis(*start)..Duration::from_millis(start + length));
+            }
+            let covered = (0..80).filter(|at| spans.iter().any(|(start, length)| (*start..start + length).contains(at)));
+            prop_assert_eq!(moments.ms(), covered.count() as u64);
+        }
     }
 }

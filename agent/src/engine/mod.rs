@@ -5,7 +5,7 @@ pub mod fence;
 mod frame;
 pub mod journal;
 pub mod lease;
-mod meter;
+pub(crate) mod meter;
 pub mod recovery;
 pub mod runner;
 pub mod step;

@@ -1,5 +1,6 @@
 //! What the engine says while it works, as messages to the coordinator.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ impl Reporter for Voice {
         }));
     }
 
-    fn spent(&self, _on: TimeSpent, _duration: Duration) {
+    fn spent(&self, _on: TimeSpent, _during: Range<Duration>) {
         // The engine adds times up itself and tells them with the lease's end.
     }
 }

@@ -4,6 +4,7 @@ use liftlock_proto::version::KubernetesVersion;
 
 use super::kubeadm::{self, Command};
 use super::mark::Mark;
+use super::static_pods::Earlier;
 use super::{kubelet, static_pods};
 use crate::backup::Backup;
 use crate::engine::context::Context;
@@ -13,7 +14,7 @@ use crate::engine::step::{Observed, StepFailure};
 pub(super) async fn observe(cx: &Context, version: KubernetesVersion) -> Result<Observed, StepFailure> {
     let backup = Backup::find(cx).await?;
     let expected = static_pods::expected(cx, backup.as_ref()).await?;
-    let unlike = static_pods::unlike_manifests(cx, &expected, Some(version)).await?;
+    let unlike = static_pods::unlike_manifests(cx, &expected, Some(version), Earlier::MayLinger).await?;
     let ended_well = Mark::read(cx).await?.is_some_and(|mark| mark.version == version);
     if ended_well && unlike.is_empty() {
         return Ok(Observed::Done);
@@ -42,7 +43,7 @@ pub(super) async fn upgrade(
     }
     command.run(cx).await?;
     let expected = static_pods::expected(cx, Some(&backup)).await?;
-    static_pods::wait_until_like_manifests(cx, &expected, Some(version)).await?;
+    static_pods::wait_until_like_manifests(cx, &expected, Some(version), Earlier::MayLinger).await?;
     static_pods::wait_for_own_api_server(cx).await?;
     Mark { version, seen: [].into() }.write(cx).await?;
     Ok(())
@@ -53,7 +54,7 @@ pub(super) async fn put_back(cx: &Context, backup: &Backup) -> Result<(), StepFa
     static_pods::refuse_etcd_downgrade(cx, backup).await?;
     put_back_files(cx, backup).await?;
     let expected = static_pods::expected(cx, Some(backup)).await?;
-    static_pods::wait_until_like_manifests(cx, &expected, None).await?;
+    static_pods::wait_until_like_manifests(cx, &expected, None, Earlier::Gone).await?;
     static_pods::wait_for_own_api_server(cx).await
 }
 

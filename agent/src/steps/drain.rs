@@ -9,6 +9,7 @@ use futures::future::{Either, select};
 use futures::{StreamExt, stream};
 
 use super::api::patiently;
+use super::controllers;
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 use crate::host::{Eviction, HostError, HostResult, NodeState, PodState};
@@ -126,6 +127,9 @@ impl Drain {
             }
             let mut uids: BTreeSet<String> = present.iter().map(|pod| pod.uid.clone()).collect();
             present.retain(|pod| !pod.terminating);
+            if !present.is_empty() {
+                controllers::wait_until_led(cx).await?;
+            }
             let blocked = evict(cx, present).await?;
             let now = clock.monotonic();
             if now >= wait.deadline {

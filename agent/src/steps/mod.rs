@@ -10,6 +10,7 @@ use crate::engine::step::{Preparation, StepRunner};
 mod api;
 mod back_up_node;
 mod control_plane;
+mod controllers;
 mod drain;
 mod etcd_quorum_gate;
 mod etcd_snapshot;

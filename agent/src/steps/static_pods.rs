@@ -26,6 +26,16 @@ pub(super) const LIMIT: Duration = Duration::from_mins(5);
 /// The runtime has no call that waits for a container, so it is asked this often.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
+/// Whether a container of an earlier image may still be there beside the one that runs. An API server that was told to
+/// stop goes on for up to 30 s with the watches that it holds, while the new one serves already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Earlier {
+    /// It is on its way out.
+    MayLinger,
+    /// It has to be gone.
+    Gone,
+}
+
 /// As much of a static pod's manifest as matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Manifest {
@@ -91,6 +101,11 @@ fn tag(image: &str) -> Option<&str> {
     let name = image.split('@').next()?;
     let (_, tag) = name.rsplit('/').next()?.split_once(':')?;
     Some(tag)
+}
+
+/// Whether this node is a control plane.
+pub(super) async fn are_here(cx: &Context) -> HostResult<bool> {
+    Ok(Manifest::read(cx, "kube-apiserver").await?.is_some())
 }
 
 /// The static pods that this node must have: etcd's only where etcd is local.
@@ -160,7 +175,7 @@ pub(super) async fn put_back_missing(cx: &Context, backup: Option<&Backup>) -> R
         any = true;
     }
     if any {
-        wait_until_like_manifests(cx, &expected, None).await?;
+        wait_until_like_manifests(cx, &expected, None, Earlier::Gone).await?;
         wait_for_own_api_server(cx).await?;
     }
     Ok(())
@@ -209,6 +224,7 @@ pub(super) async fn unlike_manifests(
     cx: &Context,
     expected: &[&str],
     version: Option<KubernetesVersion>,
+    earlier: Earlier,
 ) -> HostResult<Vec<String>> {
     let running = cx.host.runtime.running().await?;
     let mut findings = Vec::new();
@@ -225,19 +241,17 @@ pub(super) async fn unlike_manifests(
             continue;
         }
         let pod = format!("{component}-{}", cx.node);
-        let mut containers = running
-            .iter()
-            .filter(|container| {
-                container.namespace == "kube-system" && container.pod == pod && container.name == *component
-            })
-            .peekable();
-        if containers.peek().is_none() {
+        let containers = running.iter().filter(|container| {
+            container.namespace == "kube-system" && container.pod == pod && container.name == *component
+        });
+        let (like, unlike): (Vec<_>, Vec<_>) = containers
+            .partition(|container| container.images.iter().any(|image| same_image(image, &manifest.image)));
+        if like.is_empty() && unlike.is_empty() {
             findings.push(format!("no container of {component} is running"));
         }
-        for container in containers {
-            if !container.images.iter().any(|image| same_image(image, &manifest.image)) {
-                findings.push(format!("{component} still runs {}", container.images.join(", ")));
-            }
+        if like.is_empty() || earlier == Earlier::Gone {
+            findings
+                .extend(unlike.iter().map(|old| format!("{component} still runs {}", old.images.join(", "))));
         }
     }
     Ok(findings)
@@ -254,12 +268,13 @@ pub(super) async fn wait_until_like_manifests(
     cx: &Context,
     expected: &[&str],
     version: Option<KubernetesVersion>,
+    earlier: Earlier,
 ) -> Result<(), StepFailure> {
     let clock = &cx.host.clock;
     let deadline = clock.monotonic() + LIMIT;
     cx.timed(TimeSpent::Wait, async {
         loop {
-            let findings = unlike_manifests(cx, expected, version).await?;
+            let findings = unlike_manifests(cx, expected, version, earlier).await?;
             if findings.is_empty() {
                 return Ok(());
             }

@@ -6,17 +6,13 @@ use async_trait::async_trait;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::api::patiently;
-use super::static_pods;
+use super::static_pods::{self, Earlier};
 use crate::backup::Backup;
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 
-/// How long an API server that is up, and a controller-manager that leads, take to show it.
+/// How long an API server that is up takes to show it.
 const AT_ONCE: Duration = Duration::from_secs(5);
-
-/// How long the controllers may be without a leader: 15 s until the Lease of one that was stopped runs out
-/// (`--leader-elect-lease-duration`), then its successor's start.
-const CONTROLLERS: Duration = Duration::from_mins(2);
 
 pub(super) struct VerifyControlPlane {
     pub(super) version: KubernetesVersion,
@@ -28,10 +24,11 @@ impl StepRunner for VerifyControlPlane {
         let backup = Backup::find(cx).await?;
         let expected = static_pods::expected(cx, backup.as_ref()).await?;
         let kube = &cx.host.kube;
-        let proven = static_pods::unlike_manifests(cx, &expected, Some(self.version)).await?.is_empty()
+        let proven = static_pods::unlike_manifests(cx, &expected, Some(self.version), Earlier::MayLinger)
+            .await?
+            .is_empty()
             && kube.wait_for_own_api_server(self.version, AT_ONCE).await.is_ok()
-            && kube.kubeadm_config_version().await.is_ok_and(|cluster| cluster == self.version)
-            && cx.timed(TimeSpent::Wait, kube.wait_for_controllers(AT_ONCE)).await.is_ok();
+            && kube.kubeadm_config_version().await.is_ok_and(|cluster| cluster == self.version);
         Ok(if proven { Observed::Done } else { Observed::Absent })
     }
 
@@ -42,14 +39,12 @@ impl StepRunner for VerifyControlPlane {
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         let backup = Backup::find(cx).await?;
         let expected = static_pods::expected(cx, backup.as_ref()).await?;
-        static_pods::wait_until_like_manifests(cx, &expected, Some(self.version)).await?;
+        static_pods::wait_until_like_manifests(cx, &expected, Some(self.version), Earlier::MayLinger).await?;
         let answered = cx.host.kube.wait_for_own_api_server(self.version, static_pods::LIMIT);
         cx.timed(TimeSpent::Wait, answered).await?;
         let cluster = patiently(cx, || cx.host.kube.kubeadm_config_version()).await?;
         if cluster == self.version {
-            // A drain while nobody leads would leave Services pointing at pods that are gone.
-            let led = cx.host.kube.wait_for_controllers(CONTROLLERS);
-            return Ok(cx.timed(TimeSpent::Wait, led).await?);
+            return Ok(());
         }
         Err(StepFailure::Unproven(format!(
             "the containers of {} run {}, but kubeadm-config says {cluster}: `kubeadm upgrade apply` has not ended; \

@@ -72,6 +72,8 @@ pub struct Machine {
     pub kubelet: Option<Kubelet>,
     /// Static pods' containers by name.
     pub containers: BTreeMap<String, Container>,
+    /// Containers of before that are still on their way out: the component, the image, and until when.
+    pub lingering: Vec<(String, String, Duration)>,
     /// Static pods whose manifests the kubelet does not look at any more, for whatever reason.
     pub stuck: BTreeSet<String>,
     /// On its disk.

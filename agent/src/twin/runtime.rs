@@ -1,6 +1,7 @@
 //! The container runtime.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -10,16 +11,21 @@ use crate::host::{ContainerRuntime, HostError, HostResult, RunningContainer};
 #[async_trait]
 impl ContainerRuntime for NodeTwin {
     async fn running(&self) -> HostResult<Vec<RunningContainer>> {
+        let now = self.world(|world| world.now());
         self.machine(|machine| {
+            let running = |name: &String, image: &String, created: Duration| RunningContainer {
+                name: name.clone(),
+                pod: format!("{name}-{}", machine.name),
+                namespace: "kube-system".to_owned(),
+                images: vec![image.clone()],
+                created_at_ns: i64::try_from(created.as_nanos()).unwrap_or(i64::MAX),
+            };
+            let lingering = machine.lingering.iter().filter(|(_, _, until)| *until > now);
+            let lingering = lingering.map(|(name, image, _)| running(name, image, Duration::ZERO));
             let containers = machine.containers.iter();
             containers
-                .map(|(name, container)| RunningContainer {
-                    name: name.clone(),
-                    pod: format!("{name}-{}", machine.name),
-                    namespace: "kube-system".to_owned(),
-                    images: vec![container.image.clone()],
-                    created_at_ns: i64::try_from(container.created.as_nanos()).unwrap_or(i64::MAX),
-                })
+                .map(|(name, container)| running(name, &container.image, container.created))
+                .chain(lingering)
                 .collect()
         })
     }

@@ -103,6 +103,7 @@ impl World {
             packages: BTreeMap::new(),
             kubelet: None,
             containers: BTreeMap::new(),
+            lingering: Vec::new(),
             stuck: [].into(),
             images: kubeadm::images(version).into_iter().collect(),
             unpullable: [].into(),
@@ -229,6 +230,7 @@ impl World {
                 machine.powered = false;
                 machine.kubelet = None;
                 machine.containers.clear();
+                machine.lingering.clear();
                 machine.units.clear();
                 if let Some(object) = self.cluster.nodes.get_mut(node) {
                     object.ready = false;

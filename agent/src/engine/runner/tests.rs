@@ -132,7 +132,7 @@ impl StepRunner for FakeStep {
 
 impl Reporter for Bench {
     fn line(&self, _step: &str, _line: &str) {}
-    fn spent(&self, _on: TimeSpent, _duration: Duration) {}
+    fn spent(&self, _on: TimeSpent, _during: std::ops::Range<Duration>) {}
 }
 
 impl Observer for Bench {

@@ -74,6 +74,22 @@ fn unmanaged_and_empty_dir_pods_are_refused_by_name_before_the_first_eviction() 
 }
 
 #[test]
+fn no_pod_is_evicted_while_no_controller_manager_leads() {
+    let twin = Twin::new(shape(1, 1));
+    twin.world().cluster.add_pod("app", "cp1", |_| {});
+    let mut leased = Leased::new(&twin, "cp1", Role::FirstControlPlane);
+    leased.meddle(|machine| {
+        machine.stuck.insert("kube-controller-manager".to_owned());
+        machine.containers.remove("kube-controller-manager");
+    });
+    let End::Failed(why) = drain(&mut leased, &drain_step()) else { panic!() };
+    assert!(why.contains("a controller-manager to lead"), "{why}");
+    assert!(!leased.changes().iter().any(|change| change.starts_with("evict")), "{:?}", leased.changes());
+    leased.meddle(|machine| machine.stuck.clear());
+    assert_eq!(drain(&mut leased, &drain_step()), End::Done);
+}
+
+#[test]
 fn finished_pods_go_whatever_the_policy() {
     let mut leased = worker(&[("job", |pod| {
         pod.controller = None;

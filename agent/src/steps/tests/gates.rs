@@ -126,6 +126,24 @@ fn a_control_plane_that_still_runs_the_old_api_server_is_not_verified() {
 }
 
 #[test]
+fn an_old_api_server_on_its_way_out_holds_up_the_end_of_the_lease_and_not_the_drain() {
+    let mut leased = first_of(3);
+    leased.carry_until("verify-control-plane");
+    let (started, old) = (leased.twin.world().now(), format!("registry.k8s.io/kube-apiserver:{FROM}"));
+    let until = started + Duration::from_secs(30);
+    leased.meddle(|machine| machine.lingering.push(("kube-apiserver".to_owned(), old, until)));
+    for step in ["verify-control-plane", "drain"] {
+        assert_eq!(leased.carry(&leased.step(step)), End::Done, "{step}");
+    }
+    assert!(leased.since(started) < Duration::from_secs(10));
+    leased.carry_all();
+    assert!(
+        leased.since(started) >= Duration::from_secs(30),
+        "the lease ended with an old API server beside the new"
+    );
+}
+
+#[test]
 fn a_kubeadm_that_fails_says_why_in_the_failure() {
     let mut leased = first_of(3);
     leased.carry_until("kubeadm-upgrade-apply");

@@ -1,6 +1,7 @@
 //! One node of a twin cluster under a lease, carried step by step as the engine does it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use liftlock_proto::version::KubernetesVersion;
 
 use crate::engine::context::{Captured, Context, PrepareContext, Reporter, TimeSpent};
 use crate::engine::lease::Lease;
+use crate::engine::meter::Moments;
 use crate::engine::step::{Observed, StepFailure};
 use crate::steps::{preparation, runner};
 use crate::twin::{Machine, Meanwhile, Outcome, Picture, Shape, Twin};
@@ -34,7 +36,7 @@ pub(super) struct Leased {
 #[derive(Default)]
 pub(super) struct Log {
     lines: Mutex<Vec<String>>,
-    spent: Mutex<BTreeMap<&'static str, Duration>>,
+    spent: Mutex<BTreeMap<&'static str, Moments>>,
 }
 
 impl Log {
@@ -43,7 +45,7 @@ impl Log {
     }
 
     pub(super) fn spent(&self, on: &'static str) -> Duration {
-        self.spent.lock().unwrap().get(on).copied().unwrap_or_default()
+        self.spent.lock().unwrap().get(on).map(Moments::total).unwrap_or_default()
     }
 }
 
@@ -52,13 +54,13 @@ impl Reporter for Log {
         self.lines.lock().unwrap().push(format!("{step}: {line}"));
     }
 
-    fn spent(&self, on: TimeSpent, duration: Duration) {
+    fn spent(&self, on: TimeSpent, during: Range<Duration>) {
         let on = match on {
             TimeSpent::Child => "child",
             TimeSpent::Wait => "wait",
             TimeSpent::Snapshot => "snapshot",
         };
-        *self.spent.lock().unwrap().entry(on).or_default() += duration;
+        self.spent.lock().unwrap().entry(on).or_default().add(during);
     }
 }
 
