@@ -18,7 +18,8 @@ use liftlock_agent::steps;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 /// Threads for everything that waits: one more than one, so that a slow answer holds up nobody. An engine and what
 /// blocks get threads of their own.
@@ -219,13 +220,16 @@ fn notify(state: NotifyState<'_>) {
 
 fn log(format: LogFormat) {
     // kube logs each failed request as an error of its own; here it is an answer, and whoever asked decides.
-    let filter =
-        EnvFilter::try_from_env("LIFTLOCK_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
-        LogFormat::Text => log.compact().with_target(false).with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let asked = std::env::var("LIFTLOCK_LOG").ok().and_then(|wanted| wanted.parse().ok());
+    let filter: Targets = asked.unwrap_or_else(|| {
+        Targets::new().with_default(LevelFilter::INFO).with_target("kube_client", LevelFilter::OFF)
+    });
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let log = match format {
+        LogFormat::Text => log.compact().with_target(false).with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 
 #[expect(clippy::disallowed_methods, reason = "manual pages are for everyone to read, and made anew at will")]

@@ -10,7 +10,8 @@ use liftlock::cli::paint::Paint;
 use liftlock::cli::{self, Cli, Globals, OperatorVerb, Verb};
 use liftlock::serve::{self, ServeOptions};
 use tokio::runtime::{Builder, Runtime};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
@@ -49,10 +50,8 @@ fn failed(error: &dyn Error) -> Exit {
 
 /// To standard error, from `level` on unless `LIFTLOCK_LOG` says otherwise.
 fn log(level: LevelFilter) {
-    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("LIFTLOCK_LOG");
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.from_env_lossy())
-        .with_ansi(stderr().is_terminal())
-        .with_writer(stderr)
-        .init();
+    let asked = std::env::var("LIFTLOCK_LOG").ok().and_then(|wanted| wanted.parse().ok());
+    let filter: Targets = asked.unwrap_or_else(|| Targets::new().with_default(level));
+    let log = tracing_subscriber::fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr);
+    tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
