@@ -11,6 +11,7 @@
 . "$HERE/lib/app.sh"
 . "$HERE/lib/checks.sh"
 . "$HERE/lib/liftlock.sh"
+. "$HERE/lib/faults.sh"
 
 # prepare: everything that is made once and kept; seconds, when it is there
 prepare() {

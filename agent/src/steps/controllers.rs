@@ -1,0 +1,33 @@
+//! The cluster's controllers: they start elsewhere what is evicted here, and keep Services pointing at what runs.
+
+use std::time::Duration;
+
+use super::static_pods;
+use crate::engine::context::{Context, TimeSpent};
+use crate::engine::step::StepFailure;
+
+/// How long a controller-manager that leads takes to show it: it renews its Lease every 2 s (`--leader-elect-retry-period`).
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// How long the controllers may be without a leader: 15 s until the Lease of one that was stopped runs out
+/// (`--leader-elect-lease-duration`), then its successor's start.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// Waits until a controller-manager leads. A pod that goes while none does is still what its Service points at. Only a
+/// control plane may ask, and only there may the leader have been stopped; a worker's lease begins after that wait.
+pub(super) async fn wait_until_led(cx: &Context) -> Result<(), StepFailure> {
+    if static_pods::are_here(cx).await? {
+        let led = cx.host.kube.wait_for_controllers(LIMIT);
+        cx.timed(TimeSpent::Wait, led).await?;
+    }
+    Ok(())
+}
+
+/// Whether a controller-manager leads, as far as this node may ask.
+pub(super) async fn are_led(cx: &Context) -> Result<bool, StepFailure> {
+    if static_pods::are_here(cx).await? {
+        let led = cx.host.kube.wait_for_controllers(AT_ONCE);
+        return Ok(cx.timed(TimeSpent::Wait, led).await.is_ok());
+    }
+    Ok(true)
+}
