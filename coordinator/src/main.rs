@@ -10,9 +10,9 @@ use liftlock::cli::paint::Paint;
 use liftlock::cli::{self, Cli, Globals, OperatorVerb, Verb};
 use liftlock::serve::{self, ServeOptions};
 use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let Cli { globals, verb } = Cli::parse();
