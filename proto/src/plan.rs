@@ -19,6 +19,17 @@ pub enum Role {
     Worker,
 }
 
+/// What a lease is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// To carry out the steps of the plan.
+    #[default]
+    Raise,
+    /// To put back what they changed, the last one first.
+    RollBack,
+}
+
 /// What an operator decides before the roll-out starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -135,6 +146,27 @@ impl TryFrom<v1::Role> for Role {
             v1::Role::FirstControlPlane => Ok(Self::FirstControlPlane),
             v1::Role::ControlPlane => Ok(Self::ControlPlane),
             v1::Role::Worker => Ok(Self::Worker),
+        }
+    }
+}
+
+impl From<Purpose> for v1::Purpose {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Raise => Self::Raise,
+            Purpose::RollBack => Self::RollBack,
+        }
+    }
+}
+
+impl TryFrom<v1::Purpose> for Purpose {
+    type Error = StepError;
+
+    fn try_from(purpose: v1::Purpose) -> Result<Self, StepError> {
+        match purpose {
+            v1::Purpose::Unspecified => Err(StepError::Purpose),
+            v1::Purpose::Raise => Ok(Self::Raise),
+            v1::Purpose::RollBack => Ok(Self::RollBack),
         }
     }
 }

@@ -160,6 +160,9 @@ pub enum StepError {
     /// A role that this version does not know.
     #[error("the message holds no role that this version of Liftlock knows")]
     Role,
+    /// A purpose of a lease that this version does not know.
+    #[error("the message holds no purpose of a lease that this version of Liftlock knows")]
+    Purpose,
     /// A version that does not parse.
     #[error(transparent)]
     Version(#[from] VersionError),

@@ -61,12 +61,21 @@ impl Folder {
         Ok(None)
     }
 
-    /// The name of the folder to use: the newest open one, or a new one named after the present second.
+    /// The name of the folder to use: the newest open one, or a new one named after the present second, or after the
+    /// first one from then on that no closed folder is named after.
     pub async fn choose(cx: &Context) -> HostResult<String> {
-        Ok(match Self::newest(cx).await? {
-            Some(folder) => folder.name().to_owned(),
-            None => name_at(&cx.plan, &cx.node, cx.host.clock.unix_ms()),
-        })
+        if let Some(folder) = Self::newest(cx).await? {
+            return Ok(folder.name().to_owned());
+        }
+        let taken = cx.host.files.list(&cx.host.layout.backups()).await?;
+        let mut unix_ms = cx.host.clock.unix_ms();
+        loop {
+            let name = name_at(&cx.plan, &cx.node, unix_ms);
+            if !taken.contains(&name) {
+                return Ok(name);
+            }
+            unix_ms = unix_ms.saturating_add(1000);
+        }
     }
 
     /// The folder of a name that [`Folder::choose`] gave.

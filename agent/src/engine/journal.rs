@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use liftlock_proto::plan::Purpose;
 use liftlock_proto::step::{STEP_LIST_VERSION, Step};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct Header {
     pub plan_hash: String,
     /// The lease.
     pub token: FencingToken,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// What the names of steps meant when it was begun.
     pub step_list: u32,
     /// The lease's steps, in order.
@@ -46,6 +50,7 @@ impl Header {
         plan: PlanId,
         plan_hash: String,
         token: FencingToken,
+        purpose: Purpose,
         steps: Vec<Step>,
     ) -> Self {
         Self {
@@ -54,6 +59,7 @@ impl Header {
             plan,
             plan_hash,
             token,
+            purpose,
             step_list: STEP_LIST_VERSION,
             steps,
             inherited: Captured::new(),
@@ -64,7 +70,7 @@ impl Header {
     /// Whether both are the same lease of the same work.
     pub fn same_lease(&self, other: &Self) -> bool {
         let key = |header: &Self| (header.plan.clone(), header.plan_hash.clone(), header.token);
-        key(self) == key(other) && self.steps == other.steps
+        key(self) == key(other) && self.purpose == other.purpose && self.steps == other.steps
     }
 }
 
@@ -249,7 +255,7 @@ fn start(path: &Utf8Path, header: &Header) -> Result<State, JournalError> {
         );
         return Err(JournalError::Foreign { path: path.to_owned(), why });
     }
-    State::new(header.steps.iter().map(Step::name), header.inherited.clone())
+    State::new(header.purpose, header.steps.iter().map(Step::name), header.inherited.clone())
         .map_err(|source| JournalError::Illegal { path: path.to_owned(), source })
 }
 

@@ -168,6 +168,7 @@ impl Journals {
 #[cfg(test)]
 mod tests {
     use camino::Utf8Path;
+    use liftlock_proto::plan::Purpose;
     use liftlock_proto::step::Step;
     use serde_json::json;
 
@@ -180,7 +181,7 @@ mod tests {
     fn header(token: u64) -> Header {
         let steps = vec![Step::EtcdSnapshot {}, Step::RestoreSchedulability {}];
         let (node, plan) = ("cp1".parse().unwrap(), PLAN.parse().unwrap());
-        Header::new(node, plan, "0123456789ab".to_owned(), FencingToken(token), steps)
+        Header::new(node, plan, "0123456789ab".to_owned(), FencingToken(token), Purpose::Raise, steps)
     }
 
     fn journals(disk: &MemoryDisk) -> Journals {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liftlock_proto::name::NodeName;
+use liftlock_proto::plan::Purpose;
 use liftlock_proto::step::Step;
 
 use crate::engine::context::{Context, Reporter};
@@ -110,11 +111,16 @@ impl Engine {
         self.journal
     }
 
-    /// Carries the lease to its end: every step done, or the first that fails. A lease that was being unwound when
-    /// the agent stopped is unwound to its end instead.
+    /// Carries the lease to its end: every step done, or the first that fails; where its purpose is to roll back, every
+    /// step undone that earlier leases of the plan ran. A lease that was being unwound when the agent stopped is unwound
+    /// to its end.
     pub async fn run(&mut self) -> Result<End, Stopped> {
         if let Some(end) = self.journal.state().end() {
             return Ok(end.clone());
+        }
+        if self.journal.state().purpose() == Purpose::RollBack {
+            let left = self.undo_all().await?;
+            return self.end(left.map(|left| format!("the node is not put back: {left}")));
         }
         if self.journal.state().unwinding() {
             return self.unwind("the agent was restarted while the node was being put back".to_owned()).await;
@@ -133,13 +139,21 @@ impl Engine {
         if let Some(end) = self.journal.state().end() {
             return Ok(end.clone());
         }
+        let end = match self.undo_all().await? {
+            Some(left) => format!("{failure}. Putting the node back did not succeed either: {left}"),
+            None => format!("{failure}. What was changed on the node was put back"),
+        };
+        self.end(Some(end))
+    }
+
+    /// Undoes every step that ran, the last one first; why it stopped, if it did.
+    async fn undo_all(&mut self) -> Result<Option<String>, Stopped> {
         while let Some(index) = self.journal.state().next_to_undo() {
             if let Err(left) = self.undo(index).await? {
-                return self
-                    .end(Some(format!("{failure}. Putting the node back did not succeed either: {left}")));
+                return Ok(Some(left));
             }
         }
-        self.end(Some(format!("{failure}. What was changed on the node was put back")))
+        Ok(None)
     }
 
     /// One step to its end: `Ok(Err(_))` if it failed for good.

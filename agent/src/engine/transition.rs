@@ -1,5 +1,6 @@
 //! What a journal's events mean: one total function from a state and an event to the next state, or to why not.
 
+use liftlock_proto::plan::Purpose;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::context::Captured;
@@ -72,7 +73,7 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct End {
-    /// What failed, why, and what to do; `None` if the node is raised.
+    /// What failed, why, and what to do; `None` if the lease's purpose is fulfilled.
     pub failure: Option<String>,
     /// From the grant's arrival to here, in milliseconds.
     pub lease_ms: u64,
@@ -107,6 +108,7 @@ impl Spent {
 /// How far a lease is, by its journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
+    purpose: Purpose,
     steps: Vec<Tracked>,
     captured: Captured,
     spent: Spent,
@@ -175,11 +177,18 @@ pub enum Illegal {
     /// Raised, and yet a step is not done.
     #[error("not every step is done, so the node is not raised")]
     NotRaised,
+    /// Put back, and yet something that a step changed is not.
+    #[error("not every step is undone, so the node is not as it was")]
+    NotPutBack,
 }
 
 impl State {
     /// The beginning of a lease: nothing done. `inherited` is what earlier leases of the same plan captured.
-    pub fn new<'a>(steps: impl IntoIterator<Item = &'a str>, inherited: Captured) -> Result<Self, Illegal> {
+    pub fn new<'a>(
+        purpose: Purpose,
+        steps: impl IntoIterator<Item = &'a str>,
+        inherited: Captured,
+    ) -> Result<Self, Illegal> {
         let mut tracked: Vec<Tracked> = Vec::new();
         for name in steps {
             if tracked.iter().any(|earlier| earlier.name == name) {
@@ -187,7 +196,7 @@ impl State {
             }
             tracked.push(Tracked { name: name.to_owned(), state: StepState::Pending });
         }
-        Ok(Self { steps: tracked, captured: inherited, spent: Spent::default(), end: None })
+        Ok(Self { purpose, steps: tracked, captured: inherited, spent: Spent::default(), end: None })
     }
 
     /// The state after an event, or why the event cannot follow.
@@ -248,9 +257,12 @@ impl State {
                 next.captured.remove(&name);
             }
             Event::Ended(end) => {
-                let raised = self.all_done() && !self.unwinding();
-                if end.failure.is_none() && !raised {
-                    return Err(Illegal::NotRaised);
+                match self.purpose {
+                    _ if end.failure.is_some() => {}
+                    Purpose::Raise if self.all_done() && !self.unwinding() => {}
+                    Purpose::Raise => return Err(Illegal::NotRaised),
+                    Purpose::RollBack if self.next_to_undo().is_none() => {}
+                    Purpose::RollBack => return Err(Illegal::NotPutBack),
                 }
                 next.end = Some(end.clone());
             }
@@ -275,7 +287,13 @@ impl State {
 
     /// Whether steps are being put back: nothing goes forward under this lease any more.
     pub fn unwinding(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.state, StepState::Undoing | StepState::Undone))
+        self.purpose == Purpose::RollBack
+            || self.steps.iter().any(|step| matches!(step.state, StepState::Undoing | StepState::Undone))
+    }
+
+    /// What the lease is for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// What the steps captured, under this lease and earlier ones of its plan, and what was not put back since.
@@ -336,7 +354,7 @@ mod tests {
     const STEPS: [&str; 3] = ["first", "second", "third"];
 
     fn state() -> State {
-        State::new(STEPS, Captured::new()).unwrap()
+        State::new(Purpose::Raise, STEPS, Captured::new()).unwrap()
     }
 
     fn started(index: usize, attempt: u32) -> Event {
@@ -388,7 +406,7 @@ mod tests {
         let other = Event::Started { index: 0, attempt: 2, pre: json!("half changed") };
         assert!(after(&[started(0, 1), failed(0), other]).is_err());
         let inherited = Captured::from([("first".to_owned(), json!("as it was"))]);
-        let retried = State::new(STEPS, inherited).unwrap();
+        let retried = State::new(Purpose::Raise, STEPS, inherited).unwrap();
         assert!(retried.after(&started(0, 1)).is_err(), "a later lease captured anew");
     }
 
@@ -417,14 +435,17 @@ mod tests {
     #[test]
     fn what_an_earlier_lease_left_half_done_is_undone_too() {
         let inherited = Captured::from([("second".to_owned(), json!(1))]);
-        let state = State::new(STEPS, inherited).unwrap();
+        let state = State::new(Purpose::Raise, STEPS, inherited).unwrap();
         assert_eq!(state.next_to_undo(), Some(1));
         assert!(state.after(&Event::UndoStarted { index: 1 }).is_ok());
     }
 
     #[test]
     fn a_list_with_one_step_twice_is_refused() {
-        assert_eq!(State::new(["a", "b", "a"], Captured::new()), Err(Illegal::Twice("a".to_owned())));
+        assert_eq!(
+            State::new(Purpose::Raise, ["a", "b", "a"], Captured::new()),
+            Err(Illegal::Twice("a".to_owned()))
+        );
     }
 
     fn any_event() -> impl Strategy<Value = Event> {

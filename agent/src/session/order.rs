@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use liftlock_proto::plan;
-use liftlock_proto::step::Step;
+use liftlock_proto::step::{Step, StepError};
 use liftlock_proto::v1::coordinator_message::Message;
 use liftlock_proto::v1::{CoordinatorMessage, Grant, Prepare};
 
@@ -110,9 +110,11 @@ fn grant(message: Grant, node: &NodeName) -> Result<Order, Unreadable> {
     if message.ttl_ms == 0 {
         return Err(bad(&"its lease has ended before it began"));
     }
+    let purpose = message.purpose();
     let steps = plan::steps(message.steps).map_err(|error| bad(&error))?;
     let token = FencingToken(message.fencing_token);
-    let lease = Header::new(node.clone(), plan, message.plan_hash, token, steps);
+    let purpose = purpose.try_into().map_err(|error: StepError| bad(&error))?;
+    let lease = Header::new(node.clone(), plan, message.plan_hash, token, purpose, steps);
     Ok(Order::Grant { lease: Box::new(lease), ttl: ttl(message.ttl_ms) })
 }
 
@@ -139,6 +141,7 @@ mod tests {
             ttl_ms: 30_000,
             role: v1::Role::Worker.into(),
             steps: vec![Step::RestoreSchedulability {}.into()],
+            purpose: v1::Purpose::Raise.into(),
         }
     }
 
@@ -151,12 +154,13 @@ mod tests {
 
     #[test]
     fn a_grant_that_is_not_whole_is_refused() {
-        let broken: [fn(&mut Grant); 5] = [
+        let broken: [fn(&mut Grant); 6] = [
             |grant| grant.plan_id = "../etc".to_owned(),
             |grant| grant.plan_id = "p-ba9876543210".to_owned(),
             |grant| grant.plan_hash.clear(),
             |grant| grant.ttl_ms = 0,
             |grant| grant.steps.push(v1::Step { kind: None }),
+            |grant| grant.purpose = 0,
         ];
         for (number, break_it) in broken.iter().enumerate() {
             let mut grant = grant();

@@ -303,6 +303,7 @@ fn grant(token: u64, ttl: Duration) -> Told {
         ttl_ms: u32::try_from(ttl.as_millis()).unwrap(),
         role: v1::Role::Worker.into(),
         steps: vec![Step::RestoreSchedulability {}.into()],
+        purpose: v1::Purpose::Raise.into(),
     })
 }
 

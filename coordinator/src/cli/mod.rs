@@ -20,6 +20,7 @@ pub mod plan_file;
 pub mod progress;
 pub mod resume;
 pub mod retry;
+pub mod rollback;
 pub mod status;
 pub mod table;
 pub mod time;
@@ -107,6 +108,8 @@ pub enum OperatorVerb {
     Abort(abort::AbortArgs),
     /// Lease a failed node again; what it has done is not done twice.
     Retry(retry::RetryArgs),
+    /// Put back what the roll-out changed, on one node or on all, the last one first.
+    Rollback(rollback::RollbackArgs),
     /// Show what happened, oldest first.
     History(history::HistoryArgs),
     /// Make, list and revoke join tokens.
@@ -161,6 +164,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Resume(args) => resume::run(&desk, args).await,
         OperatorVerb::Abort(args) => abort::run(&desk, args).await,
         OperatorVerb::Retry(args) => retry::run(&desk, args).await,
+        OperatorVerb::Rollback(args) => rollback::run(&desk, args).await,
         OperatorVerb::History(args) => history::run(&desk, args).await,
         OperatorVerb::Token(args) => token::run(&desk, args).await,
         OperatorVerb::Login(args) => login::run(&desk, args).await,

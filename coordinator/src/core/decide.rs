@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use liftlock_proto::name::NodeName;
+use liftlock_proto::plan::Purpose;
 
 use crate::core::rollout::{Lease, NodeState, Rollout};
 
@@ -18,6 +19,8 @@ pub enum Decision {
     Grant {
         /// To which node.
         node: NodeName,
+        /// What it is for.
+        purpose: Purpose,
     },
     /// Send the lease that it holds already, with the same token: it reconnected.
     Resume {
@@ -25,6 +28,8 @@ pub enum Decision {
         node: NodeName,
         /// The lease it holds.
         lease: Lease,
+        /// What it is for.
+        purpose: Purpose,
     },
 }
 
@@ -38,16 +43,16 @@ pub fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>) -> Vec<Decision
         .filter(|(planned, _)| connected.contains(&planned.name))
         .filter_map(|(planned, state)| match state {
             NodeState::Pending => Some(Decision::Prepare { node: planned.name.clone() }),
-            NodeState::Leased { lease, .. } => {
-                Some(Decision::Resume { node: planned.name.clone(), lease: *lease })
+            NodeState::Leased { lease, purpose, .. } => {
+                Some(Decision::Resume { node: planned.name.clone(), lease: *lease, purpose: *purpose })
             }
             _ => None,
         })
         .collect();
-    if let Ok(due) = rollout.next_to_lease()
+    if let Ok((due, purpose)) = rollout.next_to_lease()
         && connected.contains(&due.name)
     {
-        decisions.push(Decision::Grant { node: due.name.clone() });
+        decisions.push(Decision::Grant { node: due.name.clone(), purpose });
     }
     decisions
 }

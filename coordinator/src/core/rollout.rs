@@ -1,7 +1,7 @@
 //! A roll-out: a plan that was applied, and how far it is. One total function moves it on.
 
 use liftlock_proto::name::{FencingToken, NodeName};
-use liftlock_proto::plan::{Plan, PlannedNode};
+use liftlock_proto::plan::{Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
 
 /// A plan that was applied, and how far it is. Its [`Phase`] follows from this and is stored nowhere.
@@ -53,6 +53,8 @@ pub enum NodeState {
         lease: Lease,
         /// The step it reported last.
         progress: Progress,
+        /// What the lease is for.
+        purpose: Purpose,
     },
     /// It runs the target.
     Raised {
@@ -75,6 +77,20 @@ pub enum NodeState {
         progress: Progress,
         /// What, why, and what to do.
         failure: String,
+    },
+    /// An operator said rollback, and it waits for its lease.
+    ToRollBack {
+        /// Its last lease.
+        lease: Lease,
+    },
+    /// What was changed on it was put back.
+    RolledBack {
+        /// The lease that put it back.
+        lease: Lease,
+        /// When its end was recorded, milliseconds since the Unix epoch.
+        ended_at_ms: u64,
+        /// Where its time went.
+        timings: Timings,
     },
 }
 
@@ -132,6 +148,10 @@ pub enum Phase {
     Raised,
     /// Final: ended by an operator before every node was raised.
     Aborted,
+    /// Nodes are put back one at a time, the last one first.
+    RollingBack,
+    /// Final: every node that was changed was put back.
+    RolledBack,
 }
 
 /// Something that happened to a roll-out.
@@ -150,6 +170,8 @@ pub enum Event {
         node: NodeName,
         /// The lease.
         lease: Lease,
+        /// What it is for.
+        purpose: Purpose,
     },
     /// A step began, or ended.
     StepReported {
@@ -186,6 +208,11 @@ pub enum Event {
     Retried {
         /// Which.
         node: NodeName,
+    },
+    /// An operator said to put back what was changed.
+    RollbackOrdered {
+        /// On which node; `None`: on every one.
+        node: Option<NodeName>,
     },
 }
 
@@ -226,6 +253,14 @@ pub enum TransitionError {
         /// What it is.
         state: &'static str,
     },
+    /// What was never changed, or what others came to stand upon, is not put back.
+    #[error("{what} cannot be rolled back: {why}")]
+    NotToRollBack {
+        /// `node w1`, or `the cluster`.
+        what: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// Nothing changes a final roll-out.
     #[error("the roll-out of plan {plan} has ended: start another with `liftlock apply`")]
     Final {
@@ -251,6 +286,8 @@ impl NodeState {
             Self::Leased { .. } => "leased",
             Self::Raised { .. } => "raised",
             Self::Unprepared { .. } | Self::Failed { .. } => "failed",
+            Self::ToRollBack { .. } => "to-roll-back",
+            Self::RolledBack { .. } => "rolled-back",
         }
     }
 
@@ -260,6 +297,14 @@ impl NodeState {
             Self::Leased { lease, .. } => Some(*lease),
             _ => None,
         }
+    }
+
+    /// Whether a lease may have changed something on it that is still so.
+    fn may_be_changed(&self) -> bool {
+        matches!(
+            self,
+            Self::Leased { .. } | Self::Raised { .. } | Self::Failed { .. } | Self::ToRollBack { .. }
+        )
     }
 
     /// Why it failed, if it did.
@@ -306,11 +351,25 @@ impl Rollout {
         if all(|state| matches!(state, NodeState::Raised { .. })) {
             return Phase::Raised;
         }
+        let any = |wanted: fn(&NodeState) -> bool| self.nodes.iter().any(wanted);
+        let rolled_back = any(|state| matches!(state, NodeState::RolledBack { .. }));
+        if rolled_back && !any(NodeState::may_be_changed) {
+            return Phase::RolledBack;
+        }
+        let goes_back = |state: &NodeState| {
+            matches!(
+                state,
+                NodeState::ToRollBack { .. } | NodeState::Leased { purpose: Purpose::RollBack, .. }
+            )
+        };
+        if self.intent != Intent::Abort && any(goes_back) {
+            return failed().unwrap_or(Phase::RollingBack);
+        }
         match (self.intent, self.leased()) {
             (Intent::Abort, Some(_)) => Phase::Aborting,
             (Intent::Abort, None) => Phase::Aborted,
-            (Intent::Pause, _) => failed().unwrap_or(Phase::Paused),
-            (Intent::Run, _) => failed().unwrap_or_else(|| {
+            (Intent::Pause, _) => failed().or_else(|| self.stands_apart()).unwrap_or(Phase::Paused),
+            (Intent::Run, _) => failed().or_else(|| self.stands_apart()).unwrap_or_else(|| {
                 let untouched = all(|state| matches!(state, NodeState::Pending | NodeState::Prepared));
                 if untouched && self.nodes.contains(&NodeState::Pending) {
                     Phase::Preparing
@@ -321,23 +380,39 @@ impl Rollout {
         }
     }
 
-    /// Whether nothing can change it any more.
-    pub fn is_final(&self) -> bool {
-        matches!(self.phase(), Phase::Raised | Phase::Aborted)
+    /// Halted because a node was put back and others were not.
+    fn stands_apart(&self) -> Option<Phase> {
+        let back = self
+            .nodes()
+            .find(|(_, state)| matches!(state, NodeState::RolledBack { .. }))
+            .map(|(node, _)| node)?;
+        let reason = format!("{} was rolled back, and others run {}", back.name, self.plan.to_version);
+        Some(Phase::Halted { reason })
     }
 
-    /// The next node in order, if one may be leased now: none is leased, none has failed, nobody said pause or
-    /// abort, and every node that is not raised is prepared.
-    pub fn next_to_lease(&self) -> Result<&PlannedNode, String> {
+    /// Whether nothing can change it any more.
+    pub fn is_final(&self) -> bool {
+        matches!(self.phase(), Phase::Raised | Phase::Aborted | Phase::RolledBack)
+    }
+
+    /// The next node in order and what for, if one may be leased now: none is leased, none has failed, nobody said
+    /// pause or abort, and every node that is not raised is prepared. On the way back the last node comes first.
+    pub fn next_to_lease(&self) -> Result<(&PlannedNode, Purpose), String> {
         if let Some((planned, lease)) = self.leased() {
             return Err(format!("node {} holds lease {}", planned.name, lease.token));
         }
         match self.phase() {
             Phase::Running => {}
+            Phase::RollingBack => {
+                let last =
+                    self.nodes().filter(|(_, state)| matches!(state, NodeState::ToRollBack { .. })).last();
+                let (planned, _) = last.ok_or("no node is left to put back")?;
+                return Ok((planned, Purpose::RollBack));
+            }
             Phase::Preparing => return Err("not every node is prepared".to_owned()),
             Phase::Paused => return Err("the roll-out is paused".to_owned()),
             Phase::Halted { reason } => return Err(format!("the roll-out is halted: {reason}")),
-            Phase::Aborting | Phase::Aborted | Phase::Raised => {
+            Phase::Aborting | Phase::Aborted | Phase::Raised | Phase::RolledBack => {
                 return Err("the roll-out has ended".to_owned());
             }
         }
@@ -345,7 +420,9 @@ impl Rollout {
             return Err("not every node is prepared".to_owned());
         }
         self.nodes()
-            .find_map(|(planned, state)| matches!(state, NodeState::Prepared).then_some(planned))
+            .find_map(|(planned, state)| {
+                matches!(state, NodeState::Prepared).then_some((planned, Purpose::Raise))
+            })
             .ok_or_else(|| "no node is left to lease".to_owned())
     }
 
@@ -363,18 +440,19 @@ impl Rollout {
                     };
                 }
             }
-            Event::LeaseGranted { node, lease } => {
+            Event::LeaseGranted { node, lease, purpose } => {
                 let refused = |why| TransitionError::NotLeasable { node: node.clone(), why };
-                let due = self.next_to_lease().map_err(refused)?;
-                if due.name != *node {
+                let (due, due_for) = self.next_to_lease().map_err(refused)?;
+                if due.name != *node || due_for != *purpose {
                     return Err(refused(format!("node {} comes first", due.name)));
                 }
-                *next.state_mut(node)? = NodeState::Leased { lease: *lease, progress: Progress::default() };
+                let (lease, purpose) = (*lease, *purpose);
+                *next.state_mut(node)? = NodeState::Leased { lease, progress: Progress::default(), purpose };
             }
             Event::StepReported { node, token, progress } => {
                 let state = next.state_mut(node)?;
                 match state {
-                    NodeState::Leased { lease, progress: reported } if lease.token == *token => {
+                    NodeState::Leased { lease, progress: reported, .. } if lease.token == *token => {
                         *reported = *progress;
                     }
                     _ => return Err(stale(node, *token, state)),
@@ -403,14 +481,52 @@ impl Rollout {
                     NodeState::Unprepared { .. } => NodeState::Pending,
                     // What was fetched for its first lease is there. To fetch it again would ask an API server that
                     // may be away for the very reason that the node failed.
-                    NodeState::Failed { .. } => NodeState::Prepared,
+                    NodeState::Failed { .. } | NodeState::RolledBack { .. } => NodeState::Prepared,
                     _ => {
                         return Err(TransitionError::NotFailed { node: node.clone(), state: state.name() });
                     }
                 };
             }
+            Event::RollbackOrdered { node } => next.order_rollback(node.as_ref())?,
         }
         Ok(next)
+    }
+
+    /// A node is put back only while none after it has been raised: what comes later in the order relies on what came
+    /// before (an older control plane under newer kubelets, kubeadm-config of another version than the others).
+    fn order_rollback(&mut self, node: Option<&NodeName>) -> Result<(), TransitionError> {
+        self.refuse_final()?;
+        let what = node.map_or_else(|| "the cluster".to_owned(), |node| format!("node {node}"));
+        let refused = |why: String| TransitionError::NotToRollBack { what: what.clone(), why };
+        if let Some((holder, lease)) = self.leased() {
+            return Err(refused(format!(
+                "{} holds lease {}: `liftlock pause`, and wait for its end",
+                holder.name, lease.token
+            )));
+        }
+        let from = match node {
+            None => 0,
+            Some(node) => {
+                self.state_mut(node)?;
+                let at = self.plan.nodes.iter().position(|planned| planned.name == *node).unwrap_or_default();
+                let mut later = self.nodes().skip(at + 1);
+                if let Some((later, _)) = later.find(|(_, state)| state.may_be_changed()) {
+                    return Err(refused(format!(
+                        "{} comes after it and was changed: roll that back first, or all with --cluster",
+                        later.name
+                    )));
+                }
+                at
+            }
+        };
+        let mut any = false;
+        for state in self.nodes.iter_mut().skip(from) {
+            if let NodeState::Raised { lease, .. } | NodeState::Failed { lease, .. } = state {
+                *state = NodeState::ToRollBack { lease: *lease };
+                any = true;
+            }
+        }
+        if any { Ok(()) } else { Err(refused("nothing was changed there".to_owned())) }
     }
 
     fn end_lease(
@@ -423,7 +539,10 @@ impl Rollout {
     ) -> Result<(), TransitionError> {
         let state = self.state_mut(node)?;
         *state = match state {
-            NodeState::Leased { lease, progress } if lease.token == token => match failure {
+            NodeState::Leased { lease, progress, purpose } if lease.token == token => match failure {
+                None if *purpose == Purpose::RollBack => {
+                    NodeState::RolledBack { lease: *lease, ended_at_ms: at_ms, timings }
+                }
                 None => NodeState::Raised { lease: *lease, ended_at_ms: at_ms, timings },
                 Some(failure) => NodeState::Failed {
                     lease: *lease,
@@ -433,7 +552,12 @@ impl Rollout {
                     failure: failure.to_owned(),
                 },
             },
-            NodeState::Raised { lease, .. } | NodeState::Failed { lease, .. } if lease.token == token => {
+            NodeState::Raised { lease, .. }
+            | NodeState::Failed { lease, .. }
+            | NodeState::ToRollBack { lease }
+            | NodeState::RolledBack { lease, .. }
+                if lease.token == token =>
+            {
                 return Ok(());
             }
             _ => return Err(stale(node, token, state)),

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use liftlock_proto::name::{FencingToken, NodeName};
+use liftlock_proto::plan::Purpose;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -164,15 +165,15 @@ impl Keeper {
 
     /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word.
     fn advance(&self, state: &mut State) {
-        while let Some(node) = state.tell() {
-            if let Err(error) = self.grant(state, &node) {
+        while let Some((node, purpose)) = state.tell() {
+            if let Err(error) = self.grant(state, &node, purpose) {
                 tracing::error!(%node, %error, "no lease was granted");
                 return;
             }
         }
     }
 
-    fn grant(&self, state: &mut State, node: &NodeName) -> Result<(), KeeperError> {
+    fn grant(&self, state: &mut State, node: &NodeName, purpose: Purpose) -> Result<(), KeeperError> {
         let token = FencingToken(state.saved.fence.0.saturating_add(1));
         if token == state.saved.fence {
             return Err(KeeperError::NotNow("the fencing tokens are used up".to_owned()));
@@ -183,9 +184,15 @@ impl Keeper {
             plan,
             node: Some(node.clone()),
             token: Some(token),
-            ..self.record(HistoryKind::LeaseGranted, format!("lease {token} was granted to {node}"))
+            ..self.record(
+                HistoryKind::LeaseGranted,
+                match purpose {
+                    Purpose::Raise => format!("lease {token} was granted to {node}"),
+                    Purpose::RollBack => format!("lease {token} was granted to {node}, to roll it back"),
+                },
+            )
         };
-        self.happen(state, &Event::LeaseGranted { node: node.clone(), lease }, vec![record])
+        self.happen(state, &Event::LeaseGranted { node: node.clone(), lease, purpose }, vec![record])
     }
 
     fn record(&self, kind: HistoryKind, text: String) -> HistoryRecord {
@@ -216,7 +223,7 @@ impl State {
     }
 
     /// Sends what is due from the recorded state, and returns the node that is to be granted a lease.
-    fn tell(&mut self) -> Option<NodeName> {
+    fn tell(&mut self) -> Option<(NodeName, Purpose)> {
         let (number, rollout) = self.saved.newest()?;
         let rollout = rollout.clone();
         let stranger = self.holder_of_unknown_lease();
@@ -224,12 +231,14 @@ impl State {
         for decision in decide(&rollout, &self.connected()) {
             match decision {
                 Decision::Prepare { node } => self.send_prepare(number, &rollout, &node),
-                Decision::Resume { node, lease } => self.send_lease(&rollout, &node, lease),
+                Decision::Resume { node, lease, purpose } => {
+                    self.send_lease(&rollout, &node, lease, purpose);
+                }
                 // A store that was put back from an old copy does not know the newest lease. Until its holder has
                 // reported, nobody else may act.
-                Decision::Grant { node } => {
+                Decision::Grant { node, purpose } => {
                     if stranger.as_ref().is_none_or(|holder| *holder == node) {
-                        due = Some(node);
+                        due = Some((node, purpose));
                     }
                 }
             }
@@ -249,5 +258,7 @@ fn phase_word(rollout: &Rollout) -> &'static str {
         Phase::Aborting => "aborting",
         Phase::Raised => "raised",
         Phase::Aborted => "aborted",
+        Phase::RollingBack => "rolling back",
+        Phase::RolledBack => "rolled back",
     }
 }

@@ -21,6 +21,8 @@ pub enum Order {
     Abort,
     /// Lease a failed node again.
     Retry(NodeName),
+    /// Put back what was changed on a node; `None`: on every one.
+    Rollback(Option<NodeName>),
 }
 
 impl Keeper {
@@ -90,9 +92,20 @@ impl Keeper {
                 HistoryKind::Retried,
                 format!("{node} is tried again"),
             ),
+            Order::Rollback(node) => (
+                Event::RollbackOrdered { node: node.clone() },
+                HistoryKind::RollbackOrdered,
+                match node {
+                    Some(node) => format!("{node} is to be rolled back"),
+                    None => "every node that was changed is to be rolled back".to_owned(),
+                },
+            ),
         };
         let (_, rollout) = state.present()?;
-        let node = if let Order::Retry(node) = order { Some(node.clone()) } else { None };
+        let node = match order {
+            Order::Retry(node) | Order::Rollback(Some(node)) => Some(node.clone()),
+            _ => None,
+        };
         let record = HistoryRecord {
             plan: Some(rollout.plan.id.clone()),
             node: node.clone(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use liftlock_proto::name::{FencingToken, NodeName};
+use liftlock_proto::plan::Purpose;
 use liftlock_proto::step::{STEP_LIST_VERSION, Step};
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
@@ -294,6 +295,9 @@ impl Keeper {
                 at_ms: self.clock.unix_ms(),
             };
             let record = match failure {
+                None if state.rolls_back(node) => {
+                    self.record(HistoryKind::LeaseEnded, format!("{node} is rolled back"))
+                }
                 None => self.record(HistoryKind::LeaseEnded, format!("{node} is raised")),
                 Some(failure) => self.record(HistoryKind::LeaseFailed, format!("{node} failed: {failure}")),
             };
@@ -365,7 +369,7 @@ impl State {
         }
     }
 
-    pub(super) fn send_lease(&mut self, rollout: &Rollout, node: &NodeName, lease: Lease) {
+    pub(super) fn send_lease(&mut self, rollout: &Rollout, node: &NodeName, lease: Lease, purpose: Purpose) {
         let Some((planned, _)) = rollout.node(node) else {
             return;
         };
@@ -379,6 +383,7 @@ impl State {
             ttl_ms: LEASE_TTL_MS,
             role: v1::Role::from(planned.role).into(),
             steps: messages(&planned.steps),
+            purpose: v1::Purpose::from(purpose).into(),
         };
         self.send(node, Told::Grant(grant));
     }
@@ -389,6 +394,12 @@ impl State {
 
     fn seen(&mut self, node: &NodeName, at_ms: u64) {
         self.last_seen_ms.insert(node.clone(), at_ms);
+    }
+
+    /// Whether the lease that it holds is to put it back.
+    fn rolls_back(&self, node: &NodeName) -> bool {
+        let state = self.saved.newest().and_then(|(_, rollout)| Some(rollout.node(node)?.1));
+        matches!(state, Some(NodeState::Leased { purpose: Purpose::RollBack, .. }))
     }
 
     fn lease_of(&self, node: &NodeName) -> Option<Lease> {

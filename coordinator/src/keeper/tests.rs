@@ -400,6 +400,21 @@ fn a_node_that_failed_is_leased_again_with_a_higher_token() {
 }
 
 #[test]
+fn a_node_that_failed_is_leased_to_be_put_back_and_the_roll_out_then_ends() {
+    let (coordinator, mut agents) = running();
+    agents[0].ends(&coordinator, 1, "kubeadm failed");
+    drop(agents[0].received());
+    coordinator.keeper.order(&Order::Rollback(None), "alice").unwrap();
+    let grant = agents[0].grants().remove(0);
+    assert_eq!((grant.fencing_token, grant.purpose()), (2, v1::Purpose::RollBack));
+    let coordinator = coordinator.restarted();
+    assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::RollingBack);
+    let back = coordinator.connect_with("cp1", 2, Some(held(2))).unwrap();
+    back.ends(&coordinator, 2, "");
+    assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::RolledBack);
+}
+
+#[test]
 fn an_operator_is_told_why_an_order_makes_no_sense() {
     let coordinator = Coordinator::new();
     let none = coordinator.keeper.order(&Order::Pause, "alice").unwrap_err();
@@ -626,6 +641,7 @@ enum Fate {
     Prepare,
     End { failed: bool },
     Retry,
+    RollBack,
     StartOver,
 }
 
@@ -638,6 +654,7 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
         5 => Just(Fate::Prepare),
         8 => prop::bool::weighted(0.3).prop_map(|failed| Fate::End { failed }),
         3 => Just(Fate::Retry),
+        1 => Just(Fate::RollBack),
         2 => Just(Fate::StartOver),
     ];
     proptest::collection::vec(fate, 1..60)
@@ -699,6 +716,9 @@ impl World {
                 for node in NODES {
                     let _ = self.coordinator().keeper.order(&Order::Retry(node.parse().unwrap()), "alice");
                 }
+            }
+            Fate::RollBack => {
+                let _ = self.coordinator().keeper.order(&Order::Rollback(None), "alice");
             }
             Fate::StartOver => {
                 let _ = self.coordinator().keeper.order(&Order::Abort, "alice");

@@ -28,6 +28,8 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         Phase::Aborting => (v1::RolloutPhase::Aborting, None),
         Phase::Raised => (v1::RolloutPhase::Raised, None),
         Phase::Aborted => (v1::RolloutPhase::Aborted, None),
+        Phase::RollingBack => (v1::RolloutPhase::RollingBack, None),
+        Phase::RolledBack => (v1::RolloutPhase::RolledBack, None),
     };
     let reasons: Vec<String> = obstacle.map(str::to_owned).into_iter().chain(reason).collect();
     v1::Rollout {
@@ -48,6 +50,8 @@ fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode
         NodeState::Leased { .. } => v1::NodePhase::Leased,
         NodeState::Raised { .. } => v1::NodePhase::Raised,
         NodeState::Unprepared { .. } | NodeState::Failed { .. } => v1::NodePhase::Failed,
+        NodeState::ToRollBack { .. } => v1::NodePhase::ToRollBack,
+        NodeState::RolledBack { .. } => v1::NodePhase::RolledBack,
     };
     let last = Last::of(planned, state);
     let step = last.step.and_then(|index| planned.steps.get(usize::try_from(index).ok()?));
@@ -70,6 +74,19 @@ fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode
         }),
         connected: live.connected,
         last_output: live.last_output,
+        purpose: purpose(state).into(),
+    }
+}
+
+/// What a node's last lease is or was for.
+fn purpose(state: &NodeState) -> v1::Purpose {
+    match state {
+        NodeState::Pending | NodeState::Prepared | NodeState::Unprepared { .. } => v1::Purpose::Unspecified,
+        NodeState::Leased { purpose, .. } => (*purpose).into(),
+        NodeState::Raised { .. } | NodeState::Failed { .. } | NodeState::ToRollBack { .. } => {
+            v1::Purpose::Raise
+        }
+        NodeState::RolledBack { .. } => v1::Purpose::RollBack,
     }
 }
 
@@ -88,7 +105,7 @@ impl Last {
         let begun = |progress: &Progress| (progress.attempt > 0).then_some(progress.index);
         match state {
             NodeState::Pending | NodeState::Prepared | NodeState::Unprepared { .. } => Self::default(),
-            NodeState::Leased { lease, progress } => {
+            NodeState::Leased { lease, progress, .. } => {
                 Self { lease: Some(*lease), step: begun(progress), ..Self::default() }
             }
             NodeState::Raised { lease, ended_at_ms, timings } => Self {
@@ -102,6 +119,13 @@ impl Last {
                 step: begun(progress),
                 ended_at_ms: *ended_at_ms,
                 timings: Some(*timings),
+            },
+            NodeState::ToRollBack { lease } => Self { lease: Some(*lease), ..Self::default() },
+            NodeState::RolledBack { lease, ended_at_ms, timings } => Self {
+                lease: Some(*lease),
+                ended_at_ms: *ended_at_ms,
+                timings: Some(*timings),
+                ..Self::default()
             },
         }
     }

@@ -143,6 +143,12 @@ impl OperatorService for Operators {
         self.order(request, Order::Retry(node)).await
     }
 
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let named = Some(request.get_ref().node.as_str()).filter(|node| !node.is_empty());
+        let node = named.map(str::parse).transpose().map_err(|e: NameError| invalid(&e))?;
+        self.order(request, Order::Rollback(node)).await
+    }
+
     async fn list_nodes(
         &self,
         request: Request<v1::ListNodesRequest>,

@@ -105,7 +105,13 @@ impl Operator {
     /// Follows the newest roll-out to its end or to a halt.
     pub async fn watch_to_the_end(&mut self, limit: Duration) -> Result<Rollout> {
         self.watch_until("the roll-out to end", limit, |rollout| {
-            matches!(rollout.phase(), RolloutPhase::Raised | RolloutPhase::Aborted | RolloutPhase::Halted)
+            matches!(
+                rollout.phase(),
+                RolloutPhase::Raised
+                    | RolloutPhase::Aborted
+                    | RolloutPhase::Halted
+                    | RolloutPhase::RolledBack
+            )
         })
         .await
     }

@@ -227,6 +227,11 @@ impl Cluster {
         self.objects.put(&Key::new("pods", "default", name), pod);
     }
 
+    /// Deletes a pod of the namespace `default`.
+    pub fn remove_pod(&self, name: &str) {
+        self.objects.remove(&Key::new("pods", "default", name));
+    }
+
     /// Cordons or uncordons a node, as an operator does with kubectl.
     pub fn cordon(&self, node: &str, cordoned: bool) {
         self.objects.update(&Key::new("nodes", "", node), |node| {

@@ -7,6 +7,7 @@ mod bad_input;
 mod interruptions;
 mod operators;
 mod raise;
+mod rollback;
 
 use std::time::Duration;
 

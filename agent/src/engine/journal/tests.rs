@@ -11,7 +11,7 @@ fn header() -> Header {
     let steps = vec![Step::EtcdSnapshot {}, Step::RestoreSchedulability {}];
     let hash = "0123456789ab".to_owned();
     let (node, plan) = ("cp1".parse().unwrap(), "p-0123456789ab".parse().unwrap());
-    Header::new(node, plan, hash, FencingToken(7), steps)
+    Header::new(node, plan, hash, FencingToken(7), Purpose::Raise, steps)
 }
 
 fn events() -> Vec<Event> {
@@ -44,7 +44,7 @@ fn open(bytes: &[u8]) -> Result<(MemoryDisk, Journal), JournalError> {
 }
 
 fn state_after(events: &[Event]) -> State {
-    let start = State::new(header().steps.iter().map(Step::name), Captured::new()).unwrap();
+    let start = State::new(Purpose::Raise, header().steps.iter().map(Step::name), Captured::new()).unwrap();
     events.iter().fold(start, |state, event| state.after(event).unwrap())
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use liftlock_proto::name::FencingToken;
+use liftlock_proto::plan::Purpose;
 use liftlock_proto::version::KubernetesVersion;
 use serde_json::json;
 
@@ -154,7 +155,7 @@ fn header(token: u64) -> Header {
         Step::RestoreSchedulability {},
     ];
     let (node, plan) = ("cp1".parse().unwrap(), "p-0123456789ab".parse().unwrap());
-    Header::new(node, plan, "0123456789ab".to_owned(), FencingToken(token), steps)
+    Header::new(node, plan, "0123456789ab".to_owned(), FencingToken(token), Purpose::Raise, steps)
 }
 
 impl Bench {
@@ -394,6 +395,26 @@ fn unwinding_puts_back_what_ran_last_first() {
     let (bench, mut engine) = failed_halfway();
     let end = bench.twin.drive(engine.unwind("it broke".to_owned())).done().unwrap().unwrap();
     assert_eq!(end.failure.as_deref(), Some("it broke. What was changed on the node was put back"));
+    assert_eq!(
+        bench.events(),
+        [
+            "restart-kubelet undo-started 0",
+            "restart-kubelet undone 0",
+            "etcd-snapshot undo-started 0",
+            "etcd-snapshot undone 0"
+        ]
+    );
+    assert_eq!(bench.effects(), 0);
+}
+
+#[test]
+fn a_lease_to_roll_back_undoes_what_an_earlier_one_ran_and_ends_well() {
+    let (bench, engine) = failed_halfway();
+    drop(engine);
+    let lease = Header { purpose: Purpose::RollBack, ..header(8) };
+    let Begun::Run(journal) = bench.journals().begin(lease).unwrap() else { panic!() };
+    let end = bench.twin.drive(Engine::new(journal, bench.gear(8)).run()).done().unwrap().unwrap();
+    assert_eq!(end.failure, None);
     assert_eq!(
         bench.events(),
         [

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use liftlock_proto::name::FencingToken;
+use liftlock_proto::plan::Purpose;
 
 use super::harness::{Leased, one_of_each};
 use crate::disk::memory::MemoryDisk;
@@ -25,7 +26,14 @@ fn granted(leased: &Leased, disk: &MemoryDisk) -> Outcome<Result<End, Stopped>> 
     let (node, plan) = (leased.node.parse().unwrap(), "p-0123456789ab".parse().unwrap());
     let journals =
         Journals::new(Arc::new(disk.clone()), "/journal".into(), leased.node.parse().unwrap()).unwrap();
-    let header = Header::new(node, plan, "0123456789ab".to_owned(), FencingToken(7), leased.steps.clone());
+    let header = Header::new(
+        node,
+        plan,
+        "0123456789ab".to_owned(),
+        FencingToken(7),
+        Purpose::Raise,
+        leased.steps.clone(),
+    );
     let journal = match journals.begin(header).unwrap() {
         Begun::Run(journal) => journal,
         Begun::Ended(end) => return Outcome::Done(Ok(end)),

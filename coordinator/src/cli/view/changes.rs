@@ -81,6 +81,10 @@ fn outcome(before: Option<&RolloutNodeView>, now: &RolloutNodeView) -> Option<Ch
             let failure = now.failure.as_deref().unwrap_or("no reason was given");
             Some(Change::of(Tone::Bad, format!("{name}: failed: {failure}")))
         }
+        NodePhase::ToRollBack => Some(Change::of(Tone::Notice, format!("{name}: to be rolled back"))),
+        NodePhase::RolledBack => {
+            Some(Change::of(Tone::Notice, format!("{name}: rolled back{}", time(&now.time))))
+        }
         NodePhase::Unknown | NodePhase::Pending | NodePhase::Leased => None,
     }
 }

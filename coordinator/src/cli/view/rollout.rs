@@ -33,6 +33,10 @@ pub enum RolloutPhase {
     Raised,
     /// Ended by an operator before that.
     Aborted,
+    /// Nodes are put back one at a time, the last one first.
+    RollingBack,
+    /// Every node that was changed was put back.
+    RolledBack,
 }
 
 /// Where a node stands.
@@ -51,6 +55,10 @@ pub enum NodePhase {
     Raised,
     /// Its preparation or a step failed.
     Failed,
+    /// To be put back under its next lease.
+    ToRollBack,
+    /// What was changed on it was put back.
+    RolledBack,
 }
 
 /// A roll-out.
@@ -135,7 +143,7 @@ pub struct RolloutAndPlanView {
 impl RolloutPhase {
     /// Whether nothing happens any more unless an operator speaks.
     pub fn is_at_rest(self) -> bool {
-        matches!(self, Self::Halted | Self::Raised | Self::Aborted)
+        matches!(self, Self::Halted | Self::Raised | Self::Aborted | Self::RolledBack)
     }
 
     /// For people; the same word that JSON has.
@@ -149,6 +157,8 @@ impl RolloutPhase {
             Self::Aborting => "aborting",
             Self::Raised => "raised",
             Self::Aborted => "aborted",
+            Self::RollingBack => "rolling-back",
+            Self::RolledBack => "rolled-back",
         }
     }
 
@@ -157,7 +167,7 @@ impl RolloutPhase {
         match self {
             Self::Raised => Tone::Good,
             Self::Halted | Self::Aborted => Tone::Bad,
-            Self::Paused | Self::Aborting => Tone::Notice,
+            Self::Paused | Self::Aborting | Self::RollingBack | Self::RolledBack => Tone::Notice,
             Self::Unknown | Self::Preparing | Self::Running => Tone::Plain,
         }
     }
@@ -174,6 +184,8 @@ impl From<v1::RolloutPhase> for RolloutPhase {
             v1::RolloutPhase::Aborting => Self::Aborting,
             v1::RolloutPhase::Raised => Self::Raised,
             v1::RolloutPhase::Aborted => Self::Aborted,
+            v1::RolloutPhase::RollingBack => Self::RollingBack,
+            v1::RolloutPhase::RolledBack => Self::RolledBack,
         }
     }
 }
@@ -187,6 +199,8 @@ impl NodePhase {
             Self::Leased => "leased",
             Self::Raised => "raised",
             Self::Failed => "failed",
+            Self::ToRollBack => "to-roll-back",
+            Self::RolledBack => "rolled-back",
         }
     }
 
@@ -194,7 +208,7 @@ impl NodePhase {
         match self {
             Self::Raised => Tone::Good,
             Self::Failed => Tone::Bad,
-            Self::Leased => Tone::Notice,
+            Self::Leased | Self::ToRollBack | Self::RolledBack => Tone::Notice,
             Self::Unknown | Self::Pending | Self::Prepared => Tone::Plain,
         }
     }
@@ -209,6 +223,8 @@ impl From<v1::NodePhase> for NodePhase {
             v1::NodePhase::Leased => Self::Leased,
             v1::NodePhase::Raised => Self::Raised,
             v1::NodePhase::Failed => Self::Failed,
+            v1::NodePhase::ToRollBack => Self::ToRollBack,
+            v1::NodePhase::RolledBack => Self::RolledBack,
         }
     }
 }
@@ -297,14 +313,25 @@ impl RolloutView {
 
     /// What an operator can do now; empty where nothing needs to be done.
     pub fn advice(&self) -> String {
-        let failed = || {
-            let nodes = self.nodes.iter().filter(|node| node.phase == NodePhase::Failed);
-            nodes.map(|node| format!("`liftlock retry {}`", node.name)).collect::<Vec<_>>().join(" and ")
+        let commands = |verb: &str, phase: NodePhase| {
+            let nodes = self.nodes.iter().filter(|node| node.phase == phase);
+            nodes.map(|node| format!("`liftlock {verb} {}`", node.name)).collect::<Vec<_>>().join(" and ")
         };
+        let retry = commands("retry", NodePhase::Failed);
         match self.phase {
-            RolloutPhase::Halted => {
-                format!("Mend what failed, then {}; or `liftlock abort` to leave it at this.", failed())
+            RolloutPhase::Halted if retry.is_empty() => format!(
+                "{} raises it again; `liftlock rollback --cluster` puts the others back too; `liftlock abort` leaves it at \
+                 this.",
+                commands("retry", NodePhase::RolledBack)
+            ),
+            // Where no node was changed, there is nothing to put back.
+            RolloutPhase::Halted if self.nodes.iter().all(|node| node.fencing_token.is_none()) => {
+                format!("Mend what failed, then {retry}; or `liftlock abort` to leave it at this.")
             }
+            RolloutPhase::Halted => format!(
+                "Mend what failed, then {retry}; or {} to put it back as it was, or `liftlock abort` to leave it at this.",
+                commands("rollback --node", NodePhase::Failed)
+            ),
             RolloutPhase::Paused => "`liftlock resume` goes on.".to_owned(),
             RolloutPhase::Aborted if self.raised() > 0 => format!(
                 "{} of {} nodes run {}: `liftlock plan {}` shows how to raise the rest.",

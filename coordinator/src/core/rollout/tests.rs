@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use liftlock_proto::plan::{Policy, Role};
+use liftlock_proto::plan::{Policy, Purpose, Role};
 use liftlock_proto::version::KubernetesVersion;
 use proptest::prelude::*;
 
@@ -39,8 +39,18 @@ fn prepared(index: usize) -> Event {
 }
 
 fn granted(index: usize, token: u64) -> Event {
-    Event::LeaseGranted { node: name(index), lease: lease(token) }
+    Event::LeaseGranted { node: name(index), lease: lease(token), purpose: Purpose::Raise }
 }
+
+fn granted_back(index: usize, token: u64) -> Event {
+    Event::LeaseGranted { node: name(index), lease: lease(token), purpose: Purpose::RollBack }
+}
+
+fn rollback(index: usize) -> Event {
+    Event::RollbackOrdered { node: Some(name(index)) }
+}
+
+const ROLL_BACK_ALL: Event = Event::RollbackOrdered { node: None };
 
 fn ended(index: usize, token: u64, failure: Option<&str>) -> Event {
     Event::LeaseEnded {
@@ -86,7 +96,10 @@ fn a_silent_holder_keeps_its_lease() {
     let held = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1)]);
     let others: BTreeSet<NodeName> = [name(1)].into();
     assert_eq!(decide(&held, &others), []);
-    assert_eq!(decide(&held, &all_connected(&held)), [Decision::Resume { node: name(0), lease: lease(1) }]);
+    assert_eq!(
+        decide(&held, &all_connected(&held)),
+        [Decision::Resume { node: name(0), lease: lease(1), purpose: Purpose::Raise }]
+    );
 }
 
 #[test]
@@ -117,7 +130,10 @@ fn a_paused_roll_out_finishes_its_node_and_starts_no_other() {
     assert_eq!(paused.phase(), Phase::Paused);
     assert!(decide(&paused, &all_connected(&paused)).is_empty());
     let resumed = after(paused, &[Event::Resumed]);
-    assert_eq!(decide(&resumed, &all_connected(&resumed)), [Decision::Grant { node: name(1) }]);
+    assert_eq!(
+        decide(&resumed, &all_connected(&resumed)),
+        [Decision::Grant { node: name(1), purpose: Purpose::Raise }]
+    );
 }
 
 #[test]
@@ -144,7 +160,68 @@ fn a_node_that_could_not_prepare_halts_before_anything_was_touched() {
 fn a_node_that_failed_under_its_lease_is_leased_again_without_being_prepared_again() {
     let failed = after(rollout(1), &[prepared(0), granted(0, 1), ended(0, 1, Some("no disk"))]);
     let retried = after(failed, &[Event::Retried { node: name(0) }]);
-    assert_eq!(decide(&retried, &all_connected(&retried)), [Decision::Grant { node: name(0) }]);
+    assert_eq!(
+        decide(&retried, &all_connected(&retried)),
+        [Decision::Grant { node: name(0), purpose: Purpose::Raise }]
+    );
+}
+
+/// Three nodes: the first raised, the second failed, the third untouched.
+fn failed_in_the_middle() -> Rollout {
+    let lease_by_lease = [granted(0, 1), ended(0, 1, None), granted(1, 2), ended(1, 2, Some("no disk"))];
+    after(after(rollout(3), &[prepared(0), prepared(1), prepared(2)]), &lease_by_lease)
+}
+
+#[test]
+fn a_failed_node_is_rolled_back_and_may_be_raised_again() {
+    let ordered = after(failed_in_the_middle(), &[rollback(1)]);
+    assert_eq!(ordered.phase(), Phase::RollingBack);
+    let due = Decision::Grant { node: name(1), purpose: Purpose::RollBack };
+    assert_eq!(decide(&ordered, &all_connected(&ordered)), [due]);
+    assert!(ordered.after(&granted(1, 3)).is_err(), "a lease to raise is another one");
+    let back = after(ordered, &[granted_back(1, 3), ended(1, 3, None)]);
+    let reason = "n1 was rolled back, and others run v1.20.2".to_owned();
+    assert_eq!(back.phase(), Phase::Halted { reason });
+    assert!(decide(&back, &all_connected(&back)).is_empty(), "nobody goes on without a word");
+    let again = after(back, &[Event::Retried { node: name(1) }, granted(1, 4), ended(1, 4, None)]);
+    assert_eq!(again.phase(), Phase::Running);
+}
+
+#[test]
+fn the_cluster_is_rolled_back_from_the_last_node_to_the_first_and_that_is_final() {
+    let mut back = after(failed_in_the_middle(), &[ROLL_BACK_ALL]);
+    for (index, token) in [(1, 3), (0, 4)] {
+        let due = Decision::Grant { node: name(index), purpose: Purpose::RollBack };
+        assert_eq!(decide(&back, &all_connected(&back)), [due]);
+        assert!(!back.is_final());
+        back = after(back, &[granted_back(index, token), ended(index, token, None)]);
+    }
+    assert_eq!(back.phase(), Phase::RolledBack);
+    assert_eq!(back.ended_at_ms, Some(9));
+    assert!(matches!(back.after(&ROLL_BACK_ALL), Err(TransitionError::Final { .. })));
+}
+
+#[test]
+fn a_rollback_that_fails_halts_until_an_operator_speaks() {
+    let failed =
+        after(failed_in_the_middle(), &[ROLL_BACK_ALL, granted_back(1, 3), ended(1, 3, Some("no files"))]);
+    assert_eq!(failed.phase(), Phase::Halted { reason: "n1: no files".to_owned() });
+    assert!(decide(&failed, &all_connected(&failed)).is_empty());
+    let again = after(failed, &[ROLL_BACK_ALL]);
+    let due = Decision::Grant { node: name(1), purpose: Purpose::RollBack };
+    assert_eq!(decide(&again, &all_connected(&again)), [due]);
+}
+
+#[test]
+fn a_node_is_not_rolled_back_under_others_nor_under_a_lease_nor_untouched() {
+    let failed = failed_in_the_middle();
+    for (event, word) in [(rollback(0), "n1 comes after it"), (rollback(2), "nothing was changed")] {
+        let refused = failed.after(&event).unwrap_err().to_string();
+        assert!(refused.contains(word), "{refused}");
+    }
+    let held = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1)]);
+    let refused = held.after(&ROLL_BACK_ALL).unwrap_err().to_string();
+    assert!(refused.contains("holds lease 1"), "{refused}");
 }
 
 #[test]
@@ -171,7 +248,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Paused),
         2 => Just(Event::Resumed),
         1 => Just(Event::Aborted { at_ms: 1 }),
-        2 => node.prop_map(|node| Event::Retried { node: name(node) }),
+        2 => node.clone().prop_map(|node| Event::Retried { node: name(node) }),
+        1 => prop::option::of(node.clone()).prop_map(|node| Event::RollbackOrdered { node: node.map(name) }),
+        3 => (node, 0..9u64).prop_map(|(node, token)| granted_back(node, token)),
     ]
 }
 
