@@ -35,6 +35,11 @@ leases_of() { jq --arg node "$PREFIX$1" '[.[] | select(.kind == "lease-granted" 
 # agent_said NODE TEXT
 agent_said() { grep -qF -- "$2" "$LOGS/agent-$1.log"; }
 
+# undone NODE STEP: how often what the step did was put back
+undone() {
+  jq --arg node "$PREFIX$1" --arg step "$2" '[.[] | select(.kind == "step-undone" and .node == $node and (.text | contains($step)))] | length' "$LOGS/history.json"
+}
+
 # starts_of NODE STEP: how often the step was begun
 starts_of() {
   jq --arg node "$PREFIX$1" --arg step "$2" '[.[] | select(.kind == "step-started" and .node == $node and (.text | contains($step)))] | length' "$LOGS/history.json"
