@@ -240,14 +240,24 @@ impl Engine {
         if self.journal.state().step_state(index) != Some(StepState::Undoing) {
             self.journal(index, &cx, &Event::UndoStarted { index })?;
         }
-        match runner.undo(&cx, &pre).await.map_err(Setback::from) {
-            Ok(()) => {
-                self.journal(index, &cx, &Event::Undone { index })?;
-                Ok(Ok(()))
+        let (policy, before) = (runner.policy(), self.meter.spent());
+        let mut failed = 0;
+        loop {
+            cx.permit()?;
+            let failure = match runner.undo(&cx, &pre).await.map_err(Setback::from) {
+                Ok(()) => break,
+                Err(Setback::Stopped(stopped)) => return Err(stopped),
+                Err(Setback::Failed(failure)) => failure,
+            };
+            failed += 1;
+            if failed >= policy.attempts || matches!(failure, StepFailure::Refused(_)) {
+                return Ok(Err(format!("step {}: {failure}", cx.step)));
             }
-            Err(Setback::Stopped(stopped)) => Err(stopped),
-            Err(Setback::Failed(failure)) => Ok(Err(format!("step {}: {failure}", cx.step))),
+            tracing::warn!(step = cx.step, %failure, "trying again to put back what it changed");
+            self.gear.host.clock.sleep(policy.pause).await;
         }
+        self.journal(index, &cx, &Event::Undone { index, spent: self.meter.since(before) })?;
+        Ok(Ok(()))
     }
 
     fn end(&mut self, failure: Option<String>) -> Result<End, Stopped> {

@@ -49,6 +49,8 @@ pub enum Event {
     Undone {
         /// Which.
         index: usize,
+        /// Where the time of putting it back went.
+        spent: Spent,
     },
     /// The lease has ended for this node. Nothing comes after.
     Ended(End),
@@ -247,7 +249,7 @@ impl State {
                 }
                 next.step_mut(*index)?.state = StepState::Undoing;
             }
-            Event::Undone { index } => {
+            Event::Undone { index, spent } => {
                 if self.step(*index)?.state != StepState::Undoing {
                     return Err(self.refuse(*index, "is not being undone"));
                 }
@@ -255,6 +257,7 @@ impl State {
                 step.state = StepState::Undone;
                 let name = step.name.clone();
                 next.captured.remove(&name);
+                next.spent = self.spent.plus(*spent);
             }
             Event::Ended(end) => {
                 match self.purpose {
@@ -424,7 +427,7 @@ mod tests {
     #[test]
     fn unwinding_goes_backwards_over_all_that_ran() {
         let ran = [started(0, 1), succeeded(0), started(1, 1), failed(1)];
-        let undo = |index| [Event::UndoStarted { index }, Event::Undone { index }];
+        let undo = |index| [Event::UndoStarted { index }, Event::Undone { index, spent: Spent::default() }];
         assert!(after(&[&ran[..], &undo(0)].concat()).is_err(), "the first was undone before the second");
         let unwound = after(&[&ran[..], &undo(1), &undo(0)].concat()).unwrap();
         assert_eq!(unwound.next_to_undo(), None);
@@ -455,7 +458,7 @@ mod tests {
             2 => succeeded(index),
             3 => failed(index),
             4 => Event::UndoStarted { index },
-            5 => Event::Undone { index },
+            5 => Event::Undone { index, spent: Spent::default() },
             _ => ended(flag.then_some("no")),
         })
     }

@@ -53,7 +53,7 @@ impl Observer for Voice {
             Event::Adopted { index } => (index, StepState::Adopted, ""),
             Event::Succeeded { index, .. } => (index, StepState::Succeeded, ""),
             Event::Failed { index, failure, .. } => (index, StepState::Failed, failure.as_str()),
-            Event::Undone { index } => (index, StepState::Undone, ""),
+            Event::Undone { index, .. } => (index, StepState::Undone, ""),
             // Nothing to tell yet, or told as the lease's end.
             Event::UndoStarted { .. } | Event::Ended(_) => return,
         };

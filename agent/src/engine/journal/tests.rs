@@ -109,7 +109,10 @@ fn an_event_that_cannot_follow_is_not_written() {
     let disk = MemoryDisk::default();
     let mut journal = Journal::create(&disk, PATH.into(), header()).unwrap();
     let before = disk.content(PATH.into());
-    assert!(matches!(journal.append(1, &Event::Undone { index: 0 }), Err(JournalError::Illegal { .. })));
+    assert!(matches!(
+        journal.append(1, &Event::Undone { index: 0, spent: Spent::default() }),
+        Err(JournalError::Illegal { .. })
+    ));
     assert_eq!(disk.content(PATH.into()), before);
     journal.append(1, &events()[0]).unwrap();
 }

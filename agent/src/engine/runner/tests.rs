@@ -44,6 +44,8 @@ struct Behaviour {
     blind: AtomicU32,
     /// Runs that are refused.
     refuse: AtomicU32,
+    /// Undos that fail.
+    cling: AtomicU32,
     attempts: AtomicU32,
 }
 
@@ -115,6 +117,9 @@ impl StepRunner for FakeStep {
 
     async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
         assert_eq!(pre, &json!([]));
+        if take(&self.bench.behaviour.cling) {
+            return Err(StepFailure::Unproven("somebody else holds the lock".to_owned()));
+        }
         for half in [2, 1] {
             cx.permit()?;
             self.bench.effects.lock().unwrap().remove(&self.effect(half));
@@ -425,6 +430,22 @@ fn a_lease_to_roll_back_undoes_what_an_earlier_one_ran_and_ends_well() {
         ]
     );
     assert_eq!(bench.effects(), 0);
+}
+
+#[test]
+fn an_undo_is_tried_as_often_as_its_policy_says() {
+    for (attempts, expected) in [(2, None), (1, Some("step restart-kubelet: somebody else holds the lock"))] {
+        let (bench, engine) = failed_halfway();
+        drop(engine);
+        bench.behaviour.attempts.store(attempts, Ordering::Relaxed);
+        bench.behaviour.cling.store(1, Ordering::Relaxed);
+        let lease = Header { purpose: Purpose::RollBack, ..header(8) };
+        let Begun::Run(journal) = bench.journals().begin(lease).unwrap() else { panic!() };
+        let end = bench.twin.drive(Engine::new(journal, bench.gear(8)).run()).done().unwrap().unwrap();
+        let failure =
+            end.failure.as_deref().map(|failure| failure.trim_start_matches("the node is not put back: "));
+        assert_eq!(failure, expected, "{attempts} attempts");
+    }
 }
 
 #[test]
