@@ -44,9 +44,12 @@ impl FromStr for CoordinatorUrl {
             && matches!(uri.path(), "" | "/")
             && uri.query().is_none()
             && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        match uri.host() {
-            Some(host) if plain && !host.is_empty() => {
-                Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(DEFAULT_PORT) })
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        match (uri.host(), uri.port_u16()) {
+            (Some(host), Some(port)) if plain && !host.is_empty() => Ok(Self { host: host.to_owned(), port }),
+            // A port that does not read is not one that was left out.
+            (Some(host), None) if plain && !host.is_empty() && authority == host => {
+                Ok(Self { host: host.to_owned(), port: DEFAULT_PORT })
             }
             _ => Err(error()),
         }
@@ -99,6 +102,8 @@ mod tests {
             "https://a/b",
             "https://a?b",
             "https://me@a",
+            "https://a:99999",
+            "https://a:",
             "lift.example:7443",
         ] {
             assert!(text.parse::<CoordinatorUrl>().is_err(), "{text:?} parsed");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 
 use crate::address::CoordinatorUrl;
 use crate::causes::{causes, find_cause};
@@ -15,8 +15,31 @@ use crate::pinned::{ForeignCa, PinnedCa, certificate_sha256};
 use crate::v1::EnrollRequest;
 use crate::v1::agent_service_client::AgentServiceClient;
 
-/// How long a connection may take to come about.
+/// How long a connection may take to come about, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a silent connection is tried, and how long its answer may take: a coordinator that lost power, or that hangs,
+/// is noticed within their sum, well before a lease ends.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Nobody answers, or TLS fails.
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+    /// Somebody accepts the connection and then says nothing.
+    #[error("whatever accepts connections there has not answered within {} s", CONNECT_TIMEOUT.as_secs())]
+    Silent,
+}
+
+/// Connects, or gives up after [`CONNECT_TIMEOUT`].
+pub async fn dial(endpoint: &Endpoint) -> Result<Channel, DialError> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(DialError::Silent),
+    }
+}
 
 /// A key that was made here, and the request to certify it.
 pub struct CertificateRequest {
@@ -60,7 +83,12 @@ impl Identity {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.ca_pem))
             .identity(TlsIdentity::from_pem(&self.certificate_pem, &self.key_pem));
-        Endpoint::from_shared(coordinator.to_string())?.connect_timeout(CONNECT_TIMEOUT).tls_config(tls)
+        let endpoint = Endpoint::from_shared(coordinator.to_string())?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        endpoint.tls_config(tls)
     }
 }
 
@@ -76,7 +104,7 @@ pub enum EnrollmentError {
         /// Who was dialled.
         coordinator: CoordinatorUrl,
         /// Why it failed.
-        source: tonic::transport::Error,
+        source: DialError,
     },
     /// The coordinator said no.
     #[error("the coordinator at {coordinator} refused the token: {}", status.message())]
@@ -105,18 +133,20 @@ pub async fn enroll(
 ) -> Result<Identity, EnrollmentError> {
     let request = CertificateRequest::new(subject)?;
     let foreign_ca = |cause| EnrollmentError::ForeignCa { coordinator: coordinator.clone(), cause };
-    let connect = |source| match find_cause::<ForeignCa>(&source) {
+    let connect = |source: DialError| match find_cause::<ForeignCa>(&source) {
         Some(cause) => foreign_ca(cause.clone()),
         None => EnrollmentError::Connect { coordinator: coordinator.clone(), source },
     };
-    let channel = Endpoint::from_shared(coordinator.to_string())
-        .map_err(connect)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tls_config_with_verifier(ClientTlsConfig::new(), PinnedCa::new(&token.ca_sha256))
-        .map_err(connect)?
-        .connect()
-        .await
-        .map_err(connect)?;
+    let endpoint = Endpoint::from_shared(coordinator.to_string())
+        .and_then(|endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .tls_config_with_verifier(ClientTlsConfig::new(), PinnedCa::new(&token.ca_sha256))
+        })
+        .map_err(|error| connect(error.into()))?;
+    let channel = dial(&endpoint).await.map_err(connect)?;
     let response = AgentServiceClient::new(channel)
         .enroll(EnrollRequest {
             token_id: token.id.clone(),
@@ -152,6 +182,14 @@ mod tests {
         let identity =
             Identity { key_pem: key_pem.clone(), certificate_pem: String::new(), ca_pem: String::new() };
         assert!(!format!("{identity:?}").contains(&key_pem));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_accepts_a_connection_and_says_nothing_is_not_waited_for_for_ever() {
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::from_shared(format!("https://{}", mute.local_addr().unwrap())).unwrap();
+        let endpoint = endpoint.tls_config(ClientTlsConfig::new().domain_name("localhost")).unwrap();
+        assert!(matches!(dial(&endpoint).await, Err(DialError::Silent)));
     }
 
     #[tokio::test]

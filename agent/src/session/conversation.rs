@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::causes::causes;
+use liftlock_proto::enrollment::{DialError, dial};
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::step::STEP_LIST_VERSION;
 use liftlock_proto::v1::agent_message::Message;
@@ -20,9 +21,6 @@ use crate::host::Clock;
 use crate::session::duties::{Done, EngineFailed, Finished};
 use crate::session::order::{self, Order, Unreadable};
 use crate::session::{Agent, StartError};
-
-/// HTTP/2 pings find a coordinator that is gone without a word, well within a lease.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How long a coordinator may take to greet.
 const WELCOME: Duration = Duration::from_secs(15);
@@ -167,18 +165,11 @@ impl Agent {
         said: mpsc::Receiver<AgentMessage>,
     ) -> Result<Streaming<CoordinatorMessage>, Broken> {
         let coordinator = self.enrolled.coordinator.clone();
-        let unreachable = |error: tonic::transport::Error| Broken::Unreachable {
-            coordinator: coordinator.clone(),
-            why: causes(&error),
-        };
-        let endpoint = self.enrolled.identity.endpoint(&coordinator).map_err(&unreachable)?;
-        let channel = endpoint
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
-            .map_err(&unreachable)?;
+        let unreachable =
+            |error: DialError| Broken::Unreachable { coordinator: coordinator.clone(), why: causes(&error) };
+        let endpoint =
+            self.enrolled.identity.endpoint(&coordinator).map_err(|error| unreachable(error.into()))?;
+        let channel = dial(&endpoint).await.map_err(unreachable)?;
         let mut client = AgentServiceClient::new(channel);
         tokio::select! {
             stream = client.session(ReceiverStream::new(said)) => {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::causes::{causes, find_cause};
-use liftlock_proto::enrollment::Identity;
+use liftlock_proto::enrollment::{DialError, Identity, dial};
 use liftlock_proto::v1::operator_service_client::OperatorServiceClient;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use tonic::transport::{Channel, Error as TransportError};
+use tonic::transport::Channel;
 
 use crate::cli::error::CliError;
 use crate::cli::time::{clock, moment};
@@ -87,7 +87,7 @@ impl Whereabouts {
         found.refuse_ended(SystemClock.unix_ms())?;
         let endpoint =
             found.identity.endpoint(&found.coordinator).map_err(|error| found.unusable(causes(&error)))?;
-        let channel = endpoint.connect().await.map_err(|error| not_connected(&found.coordinator, &error))?;
+        let channel = dial(&endpoint).await.map_err(|error| not_connected(&found.coordinator, &error))?;
         Ok(OperatorServiceClient::new(channel))
     }
 }
@@ -126,7 +126,7 @@ const CERTIFICATE: &str = "cert.pem";
 const CA: &str = "ca.pem";
 const COORDINATOR: &str = "coordinator";
 
-fn not_connected(coordinator: &CoordinatorUrl, error: &TransportError) -> CliError {
+fn not_connected(coordinator: &CoordinatorUrl, error: &DialError) -> CliError {
     let why = causes(error);
     if let Some(rustls::Error::InvalidCertificate(reason)) = find_cause(error) {
         CliError::CoordinatorNotTrusted { coordinator: coordinator.clone(), why: reason.to_string() }

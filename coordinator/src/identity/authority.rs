@@ -36,7 +36,7 @@ pub enum IdentityError {
     /// One of the pair is missing or is not what it should be.
     #[error(
         "the CA in {} is damaged ({why}): put back both files from a copy; a new CA would make every node enrol \
-         again, so none is made", path.display()
+         again, so none is made (to begin anew, move the whole state directory away)", path.display()
     )]
     Damaged {
         /// The CA's folder.
@@ -113,6 +113,14 @@ impl Authority {
         let fingerprint = certificate_sha256(&der);
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| damaged(&error.to_string()))?;
         Ok(Self { issuer, certificate_pem, fingerprint })
+    }
+
+    /// Refuses a folder without the CA's key. For a coordinator that has had one: whoever trusts it trusts no other.
+    pub fn require(folder: &Path) -> Result<(), IdentityError> {
+        if files::read(&folder.join("ca-key.pem"))?.is_some() {
+            return Ok(());
+        }
+        Err(IdentityError::Damaged { path: folder.to_owned(), why: "ca-key.pem is missing".to_owned() })
     }
 
     /// The CA's certificate, PEM.
@@ -305,6 +313,7 @@ pub fn now_s(clock: &dyn Clock) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use liftlock_proto::enrollment::CertificateRequest;
@@ -352,6 +361,16 @@ mod tests {
         files::write(&folder.path().join("ca.pem"), "half a certi").unwrap();
         Authority::open(folder.path(), &NOW).unwrap();
         Authority::open(folder.path(), &NOW).unwrap();
+    }
+
+    #[test]
+    fn a_ca_that_others_trust_is_not_made_anew_when_its_key_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        Authority::open(folder.path(), &NOW).unwrap();
+        Authority::require(folder.path()).unwrap();
+        fs::remove_file(folder.path().join("ca-key.pem")).unwrap();
+        let refused = Authority::require(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("ca-key.pem is missing"), "{refused}");
     }
 
     #[test]

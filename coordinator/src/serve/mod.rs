@@ -12,12 +12,13 @@ use liftlock_proto::v1::operator_service_server::OperatorServiceServer;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::InterceptorLayer;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
 
 use crate::clock::SystemClock;
 use crate::identity::authority::{Authority, IdentityError};
@@ -26,10 +27,12 @@ use crate::keeper::Keeper;
 use crate::rpc::access::AnyRole;
 use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
-use crate::store::{SledStore, StoreError};
+use crate::store::{SledStore, Store as _, StoreError};
 
+mod door;
 mod settings;
 
+use door::{Door, Greeter};
 pub use settings::{DEFAULT_CONFIG, ServeOptions};
 use settings::{Settings, local_url};
 
@@ -130,11 +133,11 @@ impl Coordinator {
 
     /// Answers until `stop` comes.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let (health, router) = services(&self.keeper, self.tls.clone())?;
+        let door = Door::default();
+        let (health, router) = services(&self.keeper, self.tls.clone(), &door)?;
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
         let url = self.url();
-        let incoming = TcpListenerStream::new(self.listener);
-        let server = router.serve_with_incoming_shutdown(incoming, async {
+        let server = router.serve_with_incoming_shutdown(door.incoming(self.listener), async {
             let _ = stopped.await;
         });
         files::write(&self.settings.state_dir.join("operator/coordinator"), &format!("{url}\n"))?;
@@ -164,20 +167,32 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
     let state_dir = &settings.state_dir;
     files::make_folder(state_dir)?;
     let store = SledStore::open(&state_dir.join("store"))?;
-    let authority = Authority::open(&state_dir.join("ca"), &clock)?;
+    let ca = state_dir.join("ca");
+    // The first start makes the CA before anything is in the store.
+    if !store.load()?.is_empty() {
+        Authority::require(&ca)?;
+    }
+    let authority = Authority::open(&ca, &clock)?;
     let own = authority.server(&state_dir.join("server"), &settings.names(bound), &clock)?;
     authority.local_operator(&state_dir.join("operator"), &clock)?;
     // The CA goes along, so that whoever knows only its hash can check it.
     let chain = format!("{}{}", own.certificate_pem, authority.certificate_pem());
     let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(chain, own.key_pem))
+        .identity(TlsIdentity::from_pem(chain, own.key_pem))
         .client_ca_root(Certificate::from_pem(authority.certificate_pem()))
         .client_auth_optional(true)
         .timeout(HANDSHAKE);
     Ok((Keeper::open(Box::new(store), authority, Box::new(clock))?, tls))
 }
 
-fn services(keeper: &Arc<Keeper>, tls: ServerTlsConfig) -> Result<(HealthReporter, Router), ServeError> {
+/// Every service, behind the door.
+type Services = Router<Stack<InterceptorLayer<Greeter>, Identity>>;
+
+fn services(
+    keeper: &Arc<Keeper>,
+    tls: ServerTlsConfig,
+    door: &Door,
+) -> Result<(HealthReporter, Services), ServeError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -188,8 +203,7 @@ fn services(keeper: &Arc<Keeper>, tls: ServerTlsConfig) -> Result<(HealthReporte
         .tls_config(tls)?
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_keepalive(Some(KEEPALIVE))
-        .tcp_nodelay(true)
+        .layer(InterceptorLayer::new(Greeter(door.clone())))
         .add_service(agents.max_decoding_message_size(MAX_MESSAGE))
         .add_service(OperatorServiceServer::new(Operators::new(Arc::clone(keeper))))
         .add_service(InterceptedService::new(health, any_role.clone()))

@@ -80,7 +80,8 @@ pub enum StoreError {
     /// What is on disk is not what was written.
     #[error(
         "the store {} is damaged ({why}): put back a copy of the state directory, or move this folder away to begin with \
-         an empty one; agents keep their journals, and no lease number that they have seen is used again", path.display()
+         an empty one; agents keep their journals, and no lease number that they have seen is used again, but whoever was \
+         revoked is let in again until it is revoked anew or its certificate ends", path.display()
     )]
     Corrupt {
         /// The store's folder.

@@ -134,7 +134,12 @@ async fn follow(narrator: &Narrator, fleet: &mut Fleet, fault: &Fault) -> Result
                     _ => last = Some(rollout),
                 }
             }
-            _ = looks.tick(), if told.killed.is_none() && fault.was_reached() => {
+            // Whether the point was reached is asked at each tick: a condition of the branch would be asked only when
+            // something else has happened.
+            _ = looks.tick(), if told.killed.is_none() => {
+                if !fault.was_reached() {
+                    continue;
+                }
                 let node = last.iter().flat_map(|rollout| &rollout.nodes).find(|node| node.name == KILLED);
                 let node = node.context("the node's agent is to be killed, and it has no lease")?;
                 kill(narrator, fleet, node)?;
