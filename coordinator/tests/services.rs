@@ -14,7 +14,7 @@ use std::fs;
 use liftlock::serve::{Coordinator, ServeError, ServeOptions};
 use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::causes::causes;
-use liftlock_proto::enrollment::{EnrollmentError, Identity, enroll};
+use liftlock_proto::enrollment::{self, EnrollmentError, Identity, new_key};
 use liftlock_proto::join_token::JoinToken;
 use liftlock_proto::step::STEP_LIST_VERSION;
 use liftlock_proto::v1;
@@ -314,6 +314,14 @@ async fn an_agent_renews_its_certificate_over_its_session() {
     let mut again = served.session(&renewed, hello("cp1")).await.unwrap();
     assert!(matches!(again.hear().await, Ok(Told::Welcome(_))));
     assert_eq!(agent.hear_the_end().await.code(), Code::Aborted, "the second session replaces the first");
+}
+
+async fn enroll(
+    coordinator: &CoordinatorUrl,
+    token: &JoinToken,
+    subject: &str,
+) -> Result<Identity, EnrollmentError> {
+    enrollment::enroll(coordinator, token, subject, &new_key().unwrap()).await
 }
 
 /// A cluster of one control plane, raised far enough to be leased.

@@ -1,5 +1,6 @@
 //! Trading a join token for a certificate: what agents and operators do once, and how they dial afterwards.
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
+use tonic::{Code, Status};
 
 use crate::address::CoordinatorUrl;
 use crate::causes::{causes, find_cause};
@@ -41,6 +43,12 @@ pub async fn dial(endpoint: &Endpoint) -> Result<Channel, DialError> {
     }
 }
 
+/// A new P-256 key, PKCS#8 PEM. Kept before it is sent for certification, so that a token that was spent by an answer that
+/// never arrived buys the same again: the coordinator certifies one key a token, as often as it is asked.
+pub fn new_key() -> Result<String, rcgen::Error> {
+    Ok(KeyPair::generate()?.serialize_pem())
+}
+
 /// A key that was made here, and the request to certify it.
 pub struct CertificateRequest {
     /// The private key, PEM. It never leaves this machine.
@@ -50,9 +58,14 @@ pub struct CertificateRequest {
 }
 
 impl CertificateRequest {
-    /// A new P-256 key and a request for it. The coordinator takes the name from the token, not from here.
+    /// A new key and a request for it.
     pub fn new(subject: &str) -> Result<Self, rcgen::Error> {
-        let key = KeyPair::generate()?;
+        Self::for_key(&new_key()?, subject)
+    }
+
+    /// A request for a key. The coordinator takes the name from the token, not from here.
+    pub fn for_key(key_pem: &str, subject: &str) -> Result<Self, rcgen::Error> {
+        let key = KeyPair::from_pem(key_pem)?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, subject);
         let csr = params.serialize_request(&key)?;
@@ -114,6 +127,14 @@ pub enum EnrollmentError {
         /// What it said.
         status: Box<tonic::Status>,
     },
+    /// The coordinator could not answer, or its answer was lost. The same token and key may be tried again.
+    #[error("the coordinator at {coordinator} could not take the token now: {}; try again", causes(status))]
+    NotNow {
+        /// Who was asked.
+        coordinator: CoordinatorUrl,
+        /// What it said, or how the call broke off.
+        status: Box<tonic::Status>,
+    },
     /// Whoever answered is not signed by the CA that the token names.
     #[error("will not enroll with {coordinator}: {cause}")]
     ForeignCa {
@@ -124,14 +145,15 @@ pub enum EnrollmentError {
     },
 }
 
-/// Trades a one-time token for a certificate. `subject` is the node's or operator's name; empty means the one
-/// that the token was made for.
+/// Trades a one-time token for a certificate of a key from [`new_key`]. `subject` is the node's or operator's name; empty
+/// means the one that the token was made for.
 pub async fn enroll(
     coordinator: &CoordinatorUrl,
     token: &JoinToken,
     subject: &str,
+    key_pem: &str,
 ) -> Result<Identity, EnrollmentError> {
-    let request = CertificateRequest::new(subject)?;
+    let request = CertificateRequest::for_key(key_pem, subject)?;
     let foreign_ca = |cause| EnrollmentError::ForeignCa { coordinator: coordinator.clone(), cause };
     let connect = |source: DialError| match find_cause::<ForeignCa>(&source) {
         Some(cause) => foreign_ca(cause.clone()),
@@ -155,9 +177,13 @@ pub async fn enroll(
             csr_der: request.csr_der,
         })
         .await
-        .map_err(|status| EnrollmentError::Refused {
-            coordinator: coordinator.clone(),
-            status: Box::new(status),
+        .map_err(|status| {
+            let (coordinator, status) = (coordinator.clone(), Box::new(status));
+            if is_refusal(&status) {
+                EnrollmentError::Refused { coordinator, status }
+            } else {
+                EnrollmentError::NotNow { coordinator, status }
+            }
         })?
         .into_inner();
     let pinned = CertificateDer::from_pem_slice(response.ca_pem.as_bytes())
@@ -170,6 +196,22 @@ pub async fn enroll(
         certificate_pem: response.certificate_pem,
         ca_pem: response.ca_pem,
     })
+}
+
+/// Whether the coordinator said no, and would say it again.
+fn is_refusal(status: &Status) -> bool {
+    let final_word = matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+    );
+    // What the coordinator says has no cause on this side.
+    final_word && status.source().is_none()
 }
 
 #[cfg(test)]
@@ -198,7 +240,7 @@ mod tests {
             format!("liftlock1.{}.{}.{}", "0".repeat(8), "0".repeat(64), "0".repeat(64)).parse().unwrap();
         let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let coordinator = format!("https://{unused}").parse().unwrap();
-        let error = enroll(&coordinator, &token, "cp1").await.unwrap_err().to_string();
+        let error = enroll(&coordinator, &token, "cp1", &new_key().unwrap()).await.unwrap_err().to_string();
         assert!(error.contains(&format!("https://{unused}")) && error.contains("refused"), "{error}");
     }
 }

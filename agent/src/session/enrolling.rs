@@ -9,8 +9,8 @@ use crate::host::Clock;
 use crate::session::backoff::Backoff;
 use crate::session::identity::{Enrolled, IdentityError, IdentityStore};
 
-/// Trades the token in a file for an identity. Tries again as long as the coordinator cannot be reached; what it
-/// refuses is final.
+/// Trades the token in a file for an identity. Tries again as long as the coordinator cannot be reached or cannot
+/// answer; what it refuses is final.
 pub async fn enroll(
     store: &IdentityStore,
     coordinator: &CoordinatorUrl,
@@ -22,7 +22,11 @@ pub async fn enroll(
     let mut said = String::new();
     loop {
         let error = match store.enroll(coordinator, node, token_file).await {
-            Err(error @ IdentityError::Enrollment(EnrollmentError::Connect { .. })) => error.to_string(),
+            Err(
+                error @ IdentityError::Enrollment(
+                    EnrollmentError::Connect { .. } | EnrollmentError::NotNow { .. },
+                ),
+            ) => error.to_string(),
             result => return result,
         };
         if error != said {

@@ -21,6 +21,8 @@ const CA: &str = "ca.pem";
 const COORDINATOR: &str = "coordinator";
 /// Written last: without it the others are nothing.
 const CERTIFICATE: &str = "cert.pem";
+/// A key that is being certified.
+const NEXT_KEY: &str = "next-key.pem";
 
 /// The folder that holds the identity.
 #[derive(Clone)]
@@ -119,10 +121,27 @@ impl IdentityStore {
         token_file: &Utf8Path,
     ) -> Result<Enrolled, IdentityError> {
         let token = self.token(token_file, node)?;
-        let identity = enrollment::enroll(coordinator, &token, node.as_str()).await?;
+        let key_pem = self.next_key()?;
+        let identity = enrollment::enroll(coordinator, &token, node.as_str(), &key_pem).await?;
         let enrolled = self.keep(identity, coordinator, node)?;
-        self.disk.remove(token_file).map_err(io_error("remove", token_file))?;
+        for used in [token_file, &self.folder.join(NEXT_KEY)] {
+            self.disk.remove(used).map_err(io_error("remove", used))?;
+        }
         Ok(enrolled)
+    }
+
+    /// The key to be certified: that of an enrolment whose answer never arrived, or a new one. Durable before a token is
+    /// spent on it.
+    fn next_key(&self) -> Result<String, IdentityError> {
+        if let Some(key_pem) = self.read(NEXT_KEY)?
+            && KeyPair::from_pem(&key_pem).is_ok()
+        {
+            return Ok(key_pem);
+        }
+        let key_pem = enrollment::new_key().map_err(EnrollmentError::Key)?;
+        self.disk.create_folder(&self.folder).map_err(io_error("make", &self.folder))?;
+        self.write(NEXT_KEY, &key_pem)?;
+        Ok(key_pem)
     }
 
     /// Stores an identity, if it is whole and this node's.
@@ -301,6 +320,17 @@ mod tests {
         assert!(refused("nonsense".to_owned()));
         let new = store.renew(&old, certificate(&key, "cp1", 200, 400).0).unwrap();
         assert_eq!(store.load().unwrap().unwrap().ends_at_ms, new.ends_at_ms);
+    }
+
+    #[test]
+    fn the_key_of_an_enrolment_whose_answer_never_arrived_is_sent_again_after_a_restart() {
+        let (disk, store, _, _) = stored();
+        let first = store.next_key().unwrap();
+        let restarted = IdentityStore::new(Arc::new(disk.clone()), store.folder.clone());
+        assert_eq!(restarted.next_key().unwrap(), first);
+        disk.limit(Some(0));
+        let full = IdentityStore::new(Arc::new(disk), "/elsewhere".into()).next_key();
+        assert!(full.is_err(), "a token would be spent on a key that is not on the disk");
     }
 
     #[test]

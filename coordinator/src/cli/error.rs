@@ -145,6 +145,9 @@ pub enum CliError {
         /// The cause.
         why: String,
     },
+    /// Whoever read standard output (`| head`) has had enough. Said to nobody.
+    #[error("nobody reads the answer any more")]
+    ReaderGone,
     /// The terminal or a signal handler failed.
     #[error("the terminal could not be used: {0}")]
     Terminal(#[from] std::io::Error),
@@ -156,9 +159,12 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::NoCoordinator | Self::PlanFile { .. } => Exit::Usage,
             Self::Refused(_) => Exit::Refused,
+            Self::ReaderGone => Exit::Done,
             Self::Unreachable { .. }
             | Self::Lost { .. }
-            | Self::Enrollment(EnrollmentError::Connect { .. }) => Exit::Unreachable,
+            | Self::Enrollment(EnrollmentError::Connect { .. } | EnrollmentError::NotNow { .. }) => {
+                Exit::Unreachable
+            }
             Self::NotPermitted(_)
             | Self::CertificateEnded { .. }
             | Self::Enrollment(EnrollmentError::Refused { .. }) => Exit::NotPermitted,

@@ -45,7 +45,11 @@ pub(crate) async fn to_the_end(
         output::note(STOPPED);
         return Ok(Exit::StoppedFollowing);
     };
-    let last = last?;
+    let last = match last {
+        // The roll-out goes on, whoever watches: this is no answer to how it ends.
+        Err(CliError::ReaderGone) => return Ok(Exit::StoppedFollowing),
+        last => last?,
+    };
     if !display.shows_documents() {
         output::write(&output::render(&last, format, desk.paint)?)?;
     }

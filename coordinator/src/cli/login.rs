@@ -4,13 +4,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use liftlock_proto::enrollment::enroll;
+use liftlock_proto::enrollment::{EnrollmentError, enroll, new_key};
 use liftlock_proto::join_token::JoinToken;
 
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::{Desk, connect, output};
 use crate::identity::files;
+
+/// Beside the identity, until it is stored.
+const NEXT_KEY: &str = "next-key.pem";
 
 /// Options of `login`.
 #[derive(Debug, Args)]
@@ -30,12 +33,25 @@ pub(crate) async fn run(desk: &Desk, args: LoginArgs) -> Result<Exit, CliError> 
         CliError::Usage("there is no home folder to keep the identity in: give --identity DIR".to_owned())
     })?;
     let token: JoinToken = read_token(&args.token_file)?.parse()?;
-    // The token is good once: a folder that cannot be made is better known before it is spent.
+    // The token is good for one key: a folder that cannot be made is better known before it is spent.
     files::make_folder(folder)?;
-    let identity = enroll(coordinator, &token, &args.name).await?;
+    let key_pem = next_key(&folder.join(NEXT_KEY))?;
+    let identity = enroll(coordinator, &token, &args.name, &key_pem).await?;
     connect::store(folder, &identity, coordinator)?;
+    files::remove(&folder.join(NEXT_KEY))?;
     output::note(&format!("The identity is in {}; its key was made here and stays here.", folder.display()));
     Ok(Exit::Done)
+}
+
+/// The key of a login whose answer never arrived, or a new one. On the disk before the token is spent on it: a disk that
+/// is full is better known before, too.
+fn next_key(path: &Path) -> Result<String, CliError> {
+    if let Some(key_pem) = files::read(path)? {
+        return Ok(key_pem);
+    }
+    let key_pem = new_key().map_err(EnrollmentError::Key)?;
+    files::write(path, &key_pem)?;
+    Ok(key_pem)
 }
 
 fn read_token(path: &Path) -> Result<String, CliError> {

@@ -172,7 +172,9 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Man(args) => man::run(&args),
     };
     done.unwrap_or_else(|error: CliError| {
-        say_error(&error, desk.error_paint);
+        if !matches!(error, CliError::ReaderGone) {
+            say_error(&error, desk.error_paint);
+        }
         error.exit()
     })
 }

@@ -60,15 +60,13 @@ pub fn render_one_of_many(view: &impl View, format: Format, paint: Paint) -> Res
     }
 }
 
-/// Writes to standard output at once. A reader that has gone away (`| head`) is no error.
+/// Writes to standard output at once. A reader that has gone away (`| head`) ends the command without a word.
 pub fn write(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::Unwritable { why: error.to_string() })
-        }
-        _ => Ok(()),
-    }
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::ReaderGone,
+        _ => CliError::Unwritable { why: error.to_string() },
+    })
 }
 
 /// Writes a line to standard error. Nobody could be told if that failed.

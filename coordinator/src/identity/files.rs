@@ -55,6 +55,16 @@ pub fn write(path: &Path, content: &str) -> Result<(), FileError> {
     replace().map_err(failed)
 }
 
+/// Removes a file; fine if there is none.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(FileError { path: path.to_owned(), what: "removed", source })
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
