@@ -15,6 +15,7 @@ use liftlock_agent::session::enrolling;
 use liftlock_agent::session::identity::{Enrolled, IdentityStore};
 use liftlock_agent::session::{Agent, Workplace};
 use liftlock_agent::steps;
+use liftlock_proto::causes::causes;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
         Verb::Man { dir } => manual(&dir),
     };
     if let Err(error) = result {
-        tracing::error!("{error:#}");
+        tracing::error!("{}", causes(error.as_ref()));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
