@@ -106,7 +106,7 @@ impl StepRunner for KubeadmUpgradeApply {
     }
 
     fn policy(&self) -> StepPolicy {
-        StepPolicy { attempts: 2, pause: Duration::from_secs(1) }
+        StepPolicy { attempts: 2, pause: Duration::from_secs(10) }
     }
 }
 

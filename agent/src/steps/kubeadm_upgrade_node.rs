@@ -52,7 +52,7 @@ impl UpgradeNode {
 }
 
 fn policy() -> StepPolicy {
-    StepPolicy { attempts: 2, pause: Duration::from_secs(1) }
+    StepPolicy { attempts: 2, pause: Duration::from_secs(10) }
 }
 
 /// Static pods and, where it is local, etcd.
