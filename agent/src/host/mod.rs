@@ -270,6 +270,9 @@ pub trait Kube: Send + Sync {
     /// admin: waits until a controller-manager leads, by seeing it renew its Lease: only then do Services follow pods
     /// that go, and are pods started again that were evicted.
     async fn wait_for_controllers(&self, limit: Duration) -> HostResult<()>;
+    /// admin: waits until every node runs the kube-proxy that its `DaemonSet` asks for; whether it came to that before the
+    /// limit. True at once where there is no such `DaemonSet`, or one for more than `few` nodes.
+    async fn wait_for_kube_proxies(&self, few: u32, limit: Duration) -> HostResult<bool>;
     /// Waits until this node's own API server answers /readyz with "ok" (asked at its own address, past any load
     /// balancer) and reports the version.
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()>;

@@ -37,6 +37,10 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 const CONTROLLERS_LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases\
                                  ?fieldSelector=metadata.name%3Dkube-controller-manager";
 
+/// kubeadm's own.
+const KUBE_PROXIES: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets\
+                            ?fieldSelector=metadata.name%3Dkube-proxy";
+
 /// How many Nodes are asked for at once; a large cluster's list does not fit into a small agent.
 const PAGE: u32 = 250;
 /// Before asking an API server again that did not answer: there is no event that says that it is back.
@@ -252,6 +256,16 @@ impl Kube for RealKube {
         })
     }
 
+    async fn wait_for_kube_proxies(&self, few: u32, limit: Duration) -> HostResult<bool> {
+        let decide = |seen: Seen<DaemonSet>| match seen {
+            Seen::All(sets) => sets.iter().all(|set| set.is_settled(few)).then_some(()),
+            Seen::Is(set) => set.is_settled(few).then_some(()),
+            Seen::Gone(_) => Some(()),
+        };
+        let what = "cannot watch the DaemonSet kube-proxy";
+        Ok(watch(&self.admin, what, KUBE_PROXIES, limit, decide).await?.is_ok())
+    }
+
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {
         let access = self.admin.to_server(self.own_server().await?);
         let (ready, asked) = (get("/readyz")?, get("/version")?);
@@ -352,6 +366,43 @@ struct LeaderLease {
 struct LeaseSpec {
     holder_identity: String,
     renew_time: String,
+}
+
+/// One pod a node.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct DaemonSet {
+    metadata: Generation,
+    status: DaemonSetStatus,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct Generation {
+    generation: i64,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DaemonSetStatus {
+    observed_generation: i64,
+    desired_number_scheduled: u32,
+    updated_number_scheduled: u32,
+    number_available: u32,
+}
+
+impl DaemonSet {
+    /// Whether its pods are all of its present template and there, or it is one for more than `few` nodes.
+    fn is_settled(&self, few: u32) -> bool {
+        let DaemonSetStatus {
+            observed_generation,
+            desired_number_scheduled: desired,
+            updated_number_scheduled: updated,
+            number_available: available,
+        } = self.status;
+        desired > few
+            || (observed_generation >= self.metadata.generation && updated >= desired && available >= desired)
+    }
 }
 
 #[derive(Deserialize)]

@@ -419,3 +419,50 @@ async fn what_a_kubelet_may_not_read_is_read_with_admin_conf_where_there_is_one(
         server.asked().iter().map(|(first, _)| first.split(' ').nth(1).unwrap().to_owned()).collect();
     assert_eq!(bearers, ["first", "admin", "admin"]);
 }
+
+/// The `DaemonSet` kube-proxy as an API server has it: generation, generation seen, wanted, of the new template, available.
+fn kube_proxies([generation, observed, desired, updated, available]: [i64; 5]) -> String {
+    json!({
+        "metadata": {"name": "kube-proxy", "generation": generation},
+        "status": {
+            "observedGeneration": observed,
+            "desiredNumberScheduled": desired,
+            "updatedNumberScheduled": updated,
+            "numberAvailable": available,
+        },
+    })
+    .to_string()
+}
+
+fn daemon_sets(items: &str) -> String {
+    format!(r#"{{"kind":"DaemonSetList","metadata":{{"resourceVersion":"10"}},"items":[{items}]}}"#)
+}
+
+#[tokio::test]
+async fn kube_proxies_are_waited_for_until_all_of_the_new_template_are_there() {
+    let server = Server::start([
+        Answer::Plain(200, daemon_sets(&kube_proxies([2, 1, 2, 2, 2]))),
+        Answer::Plain(
+            200,
+            [[2, 2, 2, 1, 2], [2, 2, 2, 2, 1], [2, 2, 2, 2, 2]]
+                .map(|numbers| event("MODIFIED", &kube_proxies(numbers)))
+                .concat(),
+        ),
+    ])
+    .await;
+    server.put("admin.conf", &server.kubeconfig("admin"));
+    assert!(server.kube().wait_for_kube_proxies(3, LIMIT).await.unwrap());
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn kube_proxies_that_are_many_or_none_are_not_waited_for_and_late_ones_are_told() {
+    for (sets, expected) in
+        [(String::new(), true), (kube_proxies([2, 1, 4, 0, 0]), true), (kube_proxies([2, 1, 3, 0, 0]), false)]
+    {
+        let server = Server::start([Answer::Plain(200, daemon_sets(&sets))]).await;
+        server.put("admin.conf", &server.kubeconfig("admin"));
+        let there = server.kube().wait_for_kube_proxies(3, Duration::from_millis(300)).await.unwrap();
+        assert_eq!(there, expected, "{sets}");
+    }
+}

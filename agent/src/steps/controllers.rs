@@ -23,6 +23,27 @@ pub(super) async fn wait_until_led(cx: &Context) -> Result<(), StepFailure> {
     Ok(())
 }
 
+/// Above so many nodes kube-proxies are not waited for: of many, few are away at a time, and replacing them all one by one
+/// may take longer than the raise.
+const FEW_NODES: u32 = 3;
+
+/// A kubelet of 1.20 may need a minute for each, until its next garbage collection of sandboxes.
+const KUBE_PROXIES: Duration = Duration::from_mins(4);
+
+/// Waits until Services follow pods that go: a controller-manager leads, and `kubeadm upgrade apply`'s new kube-proxies,
+/// which the controllers put in the place of the old ones, are there. A node without one keeps leading to pods that have gone.
+pub(super) async fn wait_until_services_follow(cx: &Context) -> Result<(), StepFailure> {
+    wait_until_led(cx).await?;
+    if static_pods::are_here(cx).await? {
+        let there = cx.host.kube.wait_for_kube_proxies(FEW_NODES, KUBE_PROXIES);
+        if !cx.timed(TimeSpent::Wait, there).await? {
+            cx.reporter
+                .line(cx.step, "the new kube-proxies are not all there yet; pods are evicted all the same");
+        }
+    }
+    Ok(())
+}
+
 /// Whether a controller-manager leads, as far as this node may ask.
 pub(super) async fn are_led(cx: &Context) -> Result<bool, StepFailure> {
     if static_pods::are_here(cx).await? {

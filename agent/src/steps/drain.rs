@@ -127,9 +127,6 @@ impl Drain {
             }
             let mut uids: BTreeSet<String> = present.iter().map(|pod| pod.uid.clone()).collect();
             present.retain(|pod| !pod.terminating);
-            if !present.is_empty() {
-                controllers::wait_until_led(cx).await?;
-            }
             let blocked = evict(cx, present).await?;
             let now = clock.monotonic();
             if now >= wait.deadline {
@@ -303,9 +300,12 @@ impl StepRunner for Drain {
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         self.require_another_node(cx).await?;
-        self.select(cx, pods(cx).await?)?;
+        let going = self.select(cx, pods(cx).await?)?;
         if !patiently(cx, || cx.host.kube.node()).await?.unschedulable {
             patiently(cx, || async { cx.host.kube.cordon(&cx.permit()?, &cx.plan).await }).await?;
+        }
+        if going.iter().any(|pod| !pod.terminating) {
+            controllers::wait_until_services_follow(cx).await?;
         }
         cx.timed(TimeSpent::Wait, self.evict_all(cx)).await
     }

@@ -174,6 +174,10 @@ impl Kube for NodeTwin {
         })
     }
 
+    async fn wait_for_kube_proxies(&self, _few: u32, _limit: Duration) -> HostResult<bool> {
+        self.ask("cannot watch the DaemonSet kube-proxy", |_| Some(true))
+    }
+
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {
         let tag = format!(":{version}");
         let seen = self
