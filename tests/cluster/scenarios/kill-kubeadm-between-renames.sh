@@ -1,8 +1,5 @@
 # shellcheck shell=bash disable=SC2034
 ABOUT="SIGKILL to kubeadm upgrade apply when the API server's manifest has gone and the new one is not there yet, on the only control plane"
-# The drain comes while kube-proxy is being replaced, node by node; without it a node keeps leading to pods that have gone.
-APP_MAY_FAIL=yes
-
 fault() {
   kubeadm_upgrades cp1 kubeadm-upgrade-apply
   kill_between_renames cp1 kube-apiserver
