@@ -383,6 +383,14 @@ fn a_retry_takes_the_node_for_what_it_was_before_the_first_lease() {
     assert_eq!(bench.effects(), 6);
 }
 
+/// The events of putting back what [`failed_halfway`] ran.
+const PUT_BACK: [&str; 4] = [
+    "restart-kubelet undo-started 0",
+    "restart-kubelet undone 0",
+    "etcd-snapshot undo-started 0",
+    "etcd-snapshot undone 0",
+];
+
 fn failed_halfway() -> (Bench, Engine) {
     let bench = Bench::new(Behaviour::default());
     let mut engine = bench.engine(7).unwrap();
@@ -400,15 +408,7 @@ fn unwinding_puts_back_what_ran_last_first() {
     let (bench, mut engine) = failed_halfway();
     let end = bench.twin.drive(engine.unwind("it broke".to_owned())).done().unwrap().unwrap();
     assert_eq!(end.failure.as_deref(), Some("it broke. What was changed on the node was put back"));
-    assert_eq!(
-        bench.events(),
-        [
-            "restart-kubelet undo-started 0",
-            "restart-kubelet undone 0",
-            "etcd-snapshot undo-started 0",
-            "etcd-snapshot undone 0"
-        ]
-    );
+    assert_eq!(bench.events(), PUT_BACK);
     assert_eq!(bench.effects(), 0);
 }
 
@@ -420,15 +420,7 @@ fn a_lease_to_roll_back_undoes_what_an_earlier_one_ran_and_ends_well() {
     let Begun::Run(journal) = bench.journals().begin(lease).unwrap() else { panic!() };
     let end = bench.twin.drive(Engine::new(journal, bench.gear(8)).run()).done().unwrap().unwrap();
     assert_eq!(end.failure, None);
-    assert_eq!(
-        bench.events(),
-        [
-            "restart-kubelet undo-started 0",
-            "restart-kubelet undone 0",
-            "etcd-snapshot undo-started 0",
-            "etcd-snapshot undone 0"
-        ]
-    );
+    assert_eq!(bench.events(), PUT_BACK);
     assert_eq!(bench.effects(), 0);
 }
 
