@@ -37,6 +37,7 @@ pub(super) async fn upgrade(
     let backup = Backup::require(cx).await?;
     if !command.is_there(cx).await? {
         static_pods::put_back_missing(cx, Some(&backup)).await?;
+        static_pods::settle(cx, Some(&backup)).await?;
         kubeadm::require_space(cx).await?;
         // After a power cut: kubeadm refuses while a control plane is not Ready.
         kubelet::wait_until_ready(cx, None).await?;

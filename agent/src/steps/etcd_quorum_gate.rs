@@ -133,7 +133,9 @@ impl StepRunner for EtcdQuorumGate {
     /// the unhealthy member, for want of its manifest, and the gate would stay closed for ever.
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         let backup = Backup::find(cx).await?;
-        static_pods::put_back_missing(cx, backup.as_ref()).await?;
+        if static_pods::put_back_missing(cx, backup.as_ref()).await? {
+            static_pods::settle(cx, backup.as_ref()).await?;
+        }
         match self.look(cx, backup.as_ref()).await {
             Ok(()) => Ok(()),
             Err(Closed::Now(why)) => Err(StepFailure::Unproven(why)),

@@ -12,6 +12,9 @@ use crate::host::{HostError, HostResult, Limits};
 /// the limit on silence is longer; it waits for ever for a `CoreDNS` that does not become ready, so there is one.
 const LIMITS: Limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(6) };
 
+/// Before kubeadm runs again. What it may have left in between is waited for, not this.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
 /// What etcd may write while kubeadm copies it, and the manifests.
 const MARGIN: u64 = 64 << 20;
 

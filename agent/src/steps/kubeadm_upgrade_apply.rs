@@ -1,13 +1,11 @@
 //! `kubeadm upgrade apply`, on the first control plane.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use liftlock_proto::argv;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::api::patiently;
-use super::kubeadm::Command;
+use super::kubeadm::{Command, PAUSE};
 use super::mark::Mark;
 use super::{control_plane, kubelet, package_versions};
 use crate::backup::Backup;
@@ -106,7 +104,7 @@ impl StepRunner for KubeadmUpgradeApply {
     }
 
     fn policy(&self) -> StepPolicy {
-        StepPolicy { attempts: 2, pause: Duration::from_secs(10) }
+        StepPolicy { attempts: 2, pause: PAUSE }
     }
 }
 

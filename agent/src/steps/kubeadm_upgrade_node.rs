@@ -1,7 +1,6 @@
 //! `kubeadm upgrade node`, on every node but the first control plane.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use liftlock_proto::argv;
@@ -10,7 +9,7 @@ use liftlock_proto::version::KubernetesVersion;
 use serde::Deserialize;
 
 use super::api::patiently;
-use super::kubeadm::Command;
+use super::kubeadm::{Command, PAUSE};
 use super::mark::Mark;
 use super::{control_plane, kubelet};
 use crate::backup::digest::FileDigest;
@@ -52,7 +51,7 @@ impl UpgradeNode {
 }
 
 fn policy() -> StepPolicy {
-    StepPolicy { attempts: 2, pause: Duration::from_secs(10) }
+    StepPolicy { attempts: 2, pause: PAUSE }
 }
 
 /// Static pods and, where it is local, etcd.

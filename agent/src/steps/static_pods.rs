@@ -155,16 +155,15 @@ fn config_map_says_local_etcd(yaml: &str) -> bool {
     cluster.is_ok_and(|cluster| cluster.etcd.local.is_some())
 }
 
-/// Puts back the standard manifests that are missing, and waits for what they start.
+/// Puts back the standard manifests that are missing; whether any was.
 ///
 /// kubeadm moves a live manifest into its backup folder and then the new one into its place. A power cut between
 /// the two leaves a node without, say, `kube-apiserver.yaml`; `kubeadm upgrade node` then takes the node for a worker
 /// and ends with success. So this comes before every kubeadm. The newest copy that kubeadm made during this plan is
 /// what was live last; where there is none, our own backup is.
-pub(super) async fn put_back_missing(cx: &Context, backup: Option<&Backup>) -> Result<(), StepFailure> {
-    let expected = expected(cx, backup).await?;
+pub(super) async fn put_back_missing(cx: &Context, backup: Option<&Backup>) -> Result<bool, StepFailure> {
     let mut any = false;
-    for component in &expected {
+    for component in expected(cx, backup).await? {
         if Manifest::read(cx, component).await?.is_some() {
             continue;
         }
@@ -174,11 +173,16 @@ pub(super) async fn put_back_missing(cx: &Context, backup: Option<&Backup>) -> R
         cx.host.files.restore_file(&cx.permit()?, &from, &to).await?;
         any = true;
     }
-    if any {
-        wait_until_like_manifests(cx, &expected, None, Earlier::Gone).await?;
-        wait_for_own_api_server(cx).await?;
-    }
-    Ok(())
+    Ok(any)
+}
+
+/// Waits until the static pods run as their manifests say and this node's own API server answers. A kubeadm that was
+/// cut off or failed leaves them on their way from one manifest to another, an etcd among them, which the next kubeadm
+/// would find unhealthy.
+pub(super) async fn settle(cx: &Context, backup: Option<&Backup>) -> Result<(), StepFailure> {
+    let expected = expected(cx, backup).await?;
+    wait_until_like_manifests(cx, &expected, None, Earlier::MayLinger).await?;
+    wait_for_own_api_server(cx).await
 }
 
 async fn replacement(
