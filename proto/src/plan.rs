@@ -30,6 +30,48 @@ pub enum Purpose {
     RollBack,
 }
 
+/// What follows when a node has failed for good: every attempt that its steps allow was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Nothing more is leased; an operator says retry, rollback or abort.
+    #[default]
+    Halt,
+    /// The node that failed is put back, and then an operator is asked.
+    RollBackNode,
+    /// Every node that was changed is put back, the last one first.
+    RollBackCluster,
+}
+
+impl OnFailure {
+    /// Every one, in the order of its number in messages.
+    pub const ALL: [Self; 3] = [Self::Halt, Self::RollBackNode, Self::RollBackCluster];
+
+    /// Its name in options, plan files and messages to people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Halt => "halt",
+            Self::RollBackNode => "roll-back-node",
+            Self::RollBackCluster => "roll-back-cluster",
+        }
+    }
+}
+
+impl std::str::FromStr for OnFailure {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|policy| policy.name() == text);
+        found.ok_or_else(|| format!("\"{text}\" is none of {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+impl std::fmt::Display for OnFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What an operator decides before the roll-out starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -44,6 +86,8 @@ pub struct Policy {
     pub ignore_preflight_errors: Vec<String>,
     /// Names of gates that the operator consents to pass.
     pub accepted: Vec<String>,
+    /// What follows when a node has failed for good.
+    pub on_failure: OnFailure,
 }
 
 /// One node's part of a plan.
@@ -86,6 +130,7 @@ impl Default for Policy {
             delete_empty_dir_data: false,
             ignore_preflight_errors: Vec::new(),
             accepted: Vec::new(),
+            on_failure: OnFailure::default(),
         }
     }
 }
@@ -179,6 +224,7 @@ impl From<Policy> for v1::Policy {
             delete_empty_dir_data,
             ignore_preflight_errors,
             accepted,
+            on_failure,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -186,18 +232,41 @@ impl From<Policy> for v1::Policy {
             delete_empty_dir_data,
             ignore_preflight_errors,
             accepted,
+            on_failure: v1::OnFailure::from(on_failure).into(),
+        }
+    }
+}
+
+impl From<OnFailure> for v1::OnFailure {
+    fn from(policy: OnFailure) -> Self {
+        match policy {
+            OnFailure::Halt => Self::Halt,
+            OnFailure::RollBackNode => Self::RollBackNode,
+            OnFailure::RollBackCluster => Self::RollBackCluster,
+        }
+    }
+}
+
+impl From<v1::OnFailure> for OnFailure {
+    fn from(message: v1::OnFailure) -> Self {
+        match message {
+            v1::OnFailure::Halt => Self::Halt,
+            v1::OnFailure::RollBackNode => Self::RollBackNode,
+            v1::OnFailure::RollBackCluster => Self::RollBackCluster,
         }
     }
 }
 
 impl From<v1::Policy> for Policy {
     fn from(message: v1::Policy) -> Self {
+        let on_failure = message.on_failure().into();
         let v1::Policy {
             drain_timeout_seconds,
             delete_unmanaged_pods,
             delete_empty_dir_data,
             ignore_preflight_errors,
             accepted,
+            on_failure: _,
         } = message;
         Self {
             drain_timeout_seconds,
@@ -205,6 +274,7 @@ impl From<v1::Policy> for Policy {
             delete_empty_dir_data,
             ignore_preflight_errors,
             accepted,
+            on_failure,
         }
     }
 }

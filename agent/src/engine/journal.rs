@@ -128,6 +128,18 @@ pub enum JournalError {
         /// What does not check.
         why: String,
     },
+    /// A rollback where nothing tells what was changed.
+    #[error(
+        "no journal of plan {plan} is in {folder}, so nobody knows here what it changed on this node, and nothing is \
+         put back by guessing: bring the journals back, or compare the node with the plan's backup in \
+         /etc/kubernetes/tmp by hand, then `liftlock abort`"
+    )]
+    NothingKnown {
+        /// The plan that is to be rolled back.
+        plan: PlanId,
+        /// Where its journals would lie.
+        folder: Utf8PathBuf,
+    },
     /// It is whole, and not for this agent or this lease.
     #[error("the journal {path} is not this lease's: {why}. Nothing was started")]
     Foreign {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use liftlock_proto::plan::Purpose;
 
 use crate::disk::Disk;
 use crate::engine::journal::{self, Header, Journal, JournalError, Reading};
@@ -101,6 +102,8 @@ impl Journals {
         let earlier = entries.iter().filter(|entry| entry.plan == lease.plan && entry.token < lease.token);
         if let Some(earlier) = earlier.max_by_key(|entry| entry.token) {
             lease.inherited = self.read(earlier)?.state.captured().clone();
+        } else if lease.purpose == Purpose::RollBack {
+            return Err(JournalError::NothingKnown { plan: lease.plan, folder: self.folder.clone() });
         }
         let entry = Entry { plan: lease.plan.clone(), token: lease.token, open: true };
         Journal::create(self.disk.as_ref(), self.path(&entry), lease)
@@ -168,7 +171,6 @@ impl Journals {
 #[cfg(test)]
 mod tests {
     use camino::Utf8Path;
-    use liftlock_proto::plan::Purpose;
     use liftlock_proto::step::Step;
     use serde_json::json;
 
@@ -231,6 +233,15 @@ mod tests {
         let third = begin(&disk, 9);
         assert_eq!(third.state().captured()["etcd-snapshot"], json!("as it was"));
         assert_eq!(journals(&disk).held().unwrap().unwrap().header().token, FencingToken(9));
+    }
+
+    #[test]
+    fn a_rollback_of_what_no_journal_tells_of_is_refused() {
+        let disk = MemoryDisk::default();
+        let back = |token| Header { purpose: Purpose::RollBack, ..header(token) };
+        assert!(matches!(journals(&disk).begin(back(8)), Err(JournalError::NothingKnown { .. })));
+        begin(&disk, 7).append(1, &started()).unwrap();
+        assert!(matches!(journals(&disk).begin(back(8)), Ok(Begun::Run(_))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use liftlock_proto::plan::Policy;
+use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::v1::MakePlanRequest;
 use liftlock_proto::version::KubernetesVersion;
 
@@ -43,6 +43,9 @@ struct PolicyArgs {
     /// Names of kubeadm preflight checks whose errors are ignored, such as `CoreDNSMigration`.
     #[arg(long, help_heading = "Policy", value_name = "CHECK,…", value_delimiter = ',')]
     ignore_preflight_errors: Vec<String>,
+    /// What follows when a node has failed for good: halt (an operator is asked), roll-back-node, roll-back-cluster.
+    #[arg(long, help_heading = "Policy", value_name = "POLICY", default_value_t = OnFailure::Halt)]
+    on_failure: OnFailure,
 }
 
 impl WantedArgs {
@@ -65,6 +68,7 @@ impl PolicyArgs {
             delete_empty_dir_data: self.delete_empty_dir_data,
             ignore_preflight_errors: self.ignore_preflight_errors.clone(),
             accepted: self.accept.clone(),
+            on_failure: self.on_failure,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! fails can be put back as long as the API servers of the earlier version still understand what is stored.
 
 use liftlock_proto::name::NodeName;
-use liftlock_proto::plan::Plan;
+use liftlock_proto::plan::{Plan, PlannedNode, Role};
 use liftlock_proto::step::Step;
 
 /// Where a roll-out stops being one that can be put back as a whole.
@@ -69,9 +69,21 @@ pub fn changes_etcd_minor(plan: &Plan) -> bool {
         && (to > LAST_KNOWN_MINOR || ETCD_MINOR_CHANGES.iter().any(|&change| from < change && change <= to))
 }
 
+/// Whether a node that came as far as the step at this position (counted from 0) has an etcd whose data the earlier
+/// etcd refuses: then it is never put back by itself.
+pub fn etcd_has_moved_on(plan: &Plan, node: &PlannedNode, reached: usize) -> bool {
+    let upgrades = |step: &Step| {
+        matches!(
+            step,
+            Step::KubeadmUpgradeApply { .. } | Step::KubeadmUpgradeNode { role: Role::ControlPlane, .. }
+        )
+    };
+    changes_etcd_minor(plan) && node.steps.iter().position(upgrades).is_some_and(|upgrade| reached >= upgrade)
+}
+
 #[cfg(test)]
 mod tests {
-    use liftlock_proto::plan::{PlannedNode, Policy, Role};
+    use liftlock_proto::plan::Policy;
     use liftlock_proto::version::KubernetesVersion;
 
     use super::*;
@@ -119,6 +131,21 @@ mod tests {
             let point = point_of_no_return(&plan(from, to, &WHOLE));
             assert_eq!(point, at("kubeadm-upgrade-apply", Cause::EtcdMinor), "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn an_etcd_of_another_minor_shuts_the_way_back_of_control_planes_and_of_no_worker() {
+        let moved_on = |from, to, node: usize, step| {
+            let plan = plan(from, to, &WHOLE);
+            let node = &plan.nodes[node];
+            let reached = node.steps.iter().position(|planned| planned.name() == step).unwrap();
+            etcd_has_moved_on(&plan, node, reached)
+        };
+        assert!(!moved_on("v1.21.1", "v1.22.0", 0, "install-kubeadm"));
+        assert!(moved_on("v1.21.1", "v1.22.0", 0, "kubeadm-upgrade-apply"));
+        assert!(moved_on("v1.21.1", "v1.22.0", 1, "drain"));
+        assert!(!moved_on("v1.21.1", "v1.22.0", 2, "verify-node"));
+        assert!(!moved_on("v1.19.7", "v1.20.2", 0, "verify-node"));
     }
 
     #[test]

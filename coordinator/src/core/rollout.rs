@@ -1,8 +1,10 @@
 //! A roll-out: a plan that was applied, and how far it is. One total function moves it on.
 
 use liftlock_proto::name::{FencingToken, NodeName};
-use liftlock_proto::plan::{Plan, PlannedNode, Purpose};
+use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
+
+use crate::core::reversal::etcd_has_moved_on;
 
 /// A plan that was applied, and how far it is. Its [`Phase`] follows from this and is stored nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct Rollout {
     pub started_by: String,
     /// Milliseconds since the Unix epoch, once it is final.
     pub ended_at_ms: Option<u64>,
+    /// The failure that the plan's policy answered with a rollback: the node and what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<String>,
 }
 
 /// What the operator wants.
@@ -307,6 +312,17 @@ impl NodeState {
         )
     }
 
+    /// The position of the last step that was begun on it, as far as that is known; all of them once it is raised.
+    fn reached(&self, planned: &PlannedNode) -> Option<usize> {
+        match self {
+            Self::Raised { .. } => planned.steps.len().checked_sub(1),
+            Self::Leased { progress, .. } | Self::Failed { progress, .. } if progress.attempt > 0 => {
+                usize::try_from(progress.index).ok()
+            }
+            _ => None,
+        }
+    }
+
     /// Why it failed, if it did.
     pub fn failure(&self) -> Option<&str> {
         match self {
@@ -320,7 +336,15 @@ impl Rollout {
     /// A roll-out of a plan that begins now.
     pub fn start(plan: Plan, started_by: String, at_ms: u64) -> Self {
         let nodes = plan.nodes.iter().map(|_| NodeState::Pending).collect();
-        Self { plan, intent: Intent::Run, nodes, started_at_ms: at_ms, started_by, ended_at_ms: None }
+        Self {
+            plan,
+            intent: Intent::Run,
+            nodes,
+            started_at_ms: at_ms,
+            started_by,
+            ended_at_ms: None,
+            answered: None,
+        }
     }
 
     /// Each node of the plan with its state, in the order of leases.
@@ -386,7 +410,9 @@ impl Rollout {
             .nodes()
             .find(|(_, state)| matches!(state, NodeState::RolledBack { .. }))
             .map(|(node, _)| node)?;
-        let reason = format!("{} was rolled back, and others run {}", back.name, self.plan.to_version);
+        let because = self.answered.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
+        let reason =
+            format!("{} was rolled back{because}, and others run {}", back.name, self.plan.to_version);
         Some(Phase::Halted { reason })
     }
 
@@ -476,6 +502,7 @@ impl Rollout {
             }
             Event::Retried { node } => {
                 next.refuse_final()?;
+                next.answered = None;
                 let state = next.state_mut(node)?;
                 *state = match state {
                     NodeState::Unprepared { .. } => NodeState::Pending,
@@ -487,7 +514,10 @@ impl Rollout {
                     }
                 };
             }
-            Event::RollbackOrdered { node } => next.order_rollback(node.as_ref())?,
+            Event::RollbackOrdered { node } => {
+                next.answered = None;
+                next.order_rollback(node.as_ref())?;
+            }
         }
         Ok(next)
     }
@@ -519,6 +549,15 @@ impl Rollout {
                 at
             }
         };
+        for (planned, state) in self.nodes().skip(from) {
+            if state.reached(planned).is_some_and(|reached| etcd_has_moved_on(&self.plan, planned, reached)) {
+                return Err(refused(format!(
+                    "{} has gone on to etcd of another minor version, whose data the earlier one refuses: roll forward \
+                     with `liftlock retry`, or restore etcd's snapshot and lose what was written since",
+                    planned.name
+                )));
+            }
+        }
         let mut any = false;
         for state in self.nodes.iter_mut().skip(from) {
             if let NodeState::Raised { lease, .. } | NodeState::Failed { lease, .. } = state {
@@ -538,6 +577,7 @@ impl Rollout {
         at_ms: u64,
     ) -> Result<(), TransitionError> {
         let state = self.state_mut(node)?;
+        let raising = matches!(state, NodeState::Leased { purpose: Purpose::Raise, .. });
         *state = match state {
             NodeState::Leased { lease, progress, purpose } if lease.token == token => match failure {
                 None if *purpose == Purpose::RollBack => {
@@ -562,8 +602,26 @@ impl Rollout {
             }
             _ => return Err(stale(node, token, state)),
         };
+        if let (true, Some(failure)) = (raising, failure) {
+            self.answer(node, failure);
+        }
         self.note_end(at_ms);
         Ok(())
+    }
+
+    /// What the policy says of a node that could not be raised. A rollback that fails is nobody's to answer but an
+    /// operator's.
+    fn answer(&mut self, node: &NodeName, failure: &str) {
+        let ordered = match self.plan.policy.on_failure {
+            OnFailure::Halt => return,
+            OnFailure::RollBackNode => Some(node),
+            OnFailure::RollBackCluster => None,
+        };
+        // Where there is no way back, an operator decides.
+        if self.intent == Intent::Abort || self.order_rollback(ordered).is_err() {
+            return;
+        }
+        self.answered = Some(format!("{node}: {failure}"));
     }
 
     fn change_intent(&mut self, what: &'static str, intent: Intent) -> Result<(), TransitionError> {

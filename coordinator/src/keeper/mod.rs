@@ -150,6 +150,15 @@ impl Keeper {
         if let Event::LeaseGranted { lease, .. } = event {
             change.fence = Some(lease.token);
         }
+        if after.answered != before.answered
+            && let Some(failure) = &after.answered
+        {
+            let text = format!("{failure}: {} is the plan's policy", after.plan.policy.on_failure);
+            change.history.push(HistoryRecord {
+                plan: Some(after.plan.id.clone()),
+                ..self.record(HistoryKind::RollbackOrdered, text)
+            });
+        }
         if after.is_final() && !before.is_final() {
             let text = format!("the roll-out has ended: {}", phase_word(&after));
             change.history.push(HistoryRecord {

@@ -28,8 +28,8 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         Phase::Aborting => (v1::RolloutPhase::Aborting, None),
         Phase::Raised => (v1::RolloutPhase::Raised, None),
         Phase::Aborted => (v1::RolloutPhase::Aborted, None),
-        Phase::RollingBack => (v1::RolloutPhase::RollingBack, None),
-        Phase::RolledBack => (v1::RolloutPhase::RolledBack, None),
+        Phase::RollingBack => (v1::RolloutPhase::RollingBack, rollout.answered.clone()),
+        Phase::RolledBack => (v1::RolloutPhase::RolledBack, rollout.answered.clone()),
     };
     let reasons: Vec<String> = obstacle.map(str::to_owned).into_iter().chain(reason).collect();
     v1::Rollout {

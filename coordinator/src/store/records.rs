@@ -62,6 +62,8 @@ struct Head {
     started_at_ms: u64,
     started_by: String,
     ended_at_ms: Option<u64>,
+    #[serde(default)]
+    answered: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -259,6 +261,7 @@ impl Head {
             started_at_ms: rollout.started_at_ms,
             started_by: rollout.started_by.clone(),
             ended_at_ms: rollout.ended_at_ms,
+            answered: rollout.answered.clone(),
         }
     }
 }
@@ -285,6 +288,7 @@ impl Entries {
             started_at_ms: head.started_at_ms,
             started_by: head.started_by,
             ended_at_ms: head.ended_at_ms,
+            answered: head.answered,
         })
     }
 

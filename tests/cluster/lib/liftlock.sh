@@ -2,8 +2,6 @@
 # The programs under test: the coordinator in a container of its own, an agent as a service on every node, all from the packages that the
 # build made.
 
-COORDINATOR_STATE=/var/lib/liftlock-coordinator
-
 # artifact VARIABLE PATTERN: the file that the variable names, else the newest one that matches
 artifact() {
   local file=${!1:-}
@@ -15,35 +13,54 @@ artifact() {
 
 liftlock() { on coordinator liftlock "$@"; }
 
+# What follows is what the README tells an operator, word for word where a script can.
+
+# coordinator_start: on a machine of its own
 coordinator_start() {
-  local file address
+  local file
   file=$(artifact COORDINATOR_DEB 'target/debian/liftlock_*.deb')
-  address=$(node_address coordinator)
-  container coordinator --volume "$file:/srv/${file##*/}:ro" --volume "$COORDINATOR_STATE" --entrypoint /bin/bash "$NODE_IMAGE" -euc '
-    case $0 in *.deb) dpkg --install "$0" ;; *) install "$0" /usr/bin/liftlock ;; esac
-    exec liftlock serve --listen 0.0.0.0:7443 --state-dir "$1" --name coordinator --name "$2"' \
-    "/srv/${file##*/}" "$COORDINATOR_STATE" "$address"
-  within 60 "the coordinator (docker logs ${PREFIX}coordinator)" liftlock nodes
+  machine coordinator
+  docker cp "$file" "${PREFIX}coordinator:/srv/liftlock.deb"
+  on coordinator apt-get install --yes /srv/liftlock.deb
+  # `editor`
+  on coordinator sed -i "s/^#names = .*/names = [\"coordinator\", \"$(node_address coordinator)\"]/" /etc/liftlock/coordinator.toml
+  # Its end is awaited: the service says when it serves.
+  on coordinator systemctl enable --now liftlock
+  liftlock nodes
 }
 
-# agent_start NODE: installs, enrols and starts the service
+# agent_start NODE: installs, leaves the token and starts the service, which enrols by itself
 agent_start() {
   local node=$1 file
   file=$(artifact AGENT_DEB 'target/debian/liftlock-agent_*.deb')
   docker cp "$file" "$PREFIX$node:/srv/agent.deb"
-  on "$node" dpkg --install /srv/agent.deb
-  on "$node" install -D -m 644 /dev/stdin /etc/liftlock/agent.toml <<< "coordinator = \"https://$(node_address coordinator):7443\""
-  # The token never stands in a command line, and is gone once used.
-  liftlock token create --node "$PREFIX$node" --ttl 1h | on "$node" install -m 600 /dev/stdin /run/liftlock-token
-  on "$node" liftlock-agent enroll --token-file /run/liftlock-token
-  on "$node" rm -f /run/liftlock-token
-  on "$node" systemctl enable --now liftlock-agent
-  within 30 "liftlock-agent on $node" on "$node" systemctl is-active --quiet liftlock-agent
+  on "$node" apt-get install --yes /srv/agent.deb
+  on "$node" sed -i "s|^#coordinator = .*|coordinator = \"https://$(node_address coordinator):7443\"|" /etc/liftlock/agent.toml
+  liftlock token create --node "$PREFIX$node" | on "$node" install -m 0600 /dev/stdin /etc/liftlock/join-token
+  on "$node" systemctl restart liftlock-agent
+  on "$node" systemctl is-active liftlock-agent
+  on "$node" test ! -e /etc/liftlock/join-token
 }
+
+# operator_logs_in: from a machine that is neither a node nor the coordinator's, as an ordinary user
+operator_logs_in() {
+  local file
+  file=$(artifact COORDINATOR_DEB 'target/debian/liftlock_*.deb')
+  machine operator
+  docker cp "$file" "${PREFIX}operator:/srv/liftlock.deb"
+  on operator apt-get install --yes /srv/liftlock.deb
+  on operator useradd --create-home alice
+  liftlock token create --operator alice |
+    as_alice liftlock login --coordinator "https://$(node_address coordinator):7443" --token-file -
+  as_alice liftlock nodes
+}
+
+as_alice() { on operator setpriv --reuid alice --regid alice --init-groups env HOME=/home/alice "$@"; }
 
 liftlock_start() {
   say "starting the coordinator and an agent on every node"
   logged coordinator-start coordinator_start
+  logged operator-logs-in operator_logs_in
   # shellcheck disable=SC2046 # one word a node
   together agent_start $(nodes)
   within 60 "an agent of every node with the coordinator" agents_connected
@@ -54,7 +71,7 @@ agents_connected() { [ "$(liftlock nodes -o json | grep -c '"connected": true')"
 # liftlock_logs: what the services said, into $LOGS, for whoever looks for the cause of a failure
 liftlock_logs() {
   local node
-  docker logs "${PREFIX}coordinator" > "$LOGS/coordinator.log" 2>&1 || true
+  on coordinator journalctl --no-pager --unit liftlock > "$LOGS/coordinator.log" 2>&1 || true
   for node in $(nodes); do
     on "$node" journalctl --no-pager --unit liftlock-agent > "$LOGS/agent-$node.log" 2>&1 || true
     on "$node" journalctl --no-pager --unit kubelet --lines 500 > "$LOGS/kubelet-$node.log" 2>&1 || true

@@ -1,13 +1,14 @@
 # shellcheck shell=bash
 # The machines: one container a node, each with systemd, containerd, the packages at FROM and every image.
 
-# Where a name lives on the network: control planes from .11, workers from .21. The last number names the node's pod subnet, too.
+# Where a name lives on the network: control planes from .11, workers from .21. The last number names its pod subnet, too.
 node_number() {
   case $1 in
     cp*) echo $((10 + ${1#cp})) ;;
     w*) echo $((20 + ${1#w})) ;;
     coordinator) echo 2 ;;
     client) echo 3 ;;
+    operator) echo 4 ;;
     *) die "no node is called $1" ;;
   esac
 }
@@ -42,21 +43,27 @@ container() {
     --ip "$(node_address "$name")" "$@"
 }
 
-# node_start NODE. All capabilities but CAP_SYS_RESOURCE, which the root of a machine inside a machine often has not got itself (then
-# `--privileged` fails). /var is a volume, since containerd's overlays do not stack on the container's own.
+# machine NAME [DOCKER ARGUMENT...]: a container in which systemd runs, until it does. All capabilities but CAP_SYS_RESOURCE, which the
+# root of a machine inside a machine often has not got itself (then `--privileged` fails). /var is a volume, since containerd's overlays do
+# not stack on the container's own.
+machine() {
+  local name=$1
+  shift
+  container "$name" --cap-add ALL --cap-drop SYS_RESOURCE \
+    --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined \
+    --device-cgroup-rule 'a *:* rwm' --cgroupns private --stop-signal SIGRTMIN+3 \
+    --tmpfs /run:exec --tmpfs /tmp:exec --volume /var --env "NODE_PODS=$(node_pods "$name")" "$@" "$NODE_IMAGE"
+  within 60 "systemd on $name" on "$name" systemctl is-active --quiet dbus.socket
+}
+
 node_start() {
   local node=$1 other routes=""
   for other in $(nodes); do
     [ "$other" = "$node" ] || routes+=" $(node_pods "$other")=$(node_address "$other")"
   done
-  container "$node" --cap-add ALL --cap-drop SYS_RESOURCE \
-    --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined \
-    --device-cgroup-rule 'a *:* rwm' --cgroupns private --stop-signal SIGRTMIN+3 \
-    --tmpfs /run:exec --tmpfs /tmp:exec --volume /var \
+  machine "$node" --env "NODE_ROUTES=$routes" \
     --volume "$(repository "$FROM" "$TO"):/srv/packages:ro" \
-    --volume "$(image_archive "$FROM"):/srv/images/$FROM.tar:ro" --volume "$(image_archive "$TO"):/srv/images/$TO.tar:ro" \
-    --env "NODE_PODS=$(node_pods "$node")" --env "NODE_ROUTES=$routes" "$NODE_IMAGE"
-  within 60 "systemd on $node" on "$node" systemctl is-active --quiet dbus.socket
+    --volume "$(image_archive "$FROM"):/srv/images/$FROM.tar:ro" --volume "$(image_archive "$TO"):/srv/images/$TO.tar:ro"
   within 60 "containerd on $node" on "$node" ctr version
 }
 

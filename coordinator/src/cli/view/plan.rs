@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use liftlock_proto::argv::{Argv, commands, kubeadm_upgrade_apply_force};
-use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
+use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::step::{self, Step};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
@@ -67,6 +67,8 @@ pub struct PolicyView {
     pub ignore_preflight_errors: Vec<String>,
     /// Names of gates that were consented to.
     pub accepted: Vec<String>,
+    /// What follows when a node has failed for good.
+    pub on_failure: OnFailure,
 }
 
 /// One node's part.
@@ -120,6 +122,15 @@ pub struct PointOfNoReturnView {
     pub why: String,
 }
 
+/// For people.
+fn when_a_node_fails(policy: OnFailure) -> &'static str {
+    match policy {
+        OnFailure::Halt => "nothing more is begun, and you are asked (--on-failure)",
+        OnFailure::RollBackNode => "it is put back, and you are asked",
+        OnFailure::RollBackCluster => "every node that was changed is put back, the last one first",
+    }
+}
+
 impl From<v1::Refusal> for RefusalView {
     fn from(message: v1::Refusal) -> Self {
         let v1::Refusal { rule, message, acceptable } = message;
@@ -135,6 +146,7 @@ impl From<Policy> for PolicyView {
             delete_empty_dir_data: policy.delete_empty_dir_data,
             ignore_preflight_errors: policy.ignore_preflight_errors,
             accepted: policy.accepted,
+            on_failure: policy.on_failure,
         }
     }
 }
@@ -243,6 +255,7 @@ impl PlanView {
             self.id, self.from_version, self.to_version
         );
         let mut text = format!("{}\n", paint.paint(Tone::Strong, &line));
+        let _ = writeln!(text, "When a node fails: {}", when_a_node_fails(self.policy.on_failure));
         if !self.policy.accepted.is_empty() {
             let _ = writeln!(text, "Consented to: {}", self.policy.accepted.join(", "));
         }

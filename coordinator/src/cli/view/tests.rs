@@ -1,7 +1,7 @@
 //! What operators and their programs see, from fixed messages.
 
 use insta::assert_snapshot;
-use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
+use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
 
@@ -136,6 +136,7 @@ fn a_plan_with_consents_says_so_in_the_steps_that_they_change() {
         delete_empty_dir_data: true,
         ignore_preflight_errors: vec!["CoreDNSMigration".to_owned()],
         accepted: vec!["api-outage".to_owned(), "drain-only-node".to_owned()],
+        on_failure: OnFailure::RollBackNode,
     };
     assert_snapshot!(PlanView::from(plan_between("v1.21.1", "v1.22.0", policy)).table(Paint::OFF));
 }

@@ -6,25 +6,25 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::decide::{Decision, decide};
+use crate::core::sequence::under_lease;
 
 fn name(index: usize) -> NodeName {
     format!("n{index}").parse().unwrap()
 }
 
 fn rollout(nodes: usize) -> Rollout {
+    let to_version = KubernetesVersion::new(1, 20, 2);
+    let node = |index| {
+        let role = if index == 0 { Role::FirstControlPlane } else { Role::Worker };
+        let steps = under_lease(role, to_version, &Policy::default());
+        PlannedNode { name: name(index), role, prepare: vec![], steps }
+    };
     let plan = Plan {
         id: "p-0123456789ab".parse().unwrap(),
         hash: "0123456789ab".to_owned(),
         from_version: KubernetesVersion::new(1, 19, 7),
-        to_version: KubernetesVersion::new(1, 20, 2),
-        nodes: (0..nodes)
-            .map(|index| PlannedNode {
-                name: name(index),
-                role: Role::Worker,
-                prepare: vec![],
-                steps: vec![],
-            })
-            .collect(),
+        to_version,
+        nodes: (0..nodes).map(node).collect(),
         policy: Policy::default(),
     };
     Rollout::start(plan, "alice".to_owned(), 0)
@@ -199,6 +199,59 @@ fn the_cluster_is_rolled_back_from_the_last_node_to_the_first_and_that_is_final(
     assert_eq!(back.phase(), Phase::RolledBack);
     assert_eq!(back.ended_at_ms, Some(9));
     assert!(matches!(back.after(&ROLL_BACK_ALL), Err(TransitionError::Final { .. })));
+}
+
+/// The same, with what the policy says of a failure.
+fn failed_under(policy: OnFailure, reached: &'static str) -> Rollout {
+    let mut start = after(rollout(3), &[prepared(0), prepared(1), prepared(2)]);
+    start.plan.policy.on_failure = policy;
+    let index = start.plan.nodes[1].steps.iter().position(|step| step.name() == reached).unwrap();
+    let progress = Progress { index: u32::try_from(index).unwrap(), attempt: 1 };
+    let began = Event::StepReported { node: name(1), token: FencingToken(2), progress };
+    let events = [granted(0, 1), ended(0, 1, None), granted(1, 2), began, ended(1, 2, Some("no disk"))];
+    after(start, &events)
+}
+
+#[test]
+fn a_node_that_failed_for_good_is_rolled_back_where_the_policy_says_so_and_then_an_operator_is_asked() {
+    let failed = failed_under(OnFailure::RollBackNode, "drain");
+    assert_eq!(failed.phase(), Phase::RollingBack);
+    let due = Decision::Grant { node: name(1), purpose: Purpose::RollBack };
+    assert_eq!(decide(&failed, &all_connected(&failed)), [due]);
+    let back = after(failed, &[granted_back(1, 3), ended(1, 3, None)]);
+    let reason = "n1 was rolled back (n1: no disk), and others run v1.20.2".to_owned();
+    assert_eq!(back.phase(), Phase::Halted { reason });
+}
+
+#[test]
+fn the_cluster_is_rolled_back_where_the_policy_says_so() {
+    let failed = failed_under(OnFailure::RollBackCluster, "drain");
+    let events = [granted_back(1, 3), ended(1, 3, None), granted_back(0, 4), ended(0, 4, None)];
+    let back = after(failed, &events);
+    assert_eq!((back.phase(), back.answered.as_deref()), (Phase::RolledBack, Some("n1: no disk")));
+}
+
+#[test]
+fn a_rollback_by_policy_that_fails_is_not_answered_with_another() {
+    let failed = failed_under(OnFailure::RollBackNode, "drain");
+    let twice = after(failed, &[granted_back(1, 3), ended(1, 3, Some("no files"))]);
+    assert_eq!(twice.phase(), Phase::Halted { reason: "n1: no files".to_owned() });
+}
+
+#[test]
+fn where_etcd_has_moved_on_no_policy_and_no_order_puts_a_control_plane_back() {
+    let mut start = after(rollout(3), &[prepared(0), prepared(1), prepared(2)]);
+    start.plan.policy.on_failure = OnFailure::RollBackNode;
+    (start.plan.from_version, start.plan.to_version) =
+        ("v1.21.1".parse().unwrap(), "v1.22.0".parse().unwrap());
+    let upgrade =
+        start.plan.nodes[0].steps.iter().position(|step| step.name().starts_with("kubeadm-upgrade"));
+    let progress = Progress { index: u32::try_from(upgrade.unwrap()).unwrap(), attempt: 1 };
+    let began = Event::StepReported { node: name(0), token: FencingToken(1), progress };
+    let failed = after(start, &[granted(0, 1), began, ended(0, 1, Some("no disk"))]);
+    assert_eq!(failed.phase(), Phase::Halted { reason: "n0: no disk".to_owned() });
+    let Err(TransitionError::NotToRollBack { why, .. }) = failed.after(&rollback(0)) else { panic!() };
+    assert!(why.contains("etcd") && why.contains("liftlock retry"), "{why}");
 }
 
 #[test]
