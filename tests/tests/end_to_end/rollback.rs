@@ -1,6 +1,6 @@
 //! What cannot be raised goes back to where it was.
 
-use liftlock_proto::v1::{NodePhase, RolloutPhase};
+use liftlock_proto::v1::{NodePhase, OnFailure, Policy, RolloutPhase};
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::{Fleet, proofs};
 use liftlock_tests::standin::fault::{Action, Fault, Point};
@@ -61,6 +61,22 @@ async fn a_control_plane_that_failed_after_its_apply_is_put_back_and_the_roll_ou
     roll_back(&fleet, &["--node", "cp1"]).await;
     let rollout = end_of(&fleet).await;
     assert_eq!(rollout.phase(), RolloutPhase::RolledBack, "{}\n{}", rollout.reason, fleet.last_words());
+    is_as_before(&fleet);
+}
+
+#[tokio::test]
+async fn a_node_that_fails_for_good_goes_back_by_itself_where_the_policy_says_so() {
+    let fleet = small_fleet().await;
+    fleet.cluster.add_unmanaged_pod("debug", "cp1");
+    let policy = Policy { on_failure: OnFailure::RollBackNode.into(), ..policy() };
+    fleet.operator().await.unwrap().apply(&TO.to_string(), policy).await.unwrap();
+    let rollout = end_of(&fleet).await;
+    assert_eq!(rollout.phase(), RolloutPhase::RolledBack, "{}\n{}", rollout.reason, fleet.last_words());
+    assert!(
+        rollout.reason.contains("cp1: step drain: ") && rollout.reason.contains("debug"),
+        "{}",
+        rollout.reason
+    );
     is_as_before(&fleet);
 }
 
