@@ -3,12 +3,12 @@
 use std::fmt::Display;
 
 use camino::Utf8Path;
-use liftlock_proto::v1::{ClusterFacts, ClusterNode, NodeFacts};
+use liftlock_proto::v1::{self, ClusterFacts, ClusterNode, NodeFacts};
 use liftlock_proto::version::KubernetesVersion;
 use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::host::{Host, HostResult, RunningContainer};
+use crate::host::{Host, HostResult, Replicas, RunningContainer};
 
 /// The sentences of what could not be read.
 #[derive(Default)]
@@ -86,6 +86,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
             "nodes": cluster.nodes.iter().map(node).collect::<Vec<_>>(),
             "etcd_members": cluster.etcd_members,
             "etcd_healthy_members": cluster.etcd_healthy_members,
+            "dns": cluster.dns.map(|dns| json!({"wanted": dns.wanted, "ready": dns.ready})),
         })
     };
     json!({
@@ -110,7 +111,8 @@ pub async fn boot_id(host: &Host) -> HostResult<String> {
 }
 
 async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Option<ClusterFacts> {
-    let (version, nodes) = futures::join!(host.kube.kubeadm_config_version(), host.kube.nodes());
+    let (version, nodes, dns) =
+        futures::join!(host.kube.kubeadm_config_version(), host.kube.nodes(), host.kube.cluster_dns());
     // Without its nodes a cluster is not seen at all; its other facts are worth telling one by one.
     let nodes = match nodes {
         Ok(nodes) => nodes,
@@ -128,6 +130,7 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
         kubeadm_config_version: errors.note(version.map(|version| version.to_string())),
         etcd_members: count(voters.count()),
         etcd_healthy_members: count(healthy.count()),
+        dns: errors.note(dns).map(|Replicas { wanted, ready }| v1::Replicas { wanted, ready }),
         nodes: nodes
             .into_iter()
             .map(|node| ClusterNode {

@@ -427,6 +427,7 @@ fn facts() -> v1::NodeFacts {
             }],
             etcd_members: 1,
             etcd_healthy_members: 1,
+            dns: None,
         }),
         ..v1::NodeFacts::default()
     }

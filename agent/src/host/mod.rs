@@ -273,6 +273,9 @@ pub trait Kube: Send + Sync {
     /// admin: waits until every node runs the kube-proxy that its `DaemonSet` asks for; whether it came to that before the
     /// limit. True at once where there is no such `DaemonSet`, or one for more than `few` nodes.
     async fn wait_for_kube_proxies(&self, few: u32, limit: Duration) -> HostResult<bool>;
+    /// admin: the Deployment of the cluster's DNS, by the label that kubeadm gives it (`k8s-app: kube-dns`); `None` where
+    /// there is none.
+    async fn cluster_dns(&self) -> HostResult<Option<Replicas>>;
     /// Waits until this node's own API server answers /readyz with "ok" (asked at its own address, past any load
     /// balancer) and reports the version.
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()>;
@@ -280,6 +283,15 @@ pub trait Kube: Send + Sync {
 
 /// The annotation of a Node that Liftlock cordoned; its value is the plan. A node may annotate itself.
 pub const CORDONED_BY: &str = "liftlock.dev/cordoned-by";
+
+/// Pods of a Deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicas {
+    /// How many it asks for.
+    pub wanted: u32,
+    /// How many of them are ready.
+    pub ready: u32,
+}
 
 /// What a node is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::engine::lease::Permit;
 use crate::host::{
     CORDONED_BY, Eviction, Files, HostError, HostResult, Kube, Layout, NodeCondition, NodeState, PodState,
+    Replicas,
 };
 
 mod access;
@@ -40,6 +41,9 @@ const CONTROLLERS_LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-sy
 /// kubeadm's own.
 const KUBE_PROXIES: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets\
                             ?fieldSelector=metadata.name%3Dkube-proxy";
+
+/// kubeadm's `CoreDNS`, and the kube-dns before it.
+const CLUSTER_DNS: &str = "/apis/apps/v1/namespaces/kube-system/deployments?labelSelector=k8s-app%3Dkube-dns";
 
 /// How many Nodes are asked for at once; a large cluster's list does not fit into a small agent.
 const PAGE: u32 = 250;
@@ -266,6 +270,16 @@ impl Kube for RealKube {
         Ok(watch(&self.admin, what, KUBE_PROXIES, limit, decide).await?.is_ok())
     }
 
+    async fn cluster_dns(&self) -> HostResult<Option<Replicas>> {
+        let list: List<Deployment> =
+            self.admin.json("cannot read the Deployment of the cluster's DNS", &get(CLUSTER_DNS)?).await?;
+        let sum = |count: fn(&Deployment) -> u32| list.items.iter().map(count).sum();
+        Ok((!list.items.is_empty()).then(|| Replicas {
+            wanted: sum(|deployment| deployment.spec.replicas),
+            ready: sum(|deployment| deployment.status.ready_replicas),
+        }))
+    }
+
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {
         let access = self.admin.to_server(self.own_server().await?);
         let (ready, asked) = (get("/readyz")?, get("/version")?);
@@ -403,6 +417,26 @@ impl DaemonSet {
         desired > few
             || (observed_generation >= self.metadata.generation && updated >= desired && available >= desired)
     }
+}
+
+/// A Deployment's counts. The API server leaves out what is zero, and fills `spec.replicas` in.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Deployment {
+    spec: DeploymentSpec,
+    status: DeploymentStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct DeploymentSpec {
+    replicas: u32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeploymentStatus {
+    ready_replicas: u32,
 }
 
 #[derive(Deserialize)]

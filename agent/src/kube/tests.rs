@@ -466,3 +466,18 @@ async fn kube_proxies_that_are_many_or_none_are_not_waited_for_and_late_ones_are
         assert_eq!(there, expected, "{sets}");
     }
 }
+
+#[tokio::test]
+async fn the_clusters_dns_is_counted_by_its_ready_replicas_and_may_be_missing() {
+    let deployment = |status: &str| format!(r#"{{"spec":{{"replicas":2}},"status":{status}}}"#);
+    for (items, expected) in [
+        (String::new(), None),
+        (deployment(r#"{"replicas":2}"#), Some(Replicas { wanted: 2, ready: 0 })),
+        (deployment(r#"{"replicas":2,"readyReplicas":1}"#), Some(Replicas { wanted: 2, ready: 1 })),
+    ] {
+        let list = format!(r#"{{"kind":"DeploymentList","metadata":{{}},"items":[{items}]}}"#);
+        let server = Server::start([Answer::Plain(200, list)]).await;
+        server.put("admin.conf", &server.kubeconfig("admin"));
+        assert_eq!(server.kube().cluster_dns().await.unwrap(), expected, "{items}");
+    }
+}

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use liftlock_proto::argv::Argv;
 
+use super::static_pods::{self, Earlier};
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::StepFailure;
-use crate::host::{HostError, HostResult, Limits};
+use crate::host::{HostError, HostResult, Limits, Replicas};
 
 /// kubeadm says nothing while it waits up to five minutes for a static pod to change (`UpgradeManifestTimeout`), so
 /// the limit on silence is longer; it waits for ever for a `CoreDNS` that does not become ready, so there is one.
@@ -38,20 +39,58 @@ impl Command {
     /// Waits for the end of one that an agent which is gone left running; how it ended does not matter.
     pub(super) async fn settle(&self, cx: &Context) -> Result<(), StepFailure> {
         if self.is_there(cx).await? {
-            match self.run(cx).await {
-                Err(StepFailure::Host(HostError::Command { .. } | HostError::CommandLimit { .. })) => {}
+            match self.end(cx).await {
+                Err(HostError::Command { .. } | HostError::CommandLimit { .. }) => {}
                 ended => ended?,
             }
         }
         Ok(())
     }
 
-    /// Runs it, or joins it where it runs already.
+    /// Runs it, or joins it where it runs already. One that was ended at a limit is told of with what it may have been
+    /// waiting for.
     pub(super) async fn run(&self, cx: &Context) -> Result<(), StepFailure> {
+        match self.end(cx).await {
+            Err(error @ HostError::CommandLimit { .. }) => {
+                Err(StepFailure::Unproven(format!("{error}. {}", diagnosis(cx).await)))
+            }
+            ended => Ok(ended?),
+        }
+    }
+
+    /// Runs it, or joins it, to its end.
+    async fn end(&self, cx: &Context) -> HostResult<()> {
         let (permit, unit) = (cx.permit()?, cx.unit(self.unit));
         let child = cx.host.commands.run(&permit, &unit, &self.argv, LIMITS, cx);
-        Ok(cx.timed(TimeSpent::Child, child).await?)
+        cx.timed(TimeSpent::Child, child).await
     }
+}
+
+/// What of all that kubeadm waits for without a word is not there now.
+async fn diagnosis(cx: &Context) -> String {
+    let kube = &cx.host.kube;
+    let mut waits = Vec::new();
+    match kube.nodes().await {
+        Err(error) => waits.push(format!("the API ({error})")),
+        Ok(nodes) => {
+            let unready = nodes.iter().filter(|node| node.control_plane && !node.ready);
+            waits.extend(unready.map(|node| format!("the control plane {} to be Ready", node.name)));
+        }
+    }
+    if let Ok(Some(Replicas { wanted, ready: 0 })) = kube.cluster_dns().await {
+        waits.push(format!("CoreDNS (0 of {wanted} pods are ready)"));
+    }
+    let expected = static_pods::expected(cx, None).await.unwrap_or_default();
+    match static_pods::unlike_manifests(cx, &expected, None, Earlier::MayLinger).await {
+        Ok(findings) => waits.extend(findings.into_iter().map(|finding| format!("a static pod ({finding})"))),
+        Err(error) => waits.push(format!("the container runtime ({error})")),
+    }
+    if waits.is_empty() {
+        return "What it was waiting for is not to be seen from here: API, CoreDNS, control planes and static pods are \
+                well"
+            .to_owned();
+    }
+    format!("It was probably waiting for: {}", waits.join("; "))
 }
 
 /// Refuses to run kubeadm where its copy of etcd's data would not fit. It makes one in every run and removes none.

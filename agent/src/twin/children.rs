@@ -31,6 +31,8 @@ pub(super) enum Op {
     MoveManifest(Utf8PathBuf, Utf8PathBuf),
     /// A component and the image that its container must have.
     AwaitContainer(&'static str, String),
+    /// A pod of the cluster's DNS that is ready; says nothing meanwhile.
+    AwaitDns,
     /// kubeadm-config.
     RaiseCluster(KubernetesVersion),
     /// The kube-proxy `DaemonSet`.
@@ -47,7 +49,7 @@ impl Op {
     /// What it changes, in words; `None` if nothing.
     fn change(&self) -> Option<String> {
         Some(match self {
-            Self::Say(_) | Self::Elapse(_) | Self::AwaitContainer(..) => return None,
+            Self::Say(_) | Self::Elapse(_) | Self::AwaitContainer(..) | Self::AwaitDns => return None,
             Self::MakeFolder(path) => format!("child: make {path}"),
             Self::WriteFile(path, _) => format!("child: write {path}"),
             Self::CopyTree(from, to) => format!("child: copy {from} to {to}"),
@@ -125,9 +127,19 @@ impl Op {
                 // Its hash is asked for through the API.
                 container.is_none_or(|container| container.image != *image) || !world.api_is_up()
             }
+            Self::AwaitDns => world.cluster.dns.is_some_and(|dns| dns.ready == 0),
             _ => false,
         }
     }
+}
+
+/// How a child ended.
+enum End {
+    Well,
+    /// With these words.
+    Failed(String),
+    /// It was ended, having said nothing for longer than it may.
+    Silent,
 }
 
 impl NodeTwin {
@@ -137,6 +149,7 @@ impl NodeTwin {
         name: &str,
         argv: &Argv,
         script: impl FnOnce(&mut World, &str) -> Result<VecDeque<Op>, String>,
+        silence: Duration,
         lines: &dyn Lines,
     ) -> HostResult<()> {
         let failed = |output: String| HostError::Command {
@@ -167,13 +180,22 @@ impl NodeTwin {
                 self.change(&format!("start `{}`", argv.join(" ")), not_started, start).await?;
             }
         }
-        let failure = self.follow(name, lines).await?;
+        let end = self.follow(name, silence, lines).await?;
         self.machine(|machine| machine.units.remove(name))?;
-        failure.map_or(Ok(()), |failure| Err(failed(failure)))
+        match end {
+            End::Well => Ok(()),
+            End::Failed(failure) => Err(failed(failure)),
+            End::Silent => Err(HostError::CommandLimit {
+                argv: argv.clone(),
+                what: "said nothing for that long",
+                limit: silence,
+                output: String::new(),
+            }),
+        }
     }
 
-    /// Goes through what is left to do of a unit; why it failed, if it did.
-    async fn follow(&self, name: &str, lines: &dyn Lines) -> HostResult<Option<String>> {
+    /// Goes through what is left to do of a unit.
+    async fn follow(&self, name: &str, silence: Duration, lines: &dyn Lines) -> HostResult<End> {
         loop {
             let next = self.machine(|machine| {
                 let unit = machine.units.get_mut(name)?;
@@ -183,8 +205,8 @@ impl NodeTwin {
                 }
             })?;
             let op = match next {
-                None => return Ok(None),
-                Some(Err(failure)) => return Ok(Some(failure)),
+                None => return Ok(End::Well),
+                Some(Err(failure)) => return Ok(End::Failed(failure)),
                 Some(Ok(op)) => op,
             };
             match &op {
@@ -199,6 +221,12 @@ impl NodeTwin {
                             format!("static Pod hash for component {component} did not change after 5m0s");
                         self.world(|world| fail(world, &self.name, name, failure));
                         continue;
+                    }
+                }
+                Op::AwaitDns => {
+                    let come = |world: &mut World| (!op.waits_for(world, &self.name)).then_some(());
+                    if self.wait(silence, come).await.is_none() {
+                        return Ok(End::Silent);
                     }
                 }
                 _ => {}
@@ -292,18 +320,25 @@ impl Commands for NodeTwin {
         })
     }
 
-    async fn run(&self, _: &Permit, unit: &str, argv: &Argv, _: Limits, lines: &dyn Lines) -> HostResult<()> {
-        self.child(unit, argv, |world, node| script(world, node, argv), lines).await
+    async fn run(
+        &self,
+        _: &Permit,
+        unit: &str,
+        argv: &Argv,
+        limits: Limits,
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        self.child(unit, argv, |world, node| script(world, node, argv), limits.silence, lines).await
     }
 
     async fn run_undisturbing(
         &self,
         unit: &str,
         argv: &Argv,
-        _: Limits,
+        limits: Limits,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.child(unit, argv, |world, node| script(world, node, argv), lines).await
+        self.child(unit, argv, |world, node| script(world, node, argv), limits.silence, lines).await
     }
 
     async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use liftlock_proto::version::KubernetesVersion;
 
-use crate::host::{NodeState, PodState};
+use crate::host::{NodeState, PodState, Replicas};
 
 /// A Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct Cluster {
     pub budgets: BTreeMap<String, Budget>,
     /// Names, which are those of the control planes.
     pub etcd_members: Vec<String>,
+    /// `CoreDNS`.
+    pub dns: Option<Replicas>,
 }
 
 impl Cluster {
@@ -74,6 +76,7 @@ impl Cluster {
             pods: BTreeMap::new(),
             budgets: BTreeMap::new(),
             etcd_members: Vec::new(),
+            dns: Some(Replicas { wanted: 2, ready: 2 }),
         }
     }
 

@@ -10,7 +10,7 @@ use super::kubeadm;
 use super::node::NodeTwin;
 use super::world::World;
 use crate::engine::lease::Permit;
-use crate::host::{Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, PodState};
+use crate::host::{Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, PodState, Replicas};
 
 fn away(what: &str) -> HostError {
     HostError::Api {
@@ -176,6 +176,10 @@ impl Kube for NodeTwin {
 
     async fn wait_for_kube_proxies(&self, _few: u32, _limit: Duration) -> HostResult<bool> {
         self.ask("cannot watch the DaemonSet kube-proxy", |_| Some(true))
+    }
+
+    async fn cluster_dns(&self) -> HostResult<Option<Replicas>> {
+        self.ask("cannot read the Deployment of the cluster's DNS", |world| Some(world.cluster.dns))
     }
 
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()> {

@@ -153,6 +153,7 @@ fn apply(
         say("[addons] Applied essential addon: CoreDNS"),
         Op::RaiseProxy(version),
         say("[addons] Applied essential addon: kube-proxy"),
+        Op::AwaitDns,
         say(&format!("[upgrade/successful] SUCCESS! Your cluster was upgraded to \"{version}\". Enjoy!")),
     ]);
     Ok(ops)

@@ -1,6 +1,7 @@
 //! Packages, through a package manager that can be cut off anywhere.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use liftlock_proto::version::KubernetesVersion;
@@ -11,6 +12,9 @@ use super::node::NodeTwin;
 use super::world::World;
 use crate::engine::lease::Permit;
 use crate::host::{HostError, HostResult, Lines, Packages};
+
+/// How long it may say nothing.
+const SILENCE: Duration = Duration::from_mins(10);
 
 impl NodeTwin {
     /// Runs the package manager. One that an agent left running holds dpkg's lock, so its end is waited for.
@@ -33,7 +37,7 @@ impl NodeTwin {
             }
         });
         let argv = vec!["apt-get".to_owned(), what.to_owned()];
-        self.child(&format!("apt-{what}"), &argv, |_, _| Ok(ops), lines).await
+        self.child(&format!("apt-{what}"), &argv, |_, _| Ok(ops), SILENCE, lines).await
     }
 }
 

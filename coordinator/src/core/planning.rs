@@ -9,8 +9,8 @@ use liftlock_proto::version::KubernetesVersion;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::core::sequence::{API_OUTAGE, DRAIN_ONLY_NODE, prepare, under_lease};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, NodeObject, NodeView};
+use crate::core::sequence::{API_OUTAGE, CONSENTS, COREDNS_DEGRADED, DRAIN_ONLY_NODE, prepare, under_lease};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, NodeObject, NodeView, Replicas};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub fn make_plan(
     refusals.extend(version_rules(cluster, &nodes, target));
     refusals.extend(nodes.iter().filter_map(|candidate| candidate.refusal(target)));
     refusals.extend(etcd_rules(cluster));
+    refusals.extend(dns_rule(cluster));
     let raised =
         nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
@@ -228,14 +229,12 @@ fn policy_rules(policy: &Policy) -> Vec<Refusal> {
             )
         })
         .collect();
-    refusals.extend(policy.accepted.iter().filter(|name| ![API_OUTAGE, DRAIN_ONLY_NODE].contains(&name.as_str())).map(
-        |name| {
-            Refusal::of(
-                "unknown-consent",
-                format!("\"{name}\" is no gate that can be accepted: those are {API_OUTAGE} and {DRAIN_ONLY_NODE}"),
-            )
-        },
-    ));
+    refusals.extend(policy.accepted.iter().filter(|name| !CONSENTS.contains(&name.as_str())).map(|name| {
+        Refusal::of(
+            "unknown-consent",
+            format!("\"{name}\" is no gate that can be accepted: those are {}", CONSENTS.join(", ")),
+        )
+    }));
     if policy.drain_timeout_seconds == 0 {
         refusals.push(Refusal::of(
             "drain-timeout",
@@ -302,6 +301,32 @@ fn etcd_rules(cluster: &ControlPlaneReport) -> Vec<Refusal> {
         });
     }
     refusals
+}
+
+/// While no `CoreDNS` is ready, `kubeadm upgrade apply` waits for one, for minutes and without a word
+/// (`removeOldDNSDeploymentIfAnotherDNSIsUsed` in kubeadm's `phases/upgrade/postupgrade.go`).
+fn dns_rule(cluster: &ControlPlaneReport) -> Option<Refusal> {
+    let Replicas { wanted, ready } = cluster.dns?;
+    let message = |what: &str| {
+        format!(
+            "{ready} of {wanted} CoreDNS pods are ready: {what}; `kubectl -n kube-system get pods -l k8s-app=kube-dns` \
+             says why"
+        )
+    };
+    if ready == 0 {
+        return Some(Refusal::of(
+            "coredns-unready",
+            message("kubeadm upgrade apply waits for one and does not say so"),
+        ));
+    }
+    (ready < wanted).then(|| Refusal {
+        rule: COREDNS_DEGRADED,
+        message: format!(
+            "{}, or consent with --accept {COREDNS_DEGRADED}",
+            message("a drain may take the last one away for a moment")
+        ),
+        acceptable: true,
+    })
 }
 
 /// The only node that takes pods cannot be emptied onto another one.

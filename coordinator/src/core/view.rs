@@ -23,6 +23,17 @@ pub struct ControlPlaneReport {
     pub etcd_members: u32,
     /// Members that answered and are well.
     pub etcd_healthy_members: u32,
+    /// The Deployment of kubeadm's `CoreDNS`; `None` where there is none.
+    pub dns: Option<Replicas>,
+}
+
+/// Pods of a Deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicas {
+    /// How many it asks for.
+    pub wanted: u32,
+    /// How many of them are ready.
+    pub ready: u32,
 }
 
 /// One node.

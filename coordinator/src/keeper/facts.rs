@@ -9,7 +9,7 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, State};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, NodeObject};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, NodeObject, Replicas};
 
 /// What an agent reported last.
 pub(super) struct Reported {
@@ -84,6 +84,7 @@ impl State {
                     kubeadm_config_version,
                     etcd_members: cluster.etcd_members,
                     etcd_healthy_members: cluster.etcd_healthy_members,
+                    dns: cluster.dns.map(|dns| Replicas { wanted: dns.wanted, ready: dns.ready }),
                 }
             });
             for node in &cluster.nodes {

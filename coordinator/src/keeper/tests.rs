@@ -122,6 +122,7 @@ fn facts(node: &str, version: &str) -> v1::NodeFacts {
             nodes,
             etcd_members: 3,
             etcd_healthy_members: 3,
+            dns: None,
         }),
         ..v1::NodeFacts::default()
     }

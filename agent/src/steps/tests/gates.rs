@@ -7,7 +7,7 @@ use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::harness::{End, FROM, Leased, TO, one_of_each, shape, steps_of};
-use crate::host::Space;
+use crate::host::{Replicas, Space};
 use crate::twin::{Shape, Twin};
 
 fn first_of(control_planes: usize) -> Leased {
@@ -150,6 +150,17 @@ fn a_kubeadm_that_fails_says_why_in_the_failure() {
     leased.meddle(|machine| machine.stuck.insert("kube-scheduler".to_owned()));
     let why = leased.fail("kubeadm-upgrade-apply");
     assert!(why.contains("kubeadm upgrade apply") && why.contains("did not change after 5m0s"), "{why}");
+}
+
+#[test]
+fn a_kubeadm_that_waits_without_a_word_is_ended_and_the_failure_says_what_it_waited_for() {
+    let mut leased = first_of(3);
+    leased.carry_until("kubeadm-upgrade-apply");
+    leased.twin.world().cluster.dns = Some(Replicas { wanted: 2, ready: 0 });
+    let why = leased.fail("kubeadm-upgrade-apply");
+    assert!(why.contains("said nothing") && why.contains("CoreDNS (0 of 2 pods are ready)"), "{why}");
+    leased.twin.world().cluster.dns = Some(Replicas { wanted: 2, ready: 1 });
+    assert_eq!(leased.carry(&leased.step("kubeadm-upgrade-apply")), End::Done);
 }
 
 #[test]

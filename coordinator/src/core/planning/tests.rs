@@ -32,6 +32,7 @@ fn view(control_planes: u32, workers: u32) -> ClusterView {
             kubeadm_config_version: FROM,
             etcd_members: control_planes,
             etcd_healthy_members: control_planes,
+            dns: Some(Replicas { wanted: 2, ready: 2 }),
         }),
         nodes,
     }
@@ -198,4 +199,22 @@ fn a_cluster_that_runs_the_target_has_nothing_to_raise_and_nothing_to_consent_to
         }
         assert_eq!(rules(&view, TO), ["nothing-to-do"]);
     }
+}
+
+#[test]
+fn a_cluster_whose_coredns_is_not_ready_is_not_raised_and_one_of_two_needs_consent() {
+    let with = |dns| {
+        let mut view = view(3, 2);
+        view.cluster.as_mut().unwrap().dns = dns;
+        view
+    };
+    let counted = |wanted, ready| with(Some(Replicas { wanted, ready }));
+    for none_ready in [counted(2, 0), counted(0, 0)] {
+        assert_eq!(rules(&none_ready, TO), ["coredns-unready"]);
+    }
+    assert_eq!(rules(&counted(2, 1), TO), [COREDNS_DEGRADED]);
+    let policy = Policy { accepted: vec![COREDNS_DEGRADED.to_owned()], ..Policy::default() };
+    assert!(make_plan(&counted(2, 1), TO, &policy).is_ok());
+    assert!(make_plan(&counted(2, 0), TO, &policy).is_err(), "kubeadm would wait for it all the same");
+    assert!(make_plan(&with(None), TO, &Policy::default()).is_ok(), "DNS of another kind");
 }
