@@ -8,6 +8,7 @@ use liftlock_proto::version::KubernetesVersion;
 use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
+use crate::drift;
 use crate::host::{Host, HostResult, Replicas, RunningContainer};
 
 /// The sentences of what could not be read.
@@ -54,6 +55,12 @@ pub async fn gather(host: &Host) -> NodeFacts {
         cluster = facts;
         control_plane_version = errors.note(containers.map(|running| api_server_version(&running)));
     }
+    let mut drift = Vec::new();
+    if let (Some(_), Ok(kubeadm), Ok(running)) =
+        (&cluster, kubeadm_version.parse(), control_plane_version.parse())
+    {
+        drift = errors.note(drift::find(host, kubeadm, running).await);
+    }
     NodeFacts {
         control_plane,
         kubelet_version,
@@ -65,6 +72,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         cluster,
         errors: errors.0,
         control_plane_version,
+        drift,
     }
 }
 
@@ -98,6 +106,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "agent_version": facts.agent_version,
         "agent_memory_bytes": facts.agent_memory_bytes,
         "boot_id": facts.boot_id,
+        "drift": facts.drift.iter().map(|drift| json!({"path": drift.path, "lines": drift.lines})).collect::<Vec<_>>(),
         "cluster": facts.cluster.as_ref().map(cluster),
         "errors": facts.errors,
     })

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod config;
 pub mod disk;
+pub mod drift;
 pub mod engine;
 pub mod etcd;
 pub mod facts;

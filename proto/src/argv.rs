@@ -144,6 +144,11 @@ pub fn kubeadm_images(kubeadm: &str, configuration: &str) -> Argv {
     argv(&[kubeadm, "config", "images", "list", &format!("--config={configuration}")])
 }
 
+/// `kubeadm upgrade diff` against what kubeadm makes of kubeadm-config at this version; changes nothing.
+pub fn kubeadm_upgrade_diff(version: KubernetesVersion) -> Argv {
+    argv(&["kubeadm", "upgrade", "diff", &version.to_string(), "--context-lines=0"])
+}
+
 /// `kubeadm version --output=short`
 pub fn kubeadm_version() -> Argv {
     argv(&["kubeadm", "version", "--output=short"])

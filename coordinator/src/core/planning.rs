@@ -9,8 +9,10 @@ use liftlock_proto::version::KubernetesVersion;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::core::sequence::{API_OUTAGE, CONSENTS, COREDNS_DEGRADED, DRAIN_ONLY_NODE, prepare, under_lease};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, NodeObject, NodeView, Replicas};
+use crate::core::sequence::{
+    API_OUTAGE, CONSENTS, COREDNS_DEGRADED, DRAIN_ONLY_NODE, DRIFT, prepare, under_lease,
+};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, NodeView, Replicas};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,7 @@ pub fn make_plan(
     refusals.extend(nodes.iter().filter_map(|candidate| candidate.refusal(target)));
     refusals.extend(etcd_rules(cluster));
     refusals.extend(dns_rule(cluster));
+    refusals.extend(nodes.iter().filter(|candidate| !candidate.runs(target)).filter_map(Candidate::drift));
     let raised =
         nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
@@ -163,6 +166,32 @@ impl Candidate<'_> {
         None
     }
 
+    /// What kubeadm would undo without a word.
+    fn drift(&self) -> Option<Refusal> {
+        let edited: Vec<String> = self
+            .node
+            .agent
+            .iter()
+            .flat_map(|agent| &agent.drift)
+            .map(|Drift { path, lines }| {
+                let told: Vec<&str> = lines.iter().take(DRIFT_LINES).map(String::as_str).collect();
+                let more = if lines.len() > told.len() { ", …" } else { "" };
+                format!("{path} ({}{more})", told.join(", "))
+            })
+            .collect();
+        (!edited.is_empty()).then(|| Refusal {
+            rule: DRIFT,
+            message: format!(
+                "manifests on {} are not what kubeadm makes of kubeadm-config, and an upgrade would make them anew: {}; \
+                 write the change into kubeadm-config (extraArgs, extraVolumes), or consent to its loss with --accept \
+                 {DRIFT}",
+                self.name,
+                edited.join("; ")
+            ),
+            acceptable: true,
+        })
+    }
+
     fn object_refusal(&self, object: &NodeObject, target: KubernetesVersion) -> Option<Refusal> {
         let name = self.name;
         if !object.ready {
@@ -207,6 +236,9 @@ impl Refusal {
         Self { rule, message: message.into(), acceptable: false }
     }
 }
+
+/// How many lines of an edited manifest a refusal shows.
+const DRIFT_LINES: usize = 4;
 
 /// How many minors a kubelet may be behind the API server: two, and three from kubelet 1.25 on
 /// (<https://kubernetes.io/releases/version-skew-policy/>).

@@ -58,6 +58,17 @@ pub struct AgentView {
     pub offered: Vec<KubernetesVersion>,
     /// What could not be read.
     pub errors: Vec<String>,
+    /// Manifests of static pods that are not what kubeadm makes of kubeadm-config.
+    pub drift: Vec<Drift>,
+}
+
+/// A manifest that was edited by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    /// `/etc/kubernetes/manifests/kube-apiserver.yaml`
+    pub path: String,
+    /// `-` before what kubeadm would take away, `+` before what it would bring.
+    pub lines: Vec<String>,
 }
 
 /// A Node object.

@@ -9,7 +9,7 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, State};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, NodeObject, Replicas};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Replicas};
 
 /// What an agent reported last.
 pub(super) struct Reported {
@@ -118,6 +118,11 @@ impl State {
                     .filter_map(|text| text.parse::<KubernetesVersion>().ok())
                     .collect(),
                 errors: facts.errors.clone(),
+                drift: facts
+                    .drift
+                    .iter()
+                    .map(|drift| Drift { path: drift.path.clone(), lines: drift.lines.clone() })
+                    .collect(),
             });
         }
         view

@@ -232,6 +232,18 @@ impl Cluster {
         self.objects.remove(&Key::new("pods", "default", name));
     }
 
+    /// Puts the Deployment of the cluster's DNS there, with so many of its two pods ready.
+    pub fn set_dns(&self, ready: u32) {
+        let deployment = json!({
+            "kind": "Deployment",
+            "apiVersion": "apps/v1",
+            "metadata": {"labels": {"k8s-app": "kube-dns"}},
+            "spec": {"replicas": 2},
+            "status": {"replicas": 2, "readyReplicas": ready},
+        });
+        self.objects.put(&Key::new("deployments", "kube-system", "coredns"), deployment);
+    }
+
     /// Cordons or uncordons a node, as an operator does with kubectl.
     pub fn cordon(&self, node: &str, cordoned: bool) {
         self.objects.update(&Key::new("nodes", "", node), |node| {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at what it did not expect")]
 
 mod bad_input;
+mod gates;
 mod interruptions;
 mod operators;
 mod raise;

@@ -15,6 +15,7 @@ fn view(control_planes: u32, workers: u32) -> ClusterView {
             control_plane_version: control_plane.then_some(FROM),
             offered: vec![FROM, TO, KubernetesVersion::new(1, 21, 1)],
             errors: Vec::new(),
+            drift: vec![],
         }),
         object: Some(NodeObject {
             kubelet_version: Some(FROM),
@@ -217,4 +218,20 @@ fn a_cluster_whose_coredns_is_not_ready_is_not_raised_and_one_of_two_needs_conse
     assert!(make_plan(&counted(2, 1), TO, &policy).is_ok());
     assert!(make_plan(&counted(2, 0), TO, &policy).is_err(), "kubeadm would wait for it all the same");
     assert!(make_plan(&with(None), TO, &Policy::default()).is_ok(), "DNS of another kind");
+}
+
+#[test]
+fn a_manifest_that_was_edited_by_hand_needs_consent_and_its_lines_are_shown() {
+    let mut view = view(3, 2);
+    let lines = (0..9).map(|n| format!("-    - --edited={n}")).collect();
+    let path = "/etc/kubernetes/manifests/kube-apiserver.yaml".to_owned();
+    node(&mut view, "cp2").agent.as_mut().unwrap().drift = vec![Drift { path, lines }];
+    let refusals = make_plan(&view, TO, &Policy::default()).unwrap_err();
+    let [Refusal { rule, message, acceptable: true }] = refusals.as_slice() else { panic!("{refusals:?}") };
+    assert_eq!(*rule, DRIFT);
+    for part in ["cp2", "kube-apiserver.yaml", "--edited=0", "…", "--accept drift"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let policy = Policy { accepted: vec![DRIFT.to_owned()], ..Policy::default() };
+    assert!(make_plan(&view, TO, &policy).is_ok());
 }

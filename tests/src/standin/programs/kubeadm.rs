@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Call, err, kubeadm_upgrade, out, version_json};
 use crate::standin::release::Release;
 
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
     "-y",
     "--yes",
     "-f",
@@ -17,6 +17,7 @@ const FLAGS: [&str; 9] = [
     "--ignore-preflight-errors",
     "--kubernetes-version",
     "--config",
+    "--context-lines",
 ];
 
 pub(super) fn kubeadm(call: &Call) -> Result<u8> {
@@ -37,6 +38,7 @@ pub(super) fn kubeadm(call: &Call) -> Result<u8> {
         },
         ["config", "images", "list", ..] => return images(call, own),
         ["upgrade", "apply", target] => return kubeadm_upgrade::apply(call, own, target),
+        ["upgrade", "diff", target] => return kubeadm_upgrade::diff(call, target),
         ["upgrade", "node"] => return kubeadm_upgrade::node(call, own),
         _ => return Ok(failed(&format!("unknown command \"{}\" for \"kubeadm\"", words.join(" ")))),
     }

@@ -114,7 +114,43 @@ pub(super) fn node(call: &Call, own: Release) -> Result<u8> {
     })
 }
 
+/// `kubeadm upgrade diff`
+pub(super) fn diff(call: &Call, target: &str) -> Result<u8> {
+    runtime()?.block_on(async {
+        let api = Api::connect(call, "/etc/kubernetes/admin.conf").await?;
+        let upgrade = Upgrade { call, facts: call.node.facts()?, api };
+        upgrade.diff(target.parse()?).await.or_else(|error| Ok(failed(&format!("{error:#}"))))
+    })
+}
+
 impl Upgrade<'_> {
+    /// Of a unified diff, what readers of it go by: the files' names and the changed lines.
+    async fn diff(&self, target: KubernetesVersion) -> Result<u8> {
+        out("[upgrade/diff] Reading configuration from the cluster...");
+        out(
+            "[upgrade/diff] FYI: You can look at this config file with 'kubectl -n kube-system get cm kubeadm-config -o yaml'",
+        );
+        let configuration = self.configuration().await?;
+        for component in STATIC_PODS.into_iter().filter(|component| *component != "etcd") {
+            let registry = registry_in(&configuration);
+            let new = manifest::render(component, &self.facts, Release(target), registry, EtcdOrigin::Own);
+            let live = fs::read_to_string(self.call.node.manifest(component))?;
+            if live == new {
+                continue;
+            }
+            out(format_args!(
+                "--- /etc/kubernetes/manifests/{component}.yaml\n+++ new manifest\n@@ -1 +1 @@"
+            ));
+            for line in live.lines().filter(|line| !new.lines().any(|other| other == *line)) {
+                out(format_args!("-{line}"));
+            }
+            for line in new.lines().filter(|line| !live.lines().any(|other| other == *line)) {
+                out(format_args!("+{line}"));
+            }
+        }
+        Ok(0)
+    }
+
     async fn apply(&self, own: Release, target: &str) -> Result<u8> {
         out("[upgrade/config] Making sure the configuration is correct:");
         out("[upgrade/config] Reading configuration from the cluster...");
