@@ -92,7 +92,7 @@ struct Granted {
 pub(crate) enum Finished {
     Engine(Result<Outcome, JoinError>),
     Preparing(v1::PrepareReport),
-    Inquiry(v1::NodeFacts),
+    Inquiry(Box<v1::NodeFacts>),
 }
 
 /// How an engine stopped.
@@ -263,7 +263,7 @@ impl Duties {
         tokio::select! {
             outcome = engine(&mut self.held) => Finished::Engine(outcome),
             report = self.preparing.done() => Finished::Preparing(report),
-            facts = self.inquiry.done(&self.place.host) => Finished::Inquiry(facts),
+            facts = self.inquiry.done(&self.place.host) => Finished::Inquiry(Box::new(facts)),
         }
     }
 
@@ -273,7 +273,7 @@ impl Duties {
             Finished::Engine(Ok(outcome)) => return self.stopped(outcome).await,
             Finished::Engine(Err(error)) => return Err(EngineFailed(error.to_string())),
             Finished::Preparing(report) => self.outbox.push(Message::PrepareReport(report)),
-            Finished::Inquiry(facts) => self.outbox.push(Message::Facts(facts)),
+            Finished::Inquiry(facts) => self.outbox.push(Message::Facts(*facts)),
         }
         Ok(Done::Told)
     }
