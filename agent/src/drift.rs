@@ -45,3 +45,22 @@ fn parse(diff: &str) -> Vec<ManifestDrift> {
     }
     drifts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kubeadm_said_of_an_edited_manifest_becomes_its_path_and_its_lines() {
+        let drifts = parse(include_str!("../../tests/fixtures/real/kubeadm/upgrade-diff-edited/stdout"));
+        let [ManifestDrift { path, lines }] = drifts.as_slice() else { panic!("{drifts:?}") };
+        assert_eq!(path, "/etc/kubernetes/manifests/kube-scheduler.yaml");
+        assert_eq!(lines, &["-    - --profiling=false"]);
+    }
+
+    #[test]
+    fn manifests_as_kubeadm_wrote_them_are_no_drift() {
+        assert_eq!(parse(include_str!("../../tests/fixtures/real/kubeadm/upgrade-diff-same/stdout")), []);
+        assert_eq!(parse(""), []);
+    }
+}

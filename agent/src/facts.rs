@@ -8,8 +8,8 @@ use liftlock_proto::version::KubernetesVersion;
 use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::drift;
 use crate::host::{Host, HostResult, Replicas, RunningContainer};
+use crate::{drift, obstacles};
 
 /// The sentences of what could not be read.
 #[derive(Default)]
@@ -55,6 +55,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         cluster = facts;
         control_plane_version = errors.note(containers.map(|running| api_server_version(&running)));
     }
+    let obstacles = errors.note(obstacles::find(host).await);
     let mut drift = Vec::new();
     if let (Some(_), Ok(kubeadm), Ok(running)) =
         (&cluster, kubeadm_version.parse(), control_plane_version.parse())
@@ -73,6 +74,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         errors: errors.0,
         control_plane_version,
         drift,
+        obstacles,
     }
 }
 
@@ -108,6 +110,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "boot_id": facts.boot_id,
         "drift": facts.drift.iter().map(|drift| json!({"path": drift.path, "lines": drift.lines})).collect::<Vec<_>>(),
         "cluster": facts.cluster.as_ref().map(cluster),
+        "obstacles": facts.obstacles.iter().map(|one| json!({"kind": one.kind().as_str_name(), "message": one.message})).collect::<Vec<_>>(),
         "errors": facts.errors,
     })
 }

@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod facts;
 pub mod host;
 pub mod kube;
+pub mod obstacles;
 pub mod packages;
 pub mod runtime;
 pub mod session;

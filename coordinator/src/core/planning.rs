@@ -36,16 +36,18 @@ pub fn make_plan(
     target: KubernetesVersion,
     policy: &Policy,
 ) -> Result<Plan, Vec<Refusal>> {
+    let nodes: Vec<Candidate<'_>> = view.nodes.iter().map(|(name, node)| Candidate { name, node }).collect();
+    let mut refusals: Vec<Refusal> = nodes.iter().flat_map(Candidate::obstacles).collect();
     let Some(cluster) = &view.cluster else {
-        return Err(vec![Refusal::of(
+        refusals.push(Refusal::of(
             "no-control-plane",
             "no control plane has reported its cluster yet: start liftlock-agent on the control planes and look at \
              `liftlock nodes`",
-        )]);
+        ));
+        return Err(refusals);
     };
-    let nodes: Vec<Candidate<'_>> = view.nodes.iter().map(|(name, node)| Candidate { name, node }).collect();
 
-    let mut refusals = policy_rules(policy);
+    refusals.extend(policy_rules(policy));
     refusals.extend(version_rules(cluster, &nodes, target));
     refusals.extend(nodes.iter().filter_map(|candidate| candidate.refusal(target)));
     refusals.extend(etcd_rules(cluster));
@@ -164,6 +166,12 @@ impl Candidate<'_> {
             ));
         }
         None
+    }
+
+    /// What its agent found that has to be put right first.
+    fn obstacles(&self) -> Vec<Refusal> {
+        let found = self.node.agent.iter().flat_map(|agent| &agent.obstacles);
+        found.map(|one| Refusal::of(one.rule, format!("{}: {}", self.name, one.message))).collect()
     }
 
     /// What kubeadm would undo without a word.

@@ -60,6 +60,17 @@ pub struct AgentView {
     pub errors: Vec<String>,
     /// Manifests of static pods that are not what kubeadm makes of kubeadm-config.
     pub drift: Vec<Drift>,
+    /// What there would make an upgrade fail.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// Something on one node that has to be put right before any upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// `stray-manifest`, `certificate-expired`
+    pub rule: &'static str,
+    /// What, why, and what to do.
+    pub message: String,
 }
 
 /// A manifest that was edited by hand.

@@ -9,7 +9,7 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, State};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Replicas};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Obstacle, Replicas};
 
 /// What an agent reported last.
 pub(super) struct Reported {
@@ -118,6 +118,11 @@ impl State {
                     .filter_map(|text| text.parse::<KubernetesVersion>().ok())
                     .collect(),
                 errors: facts.errors.clone(),
+                obstacles: facts
+                    .obstacles
+                    .iter()
+                    .map(|one| Obstacle { rule: rule_of(one.kind()), message: one.message.clone() })
+                    .collect(),
                 drift: facts
                     .drift
                     .iter()
@@ -126,5 +131,14 @@ impl State {
             });
         }
         view
+    }
+}
+
+/// The rule by which a plan refuses it.
+fn rule_of(kind: v1::ObstacleKind) -> &'static str {
+    match kind {
+        v1::ObstacleKind::StrayManifest => "stray-manifest",
+        v1::ObstacleKind::CertificateExpired => "certificate-expired",
+        v1::ObstacleKind::Unspecified => "obstacle",
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::view::Obstacle;
 
 const FROM: KubernetesVersion = KubernetesVersion::new(1, 19, 7);
 const TO: KubernetesVersion = KubernetesVersion::new(1, 20, 2);
@@ -16,6 +17,7 @@ fn view(control_planes: u32, workers: u32) -> ClusterView {
             offered: vec![FROM, TO, KubernetesVersion::new(1, 21, 1)],
             errors: Vec::new(),
             drift: vec![],
+            obstacles: vec![],
         }),
         object: Some(NodeObject {
             kubelet_version: Some(FROM),
@@ -234,4 +236,15 @@ fn a_manifest_that_was_edited_by_hand_needs_consent_and_its_lines_are_shown() {
     }
     let policy = Policy { accepted: vec![DRIFT.to_owned()], ..Policy::default() };
     assert!(make_plan(&view, TO, &policy).is_ok());
+}
+
+#[test]
+fn what_an_agent_found_in_the_way_is_told_also_where_no_cluster_is_seen() {
+    let mut view = view(3, 2);
+    let message = "certificates have expired".to_owned();
+    node(&mut view, "cp2").agent.as_mut().unwrap().obstacles =
+        vec![Obstacle { rule: "certificate-expired", message }];
+    assert_eq!(rules(&view, TO), ["certificate-expired"]);
+    view.cluster = None;
+    assert_eq!(rules(&view, TO), ["certificate-expired", "no-control-plane"]);
 }
