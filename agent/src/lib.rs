@@ -11,6 +11,7 @@ pub mod host;
 pub mod kube;
 pub mod obstacles;
 pub mod packages;
+pub mod protect;
 pub mod runtime;
 pub mod session;
 pub mod steps;

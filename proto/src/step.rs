@@ -7,7 +7,7 @@ use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
 
 /// Raised whenever a step's meaning changes; an agent refuses a journal or a lease of another version.
-pub const STEP_LIST_VERSION: u32 = 1;
+pub const STEP_LIST_VERSION: u32 = 2;
 
 /// One typed step. There is none that runs an arbitrary command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub enum Step {
         /// Only control planes have manifests and pki.
         role: Role,
     },
+    /// A manifest of the protected paths, and copies of what is small in them, in the node's backup folder.
+    SealProtectedPaths {},
     /// Installs kubeadm at exactly the version, holds respected.
     InstallKubeadm {
         /// The target.
@@ -98,6 +100,9 @@ pub enum Step {
     },
     /// Uncordons the node unless it was cordoned before its lease.
     RestoreSchedulability {},
+    /// Compares the protected paths with their manifest, puts back what was sealed and changed, and fails for what it
+    /// cannot.
+    VerifyProtectedPaths {},
 }
 
 /// What undoing a step means.
@@ -123,6 +128,7 @@ impl Step {
             Self::EtcdQuorumGate { .. } => "etcd-quorum-gate",
             Self::EtcdSnapshot {} => "etcd-snapshot",
             Self::BackUpNode { .. } => "back-up-node",
+            Self::SealProtectedPaths {} => "seal-protected-paths",
             Self::InstallKubeadm { .. } => "install-kubeadm",
             Self::KubeadmUpgradeApply { .. } => "kubeadm-upgrade-apply",
             Self::KubeadmUpgradeNode { .. } => "kubeadm-upgrade-node",
@@ -132,6 +138,7 @@ impl Step {
             Self::RestartKubelet { .. } => "restart-kubelet",
             Self::VerifyNode { .. } => "verify-node",
             Self::RestoreSchedulability {} => "restore-schedulability",
+            Self::VerifyProtectedPaths {} => "verify-protected-paths",
         }
     }
 
@@ -225,6 +232,8 @@ impl From<Step> for v1::Step {
             }
             Step::VerifyNode { version } => Kind::VerifyNode(v1::VerifyNode { version: text(version) }),
             Step::RestoreSchedulability {} => Kind::RestoreSchedulability(v1::RestoreSchedulability {}),
+            Step::SealProtectedPaths {} => Kind::SealProtectedPaths(v1::SealProtectedPaths {}),
+            Step::VerifyProtectedPaths {} => Kind::VerifyProtectedPaths(v1::VerifyProtectedPaths {}),
         };
         Self { kind: Some(kind) }
     }
@@ -266,6 +275,8 @@ impl TryFrom<v1::Step> for Step {
             Kind::RestartKubelet(m) => Self::RestartKubelet { version: m.version.parse()? },
             Kind::VerifyNode(m) => Self::VerifyNode { version: m.version.parse()? },
             Kind::RestoreSchedulability(_) => Self::RestoreSchedulability {},
+            Kind::SealProtectedPaths(_) => Self::SealProtectedPaths {},
+            Kind::VerifyProtectedPaths(_) => Self::VerifyProtectedPaths {},
         })
     }
 }

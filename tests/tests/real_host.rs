@@ -127,7 +127,7 @@ async fn a_command_runs_in_a_unit_with_a_fixed_environment_and_nothing_of_it_is_
     let said = Said::default();
     let command =
         argv(&["sh", "-c", "echo $LIFTLOCK_ROOT; echo \"$HOME $LC_ALL $DEBIAN_FRONTEND [$KUBECONFIG]\" >&2"]);
-    host.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await.unwrap();
+    host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await.unwrap();
     assert_eq!(said.lines(), [place.tree("cp1").root().as_str(), "/root C noninteractive []"]);
     assert_released(&host, "liftlock-7-x").await;
 }
@@ -142,7 +142,7 @@ async fn a_child_outlives_whoever_waits_for_it_and_is_joined_not_started_again()
     let waiting = {
         let (host, command, said) = (host.clone(), command.clone(), first.clone());
         tokio::spawn(
-            async move { host.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await },
+            async move { host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await },
         )
     };
     first.wait_for("begun").await;
@@ -152,7 +152,7 @@ async fn a_child_outlives_whoever_waits_for_it_and_is_joined_not_started_again()
     let joined = {
         let (host, said) = (host.clone(), second.clone());
         tokio::spawn(
-            async move { host.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await },
+            async move { host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await },
         )
     };
     second.wait_for("begun").await;
@@ -173,7 +173,7 @@ async fn a_result_that_nobody_took_is_taken_without_a_second_start() {
         let waiting = {
             let (host, command, said) = (host.clone(), command.clone(), said.clone());
             tokio::spawn(async move {
-                host.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await
+                host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await
             })
         };
         said.wait_for("begun").await;
@@ -184,11 +184,11 @@ async fn a_result_that_nobody_took_is_taken_without_a_second_start() {
         let ended = |_: &Cluster| systemd.running_units().is_empty();
         place.cluster.wait_for("the child's end", WAIT, ended).await.unwrap();
 
-        let result = host.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await;
+        let result = host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await;
         assert_eq!((result.is_ok(), starts(&folder)), (well, 1), "{result:?}");
         assert_released(&host, "liftlock-7-x").await;
         // The next attempt is one of its own.
-        let result = host.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await;
+        let result = host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await;
         assert_eq!((result.is_ok(), starts(&folder)), (well, 2), "{result:?}");
     }
 }
@@ -203,7 +203,7 @@ async fn a_failure_tells_the_command_its_end_and_its_last_lines() {
         let command = argv(&["sh", "-c", script]);
         match host
             .commands
-            .run(&permit(), "liftlock-7-x", &command, LIMITS, &Said::default())
+            .run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &Said::default())
             .await
             .unwrap_err()
         {
@@ -216,7 +216,7 @@ async fn a_failure_tells_the_command_its_end_and_its_last_lines() {
     }
     let missing = argv(&["no-such-program"]);
     let error =
-        host.commands.run(&permit(), "liftlock-7-x", &missing, LIMITS, &Said::default()).await.unwrap_err();
+        host.commands.run(&permit(), "liftlock-7-x", &missing, &LIMITS.into(), &Said::default()).await.unwrap_err();
     assert!(error.to_string().contains("there is no program"), "{error}");
     assert_released(&host, "liftlock-7-x").await;
 }
@@ -262,12 +262,12 @@ async fn a_unit_that_runs_something_else_is_left_alone() {
     let other = {
         let said = said.clone();
         tokio::spawn(
-            async move { running.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await },
+            async move { running.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await },
         )
     };
     said.wait_for("begun").await;
     let command = argv(&["echo", "mine"]);
-    let error = host.commands.run(&permit(), "liftlock-7-x", &command, LIMITS, &said).await.unwrap_err();
+    let error = host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await.unwrap_err();
     assert!(error.to_string().contains("it exists and runs something else"), "{error}");
     fs::write(folder.join("go"), "").unwrap();
     other.await.unwrap().unwrap();

@@ -7,6 +7,9 @@
 //! files/…              copies below their absolute paths
 //! configmaps/*.yaml    on control planes
 //! packages.json        installed versions and holds
+//! protected.json       the protected paths as they were
+//! protected.pack       the contents of the sealed files among them, as far as they are small
+//! found-<time>/…       what was found where a sealed file was put back
 //! index.json           size and SHA-256 of everything, checksummed, written last
 //! closed               the node was put back: the next lease takes a new backup
 //! ```
@@ -59,6 +62,16 @@ impl Folder {
             }
         }
         Ok(None)
+    }
+
+    /// Every folder of this node, whatever its plan, and closed or not: the newest first.
+    pub async fn all(cx: &Context) -> HostResult<Vec<Self>> {
+        let backups = cx.host.layout.backups();
+        let mut names = cx.host.files.list(&backups).await?;
+        names.retain(|name| plan_of(name).is_some_and(|plan| is_name_of(&plan, &cx.node, name)));
+        let time = |name: &str| name.rsplit_once('-').map(|(_, time)| time.to_owned());
+        names.sort_by_key(|name| std::cmp::Reverse(time(name)));
+        Ok(names.iter().map(|name| Self { path: backups.join(name) }).collect())
     }
 
     /// The name of the folder to use: the newest open one, or a new one named after the present second, or after the
@@ -204,6 +217,12 @@ fn name_at(plan: &PlanId, node: &NodeName, unix_ms: u64) -> String {
     let time =
         i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     format!("liftlock-{plan}-{node}-{}", time.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// The plan in a folder's name: `p-` and twelve characters.
+fn plan_of(name: &str) -> Option<PlanId> {
+    let (plan, _) = name.strip_prefix("liftlock-")?.split_at_checked("p-0123456789ab".len())?;
+    plan.parse().ok()
 }
 
 fn is_name_of(plan: &PlanId, node: &NodeName, name: &str) -> bool {

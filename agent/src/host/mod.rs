@@ -19,8 +19,10 @@ use crate::engine::lease::Permit;
 
 pub mod error;
 pub mod real;
+pub mod trees;
 
 pub use error::HostError;
+pub use trees::Trees;
 
 /// What an answer from the machine is.
 pub type HostResult<T> = Result<T, HostError>;
@@ -32,6 +34,8 @@ pub struct Host {
     pub layout: Layout,
     /// Files and folders.
     pub files: Arc<dyn Files>,
+    /// Whole trees that an upgrade must leave alone.
+    pub trees: Arc<dyn Trees>,
     /// Short commands and transient systemd units.
     pub commands: Arc<dyn Commands>,
     /// kubeadm, kubelet and kubectl as packages.
@@ -161,7 +165,7 @@ pub trait Commands: Send + Sync {
         permit: &Permit,
         unit: &str,
         argv: &Argv,
-        limits: Limits,
+        bounds: &Bounds,
         lines: &dyn Lines,
     ) -> HostResult<()>;
     /// Like `run`, without a lease: only for commands that disturb nothing (downloads).
@@ -183,6 +187,24 @@ pub struct Limits {
     pub time: Duration,
     /// From its last line.
     pub silence: Duration,
+}
+
+/// What a child under a lease is held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long it may take.
+    pub limits: Limits,
+    /// Absolute paths, below the root, that it can only read; those that are not there are passed over. The child has
+    /// mounts of its own, so nobody else notices.
+    pub read_only: Vec<Utf8PathBuf>,
+    /// Paths below those that it may write nevertheless.
+    pub read_write: Vec<Utf8PathBuf>,
+}
+
+impl From<Limits> for Bounds {
+    fn from(limits: Limits) -> Self {
+        Self { limits, read_only: Vec::new(), read_write: Vec::new() }
+    }
 }
 
 /// Takes a child's output line by line.

@@ -19,7 +19,8 @@ use super::output;
 use super::scratch::Scratch;
 use crate::engine::lease::Permit;
 use crate::host::real::files::hexadecimal;
-use crate::host::{ChunkSink, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
+use crate::host::{Bounds, ChunkSink, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
+use crate::protect::rules::{Program, Rules};
 
 /// How long a question to the package manager may take.
 const ASKING: Duration = Duration::from_mins(1);
@@ -83,7 +84,7 @@ impl Apt {
             let note = serde_json::json!(to_hold).to_string();
             self.files.write(permit, &self.note(), note.as_bytes(), 0o600).await?;
         }
-        self.commands.run(permit, unit, argv, INSTALL, lines).await?;
+        self.commands.run(permit, unit, argv, &self.bounds().await?, lines).await?;
         self.hold(permit, lines).await
     }
 
@@ -95,8 +96,14 @@ impl Apt {
         }
         let packages: Vec<&str> = held.iter().map(String::as_str).collect();
         let unit = format!("liftlock-{}-apt-hold", permit.token());
-        self.commands.run(permit, &unit, &argv::apt_hold(&packages), HOLD, lines).await?;
+        self.commands.run(permit, &unit, &argv::apt_hold(&packages), &HOLD.into(), lines).await?;
         self.files.remove_file(permit, &self.note()).await
+    }
+
+    /// An installation writes no sealed path but those that its packages may own files in.
+    async fn bounds(&self) -> HostResult<Bounds> {
+        let rules = Rules::load_from(self.files.as_ref(), &self.layout).await?;
+        Ok(rules.bounds(Program::PackageManager, &self.layout, INSTALL))
     }
 
     async fn ask(&self, argv: &Argv) -> HostResult<String> {
@@ -201,7 +208,7 @@ impl Packages for Apt {
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()> {
         if !self.ask(&argv::dpkg_audit()).await?.trim().is_empty() {
             let unit = format!("liftlock-{}-dpkg-configure", permit.token());
-            self.commands.run(permit, &unit, &argv::dpkg_configure(), INSTALL, lines).await?;
+            self.commands.run(permit, &unit, &argv::dpkg_configure(), &self.bounds().await?, lines).await?;
         }
         self.hold(permit, lines).await
     }

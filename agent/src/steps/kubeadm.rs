@@ -8,6 +8,7 @@ use super::static_pods::{self, Earlier};
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::StepFailure;
 use crate::host::{HostError, HostResult, Limits, Replicas};
+use crate::protect::rules::{Program, Rules};
 
 /// kubeadm says nothing while it waits up to five minutes for a static pod to change (`UpgradeManifestTimeout`), so
 /// the limit on silence is longer; it waits for ever for a `CoreDNS` that does not become ready, so there is one.
@@ -58,10 +59,11 @@ impl Command {
         }
     }
 
-    /// Runs it, or joins it, to its end.
+    /// Runs it, or joins it, to its end. It cannot write what is sealed.
     async fn end(&self, cx: &Context) -> HostResult<()> {
+        let bounds = Rules::load(&cx.host).await?.bounds(Program::Kubeadm, &cx.host.layout, LIMITS);
         let (permit, unit) = (cx.permit()?, cx.unit(self.unit));
-        let child = cx.host.commands.run(&permit, &unit, &self.argv, LIMITS, cx);
+        let child = cx.host.commands.run(&permit, &unit, &self.argv, &bounds, cx);
         cx.timed(TimeSpent::Child, child).await
     }
 }

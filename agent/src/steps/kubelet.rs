@@ -27,7 +27,8 @@ pub(super) async fn restart(cx: &Context) -> Result<(), StepFailure> {
         ("restart-kubelet", argv::systemctl_restart_kubelet()),
     ] {
         let (permit, unit) = (cx.permit()?, cx.unit(unit));
-        let child = cx.host.commands.run(&permit, &unit, &argv, LIMITS, cx);
+        let bounds = LIMITS.into();
+        let child = cx.host.commands.run(&permit, &unit, &argv, &bounds, cx);
         cx.timed(TimeSpent::Child, child).await?;
     }
     let state = state(cx).await?;

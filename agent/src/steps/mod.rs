@@ -28,9 +28,11 @@ mod pull_images;
 mod refresh_packages;
 mod restart_kubelet;
 mod restore_schedulability;
+mod seal_protected_paths;
 mod static_pods;
 mod verify_control_plane;
 mod verify_node;
+mod verify_protected_paths;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,7 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         }
         Step::EtcdSnapshot {} => Some(Box::new(etcd_snapshot::EtcdSnapshot)),
         Step::BackUpNode { role } => Some(Box::new(back_up_node::BackUpNode { role: *role })),
+        Step::SealProtectedPaths {} => Some(Box::new(seal_protected_paths::SealProtectedPaths)),
         Step::InstallKubeadm { version } => {
             Some(Box::new(install_kubeadm::InstallKubeadm { version: *version }))
         }
@@ -81,6 +84,7 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         }
         Step::VerifyNode { version } => Some(Box::new(verify_node::VerifyNode { version: *version })),
         Step::RestoreSchedulability {} => Some(Box::new(restore_schedulability::RestoreSchedulability)),
+        Step::VerifyProtectedPaths {} => Some(Box::new(verify_protected_paths::VerifyProtectedPaths)),
     }
 }
 

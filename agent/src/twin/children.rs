@@ -14,7 +14,7 @@ use super::machine::{MANIFESTS, Unit};
 use super::node::NodeTwin;
 use super::world::World;
 use crate::engine::lease::Permit;
-use crate::host::{Commands, HostError, HostResult, Limits, Lines, UnitState};
+use crate::host::{Bounds, Commands, HostError, HostResult, Limits, Lines, UnitState};
 
 /// How long kubeadm waits for a static pod.
 const STATIC_POD_LIMIT: Duration = Duration::from_mins(5);
@@ -325,10 +325,11 @@ impl Commands for NodeTwin {
         _: &Permit,
         unit: &str,
         argv: &Argv,
-        limits: Limits,
+        bounds: &Bounds,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.child(unit, argv, |world, node| script(world, node, argv), limits.silence, lines).await
+        let silence = bounds.limits.silence;
+        self.child(unit, argv, |world, node| script(world, node, argv), silence, lines).await
     }
 
     async fn run_undisturbing(

@@ -77,6 +77,36 @@ impl Disk {
         }
     }
 
+    /// Sets a file's or a folder's permission bits; nothing where there is neither.
+    pub fn set_mode(&mut self, path: &Utf8Path, mode: u32) {
+        if let Some(file) = self.files.get_mut(path.as_str()) {
+            file.mode = mode;
+        }
+        if let Some(folder) = self.folders.get_mut(path.as_str()) {
+            *folder = mode;
+        }
+    }
+
+    /// Moves a file or a folder with all that is in it; whether there was one.
+    pub fn move_tree(&mut self, from: &Utf8Path, to: &Utf8Path) -> bool {
+        let there = self.exists(from);
+        let is_within = |path: &str| Utf8Path::new(path).starts_with(from);
+        let target = |path: &str| match Utf8Path::new(path).strip_prefix(from) {
+            Ok(rest) if !rest.as_str().is_empty() => to.join(rest).into_string(),
+            _ => to.to_string(),
+        };
+        if let Some(above) = to.parent() {
+            self.make_folder(above, 0o700);
+        }
+        for (path, file) in std::mem::take(&mut self.files) {
+            self.files.insert(if is_within(&path) { target(&path) } else { path }, file);
+        }
+        for (path, mode) in std::mem::take(&mut self.folders) {
+            self.folders.insert(if is_within(&path) { target(&path) } else { path }, mode);
+        }
+        there
+    }
+
     /// Names in a folder, sorted.
     pub fn list(&self, folder: &Utf8Path) -> Vec<String> {
         let prefix = format!("{}/", folder.as_str().trim_end_matches('/'));

@@ -31,6 +31,7 @@ mod machine;
 mod node;
 mod packages;
 mod runtime;
+mod trees;
 mod world;
 
 pub use cluster::{Budget, NodeObject, Pod};
@@ -108,6 +109,7 @@ impl Twin {
         Host {
             layout: layout(),
             files: Arc::clone(&twin) as Arc<_>,
+            trees: Arc::clone(&twin) as Arc<_>,
             commands: Arc::clone(&twin) as Arc<_>,
             packages: Arc::clone(&twin) as Arc<_>,
             kube: Arc::clone(&twin) as Arc<_>,

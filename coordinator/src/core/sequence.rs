@@ -27,7 +27,8 @@ pub fn prepare(role: Role, version: KubernetesVersion) -> Vec<Step> {
 }
 
 /// What a node does under its lease, in this order: a verified backup before the first change, the control plane
-/// before its kubelet, and the node empty before its kubelet changes.
+/// before its kubelet, the node empty before its kubelet changes, and at the end the proof that what is protected is as
+/// it was.
 pub fn under_lease(role: Role, version: KubernetesVersion, policy: &Policy) -> Vec<Step> {
     let ignore_preflight_errors = policy.ignore_preflight_errors.clone();
     let mut steps = Vec::new();
@@ -36,6 +37,7 @@ pub fn under_lease(role: Role, version: KubernetesVersion, policy: &Policy) -> V
         steps.push(Step::EtcdSnapshot {});
     }
     steps.push(Step::BackUpNode { role });
+    steps.push(Step::SealProtectedPaths {});
     steps.push(Step::InstallKubeadm { version });
     steps.push(match role {
         Role::FirstControlPlane => Step::KubeadmUpgradeApply { version, ignore_preflight_errors },
@@ -57,6 +59,7 @@ pub fn under_lease(role: Role, version: KubernetesVersion, policy: &Policy) -> V
         Step::RestartKubelet { version },
         Step::VerifyNode { version },
         Step::RestoreSchedulability {},
+        Step::VerifyProtectedPaths {},
     ]);
     steps
 }

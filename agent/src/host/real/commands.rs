@@ -8,7 +8,7 @@ use liftlock_proto::argv::Argv;
 use super::programs::Programs;
 use super::units::Units;
 use crate::engine::lease::Permit;
-use crate::host::{Commands, HostResult, Layout, Limits, Lines, UnitState};
+use crate::host::{Bounds, Commands, HostResult, Layout, Limits, Lines, UnitState};
 
 /// Runs what the steps ask for.
 #[derive(Debug, Clone)]
@@ -37,10 +37,10 @@ impl Commands for RealCommands {
         _: &Permit,
         unit: &str,
         argv: &Argv,
-        limits: Limits,
+        bounds: &Bounds,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.units.run(unit, argv, limits, lines).await
+        self.units.run(unit, argv, bounds, lines).await
     }
 
     async fn run_undisturbing(
@@ -50,7 +50,7 @@ impl Commands for RealCommands {
         limits: Limits,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.units.run(unit, argv, limits, lines).await
+        self.units.run(unit, argv, &limits.into(), lines).await
     }
 
     async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {

@@ -18,7 +18,7 @@ use crate::host::{ChunkSink, CopiedFile, Files, HostError, HostResult, Layout, N
 const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
 /// How much of a streamed file is in memory at once, in bytes.
-const CHUNK: usize = 256 * 1024;
+pub(super) const CHUNK: usize = 256 * 1024;
 
 /// The node's files: nothing outside the layout's root and the state folder.
 #[derive(Debug, Clone)]

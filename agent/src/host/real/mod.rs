@@ -7,25 +7,32 @@ use camino::{Utf8Component, Utf8PathBuf};
 use liftlock_proto::name::NodeName;
 
 use crate::etcd::RealEtcd;
-use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout};
+use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout, Trees};
 use crate::kube::RealKube;
 use crate::packages::Apt;
 use crate::runtime::RealRuntime;
 
+mod attributes;
+mod beneath;
 mod clock;
 mod commands;
 pub(crate) mod files;
 #[cfg(test)]
 mod files_tests;
+mod mend;
+mod mount;
 mod programs;
 mod readiness;
+mod survey;
 mod tree;
+mod trees;
 mod unit_log;
 mod units;
 
 pub use clock::RealClock;
 pub use commands::RealCommands;
 pub use files::RealFiles;
+pub use trees::RealTrees;
 
 /// Where programs are looked up unless the configuration says otherwise.
 pub const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -63,6 +70,7 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
         }
     }
     let files: Arc<dyn Files> = Arc::new(RealFiles::new(layout.clone()));
+    let trees: Arc<dyn Trees> = Arc::new(RealTrees::new(layout.clone()));
     let commands: Arc<dyn Commands> = Arc::new(RealCommands::new(&layout, config.path.clone()));
     let kube: Arc<dyn Kube> = Arc::new(RealKube::new(config.node.clone(), layout.clone(), files.clone()));
     let runtime = RealRuntime::new(layout.clone(), files.clone(), config.runtime_endpoint.clone());
@@ -71,6 +79,7 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
     Ok(Host {
         layout,
         files,
+        trees,
         commands,
         packages: Arc::new(packages),
         kube,

@@ -17,7 +17,7 @@ use super::files::{failed, make_folder, on_a_thread, replace};
 use super::programs::Programs;
 use super::readiness::Readable;
 use super::unit_log::UnitLog;
-use crate::host::{HostError, HostResult, Limits, Lines, UnitState};
+use crate::host::{Bounds, HostError, HostResult, Limits, Lines, UnitState};
 
 /// How long one question to systemd may take.
 const ASKING: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ impl Units {
         &self,
         name: &str,
         argv: &Argv,
-        limits: Limits,
+        bounds: &Bounds,
         lines: &dyn Lines,
     ) -> HostResult<()> {
         admit_name(name)?;
@@ -94,7 +94,7 @@ impl Units {
         let there = self.show(&unit).await?;
         let mut age = Duration::ZERO;
         if there.load == "not-found" {
-            if let Err(error) = self.start(name, argv, &log_path).await {
+            if let Err(error) = self.start(name, argv, bounds, &log_path).await {
                 let shown = self.show(&unit).await?;
                 self.release(&unit, &shown).await?;
                 forget(log_path).await?;
@@ -117,7 +117,7 @@ impl Units {
         let followed = if there.ended() && there.load != "not-found" {
             Followed::Ended(there)
         } else {
-            self.follow(&unit, &mut log, limits, age, lines).await?
+            self.follow(&unit, &mut log, bounds.limits, age, lines).await?
         };
         match followed {
             Followed::Ended(shown) => {
@@ -142,7 +142,13 @@ impl Units {
         }
     }
 
-    async fn start(&self, name: &str, argv: &Argv, log: &camino::Utf8Path) -> HostResult<()> {
+    async fn start(
+        &self,
+        name: &str,
+        argv: &Argv,
+        bounds: &Bounds,
+        log: &camino::Utf8Path,
+    ) -> HostResult<()> {
         let (folder, file) = (self.logs.clone(), log.to_owned());
         // A fresh log before the start: systemd appends to it, and nobody else may read it.
         on_a_thread(move || make_folder(&folder, 0o700).and_then(|()| replace(&file, b"", 0o600))).await?;
@@ -161,6 +167,7 @@ impl Units {
             format!("--property=StandardError=append:{log}"),
         ]
         .into();
+        start.extend(mounts(bounds));
         start
             .extend(self.programs.environment().iter().map(|(key, value)| format!("--setenv={key}={value}")));
         start.extend(["--".to_owned(), program.into_string()]);
@@ -333,6 +340,22 @@ impl Shown {
             started => systemd_monotonic().saturating_sub(Duration::from_micros(started)),
         }
     }
+}
+
+/// What makes paths read-only in the unit's own mounts, as systemd.exec(5) has it: a `-` passes over those that are not
+/// there. The value is a list of words, so each is quoted.
+fn mounts(bounds: &Bounds) -> Vec<String> {
+    let property = |name: &str, path: &camino::Utf8PathBuf| {
+        let path = path.as_str().replace('\\', r"\\").replace('"', r#"\""#);
+        format!("--property={name}=\"-{path}\"")
+    };
+    let read_only = bounds.read_only.iter().map(|path| property("ReadOnlyPaths", path));
+    let read_write = bounds.read_write.iter().map(|path| property("ReadWritePaths", path));
+    let mut properties: Vec<String> = read_only.chain(read_write).collect();
+    if !properties.is_empty() {
+        properties.push("--property=PrivateMounts=yes".to_owned());
+    }
+    properties
 }
 
 /// `signal 9 (SIGKILL)`

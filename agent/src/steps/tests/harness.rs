@@ -90,7 +90,12 @@ pub(super) fn steps_of(role: Role, version: KubernetesVersion) -> Vec<Step> {
     if control_plane {
         steps.extend([Step::EtcdQuorumGate { allow_api_outage: true }, Step::EtcdSnapshot {}]);
     }
-    steps.extend([Step::BackUpNode { role }, Step::InstallKubeadm { version }, upgrade]);
+    steps.extend([
+        Step::BackUpNode { role },
+        Step::SealProtectedPaths {},
+        Step::InstallKubeadm { version },
+        upgrade,
+    ]);
     if control_plane {
         steps.push(Step::VerifyControlPlane { version });
     }
@@ -100,6 +105,7 @@ pub(super) fn steps_of(role: Role, version: KubernetesVersion) -> Vec<Step> {
         Step::RestartKubelet { version },
         Step::VerifyNode { version },
         Step::RestoreSchedulability {},
+        Step::VerifyProtectedPaths {},
     ]);
     steps
 }

@@ -392,6 +392,9 @@ fn asks(step: &Step) -> Option<String> {
         Step::BackUpNode { .. } => {
             "copies kubeconfigs, kubelet files and package versions into the backup folder".to_owned()
         }
+        Step::SealProtectedPaths {} => {
+            "looks at every protected path, and copies what is small in the sealed ones into the backup folder".to_owned()
+        }
         Step::VerifyControlPlane { version } => {
             format!("asks the container runtime, this node's API server and kubeadm-config: all at {version}")
         }
@@ -409,5 +412,8 @@ fn asks(step: &Step) -> Option<String> {
         }
         Step::VerifyNode { version } => format!("waits until the Node is Ready with its kubelet at {version}"),
         Step::RestoreSchedulability {} => "uncordons the node, unless it was cordoned before".to_owned(),
+        Step::VerifyProtectedPaths {} => {
+            "compares every protected path; puts back what was sealed and changed, and fails for what it cannot".to_owned()
+        }
     })
 }
