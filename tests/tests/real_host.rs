@@ -141,9 +141,9 @@ async fn a_child_outlives_whoever_waits_for_it_and_is_joined_not_started_again()
     let command = child(&folder, 0);
     let waiting = {
         let (host, command, said) = (host.clone(), command.clone(), first.clone());
-        tokio::spawn(
-            async move { host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await },
-        )
+        tokio::spawn(async move {
+            host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await
+        })
     };
     first.wait_for("begun").await;
     waiting.abort();
@@ -151,9 +151,9 @@ async fn a_child_outlives_whoever_waits_for_it_and_is_joined_not_started_again()
 
     let joined = {
         let (host, said) = (host.clone(), second.clone());
-        tokio::spawn(
-            async move { host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await },
-        )
+        tokio::spawn(async move {
+            host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await
+        })
     };
     second.wait_for("begun").await;
     fs::write(folder.join("go"), "").unwrap();
@@ -215,8 +215,11 @@ async fn a_failure_tells_the_command_its_end_and_its_last_lines() {
         assert_released(&host, "liftlock-7-x").await;
     }
     let missing = argv(&["no-such-program"]);
-    let error =
-        host.commands.run(&permit(), "liftlock-7-x", &missing, &LIMITS.into(), &Said::default()).await.unwrap_err();
+    let error = host
+        .commands
+        .run(&permit(), "liftlock-7-x", &missing, &LIMITS.into(), &Said::default())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("there is no program"), "{error}");
     assert_released(&host, "liftlock-7-x").await;
 }
@@ -261,13 +264,14 @@ async fn a_unit_that_runs_something_else_is_left_alone() {
     let (running, command) = (host.clone(), child(&folder, 0));
     let other = {
         let said = said.clone();
-        tokio::spawn(
-            async move { running.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await },
-        )
+        tokio::spawn(async move {
+            running.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await
+        })
     };
     said.wait_for("begun").await;
     let command = argv(&["echo", "mine"]);
-    let error = host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await.unwrap_err();
+    let error =
+        host.commands.run(&permit(), "liftlock-7-x", &command, &LIMITS.into(), &said).await.unwrap_err();
     assert!(error.to_string().contains("it exists and runs something else"), "{error}");
     fs::write(folder.join("go"), "").unwrap();
     other.await.unwrap().unwrap();

@@ -73,7 +73,11 @@ pub struct Place {
 impl Place {
     /// Its whole path, for people.
     pub fn display(&self) -> Utf8PathBuf {
-        if self.path.as_bytes().is_empty() { self.root.clone() } else { self.root.join(self.path.to_string()) }
+        if self.path.as_bytes().is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(self.path.to_string())
+        }
     }
 }
 
@@ -237,7 +241,10 @@ impl Name {
     /// Whether it is this path or something below it.
     pub fn is_within(&self, path: &Self) -> bool {
         path.0.is_empty()
-            || self.0.strip_prefix(path.0.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            || self
+                .0
+                .strip_prefix(path.0.as_slice())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -19,7 +19,9 @@ use super::output;
 use super::scratch::Scratch;
 use crate::engine::lease::Permit;
 use crate::host::real::files::hexadecimal;
-use crate::host::{Bounds, ChunkSink, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
+use crate::host::{
+    Bounds, ChunkSink, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages,
+};
 use crate::protect::rules::{Program, Rules};
 
 /// How long a question to the package manager may take.

@@ -301,7 +301,8 @@ mod tests {
             ..file(["", "x", "yy"][usize::from(content)], inode + 10, 2)
         });
         prop::collection::btree_map("[ab]", entry, 0..4).prop_map(|entries| {
-            let entries: Vec<(&str, Entry)> = entries.iter().map(|(name, entry)| (name.as_str(), entry.clone())).collect();
+            let entries: Vec<(&str, Entry)> =
+                entries.iter().map(|(name, entry)| (name.as_str(), entry.clone())).collect();
             tree(&entries)
         })
     }

@@ -93,7 +93,8 @@ async fn sealed(
     let others: Vec<Name> =
         rules.below(&tree.path).into_iter().chain(others_in(manifest, &tree.path)).collect();
     let skip = |path: &Name| {
-        others.iter().any(|other| path.is_within(other)) || (tree.class == Class::Managed && kubeadms::owns(path))
+        others.iter().any(|other| path.is_within(other))
+            || (tree.class == Class::Managed && kubeadms::owns(path))
     };
     let differences = compare::sealed(&tree.tree, &now, skip);
     let cures = Cures { manifest, tree, now: &now, differences: &differences };

@@ -41,7 +41,9 @@ mod tests {
 
     #[test]
     fn kubeadm_owns_what_it_writes_and_no_authority_nor_anything_of_an_operator() {
-        for its in ["manifests/etcd.yaml", "admin.conf", "pki/apiserver.key", "pki/etcd/peer.crt", "kubelet.conf"] {
+        for its in
+            ["manifests/etcd.yaml", "admin.conf", "pki/apiserver.key", "pki/etcd/peer.crt", "kubelet.conf"]
+        {
             assert!(owns(&its.into()), "{its}");
         }
         for not in [

@@ -35,7 +35,8 @@ pub async fn restore(cx: &Context) -> Result<(), StepFailure> {
         if !findings.iter().any(Finding::is_curable) {
             return verdict(cx, &findings);
         }
-        let repair = Repair { cx, manifest: &manifest, aside: &aside, contents: Contents::open(cx, &backup).await? };
+        let repair =
+            Repair { cx, manifest: &manifest, aside: &aside, contents: Contents::open(cx, &backup).await? };
         repair.all(&findings).await?;
     }
     verdict(cx, &find(&cx.host, &rules, &manifest).await?)
@@ -87,7 +88,8 @@ impl Repair<'_> {
         }
         // What was put in them has changed their times.
         for (root, path) in folders.into_iter().rev() {
-            let tree = self.manifest.trees.iter().find(|tree| self.cx.host.layout.at(tree.path.as_str()) == root);
+            let tree =
+                self.manifest.trees.iter().find(|tree| self.cx.host.layout.at(tree.path.as_str()) == root);
             if let Some(entry) = tree.and_then(|tree| tree.tree.entry(&path))
                 && entry.kind == Kind::Folder
             {

@@ -79,7 +79,7 @@ impl Rules {
         };
         Self::read(&state_dir, redeploy.as_deref(), &files).map_err(|error| HostError::Malformed {
             what: "the list of protected paths".to_owned(),
-            why: format!("{error}; mend that line, then retry the node"),
+            why: format!("{error}; mend that line, then go on"),
         })
     }
 
@@ -111,11 +111,17 @@ impl Rules {
                 if rule.class != Class::Except
                     && [state_dir, &tmp].into_iter().any(|ours| rule.path.starts_with(ours))
                 {
-                    return refuse(format!("{} cannot be protected: Liftlock writes there itself", rule.path));
+                    return refuse(format!(
+                        "{} cannot be protected: Liftlock writes there itself",
+                        rule.path
+                    ));
                 }
                 match said.iter().find(|there| there.path == rule.path) {
                     Some(there) if there.class != rule.class => {
-                        return refuse(format!("{} is {} already, by {}", rule.path, there.class, there.source));
+                        return refuse(format!(
+                            "{} is {} already, by {}",
+                            rule.path, there.class, there.source
+                        ));
                     }
                     Some(_) => {}
                     None => said.push(rule),
@@ -148,7 +154,8 @@ impl Rules {
     pub fn bounds(&self, program: Program, layout: &Layout, limits: Limits) -> Bounds {
         let may_bring_files = |path: &Utf8Path| OF_PACKAGES.iter().any(|folder| path.starts_with(folder));
         let is_shut = |rule: &&Rule| {
-            rule.class == Class::Sealed && !(program == Program::PackageManager && may_bring_files(&rule.path))
+            rule.class == Class::Sealed
+                && !(program == Program::PackageManager && may_bring_files(&rule.path))
         };
         let shut: Vec<&Rule> = self.0.iter().filter(is_shut).collect();
         let open = self.0.iter().filter(|rule| {
@@ -189,7 +196,9 @@ fn class(word: &str) -> Result<Class, String> {
         "live" => Ok(Class::Live),
         "except" => Ok(Class::Except),
         "managed" => Err(format!("only {KUBERNETES} is managed, and is so by default")),
-        other => Err(format!("{other:?} is no class: say sealed, live or except, or only a path, which is sealed")),
+        other => {
+            Err(format!("{other:?} is no class: say sealed, live or except, or only a path, which is sealed"))
+        }
     }
 }
 
@@ -278,7 +287,8 @@ mod tests {
             ("/var/lib/liftlock/journal", "Liftlock writes there itself"),
             ("live /etc/kubernetes/tmp", "Liftlock writes there itself"),
         ] {
-            let error = read(None, &[("/etc/liftlock/protect.d/a.conf", &format!("# x\n{line}\n"))]).unwrap_err();
+            let error =
+                read(None, &[("/etc/liftlock/protect.d/a.conf", &format!("# x\n{line}\n"))]).unwrap_err();
             assert!(error.starts_with("/etc/liftlock/protect.d/a.conf:2: "), "{error}");
             assert!(error.contains(why), "{line}: {error}");
         }

@@ -8,6 +8,8 @@ use super::kubeadm::mebibytes;
 use crate::engine::context::PrepareContext;
 use crate::engine::step::{Preparation, StepFailure};
 use crate::host::HostResult;
+use crate::protect::keep;
+use crate::protect::rules::Rules;
 
 const MIB: u64 = 1 << 20;
 
@@ -42,7 +44,7 @@ impl MeasureSpace {
             Need { path: layout.at("/usr/bin"), bytes: UNPACKING },
             Need { path: layout.state_dir.clone(), bytes: STATE },
         ];
-        let mut backups = BACKUP;
+        let mut backups = BACKUP + keep::LIMIT;
         let etcd = layout.at("/var/lib/etcd");
         if self.role.is_control_plane() && cx.host.files.exists(&etcd).await? {
             backups += COPIES_OF_ETCD * cx.host.files.size_of_tree(&etcd).await?;
@@ -86,6 +88,8 @@ impl MeasureSpace {
 #[async_trait]
 impl Preparation for MeasureSpace {
     async fn run(&self, cx: &PrepareContext) -> Result<(), StepFailure> {
+        // Read here only to refuse it early: the lease reads it anew.
+        Rules::load(&cx.host).await?;
         let findings = self.too_full(cx).await?;
         if !findings.is_empty() {
             return Err(StepFailure::Refused(format!(

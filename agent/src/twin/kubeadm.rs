@@ -290,7 +290,10 @@ mod tests {
         let limits = Limits { time: Duration::MAX, silence: Duration::MAX };
         let said = Said::default();
         let permit = lease.permit(host.clock.as_ref()).unwrap();
-        twin.drive(host.commands.run(&permit, "kubeadm", argv, &limits.into(), &said)).done().unwrap().unwrap();
+        twin.drive(host.commands.run(&permit, "kubeadm", argv, &limits.into(), &said))
+            .done()
+            .unwrap()
+            .unwrap();
         said.0.into_inner().unwrap()
     }
 

@@ -43,12 +43,7 @@ pub(super) fn open(folder: impl AsFd, path: &[u8], flags: OFlags, mounts: Mounts
     open_by_component(folder.as_fd(), path, flags, mounts)
 }
 
-fn open_by_component(
-    folder: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-    mounts: Mounts,
-) -> Result<OwnedFd> {
+fn open_by_component(folder: BorrowedFd<'_>, path: &[u8], flags: OFlags, mounts: Mounts) -> Result<OwnedFd> {
     let device = fs::fstat(folder)?.st_dev;
     let step = |folder: BorrowedFd<'_>, name: &[u8], flags| {
         if matches!(name, b"" | b"." | b"..") {
@@ -73,10 +68,7 @@ fn open_by_component(
 
 /// The folder that holds the root of a tree, and the root's name in it; `None` where there is no such folder. `path` is
 /// absolute and lies below `top`.
-pub(super) fn folder_above<'a>(
-    top: &Utf8Path,
-    path: &'a Utf8Path,
-) -> HostResult<Option<(OwnedFd, &'a str)>> {
+pub(super) fn folder_above<'a>(top: &Utf8Path, path: &'a Utf8Path) -> HostResult<Option<(OwnedFd, &'a str)>> {
     let outside = || HostError::Malformed {
         what: format!("the path {path}"),
         why: format!("it names nothing below {top}; nothing was touched"),
@@ -96,7 +88,8 @@ pub(super) fn folder_above<'a>(
         Err(Errno::NOENT) => Ok(None),
         Err(Errno::LOOP | Errno::NOTDIR) => Err(HostError::Malformed {
             what: format!("the path {path}"),
-            why: "a symbolic link leads to it, or something above it is no folder: name where it really lies".to_owned(),
+            why: "a symbolic link leads to it, or something above it is no folder: name where it really lies"
+                .to_owned(),
         }),
         Err(error) => Err(failed("cannot open the folder of", path)(error)),
     }
@@ -137,7 +130,8 @@ mod tests {
     }
 
     type Open = fn(BorrowedFd<'_>, &[u8], OFlags, Mounts) -> Result<OwnedFd>;
-    const WAYS: [Open; 2] = [|folder, path, flags, mounts| open(folder, path, flags, mounts), open_by_component];
+    const WAYS: [Open; 2] =
+        [|folder, path, flags, mounts| open(folder, path, flags, mounts), open_by_component];
 
     #[test]
     fn what_lies_beneath_is_opened_and_no_link_is_followed_wherever_it_leads() {

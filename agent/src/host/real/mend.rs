@@ -21,7 +21,12 @@ const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).uni
 const HOLE: usize = 4096;
 
 /// Makes what is at a place what the entry says.
-pub(super) fn put_back(top: &Utf8Path, place: &Place, entry: &Entry, content: Option<&[u8]>) -> HostResult<()> {
+pub(super) fn put_back(
+    top: &Utf8Path,
+    place: &Place,
+    entry: &Entry,
+    content: Option<&[u8]>,
+) -> HostResult<()> {
     let path = place.display();
     let (folder, name) = folder_of(top, place)?;
     let in_tree = if place.path.as_bytes().is_empty() { Mounts::Crossed } else { Mounts::Refused };
@@ -29,7 +34,8 @@ pub(super) fn put_back(top: &Utf8Path, place: &Place, entry: &Entry, content: Op
         (Kind::File { sparse, .. }, Some(content)) => {
             let part = new_part(&folder)?;
             let mut file = File::from(part);
-            write(&mut file, content, *sparse).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            write(&mut file, content, *sparse)
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             apply(&file, entry)?;
             fs::fsync(&file)?;
             in_place(&folder, &name)
@@ -112,13 +118,15 @@ fn move_over(folder: &OwnedFd, name: &[u8], to_folder: &OwnedFd, to: &Utf8Path) 
                 .map_err(failed("cannot make", to))?;
             let (mut input, mut output) = (File::from(input), File::from(output));
             tree::stream(&mut input, &mut output, to, to)?;
-            tree::keep_attributes(&output, &status).map_err(failed("cannot keep owner, mode and times of", to))?;
+            tree::keep_attributes(&output, &status)
+                .map_err(failed("cannot keep owner, mode and times of", to))?;
             output.sync_all().map_err(failed("cannot make durable", to))?;
         }
         FileType::Symlink => {
-            let target =
-                fs::readlinkat(folder, name, Vec::new()).map_err(failed("cannot read the link that goes to", to))?;
-            fs::symlinkat(target.as_c_str(), to_folder, to_name).map_err(failed("cannot make the link", to))?;
+            let target = fs::readlinkat(folder, name, Vec::new())
+                .map_err(failed("cannot read the link that goes to", to))?;
+            fs::symlinkat(target.as_c_str(), to_folder, to_name)
+                .map_err(failed("cannot make the link", to))?;
         }
         _ => {
             return Err(HostError::Malformed {

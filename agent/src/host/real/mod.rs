@@ -26,6 +26,8 @@ mod readiness;
 mod survey;
 mod tree;
 mod trees;
+#[cfg(test)]
+mod trees_tests;
 mod unit_log;
 mod units;
 

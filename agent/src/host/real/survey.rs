@@ -223,9 +223,7 @@ impl<'a> Walk<'a> {
             let status = match fs::statat(&*folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                 // What a running node removes between the listing and the look is no error of ours.
                 Err(Errno::NOENT) => continue,
-                status => {
-                    status.map_err(|error| self.failed("cannot look at", &path.join(&name), error))?
-                }
+                status => status.map_err(|error| self.failed("cannot look at", &path.join(&name), error))?,
             };
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::Directory => {
@@ -234,7 +232,10 @@ impl<'a> Walk<'a> {
                     yielded.jobs.push(Job::Folder { above, name, path: path.clone(), status });
                 }
                 FileType::RegularFile => {
-                    match known.and_then(|known| known.get(&name)).filter(|known| self.unchanged(known, &status)) {
+                    match known
+                        .and_then(|known| known.get(&name))
+                        .filter(|known| self.unchanged(known, &status))
+                    {
                         Some(known) => yielded.found.push((path.clone(), name, known.clone())),
                         None => unread.push(name),
                     }
@@ -302,13 +303,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A link, a pipe or a device; `None` for a socket, and where it is gone.
-    fn other(
-        &self,
-        folder: impl AsFd,
-        name: &Name,
-        status: &Stat,
-        path: &Name,
-    ) -> HostResult<Option<Entry>> {
+    fn other(&self, folder: impl AsFd, name: &Name, status: &Stat, path: &Name) -> HostResult<Option<Entry>> {
         let kind = match FileType::from_raw_mode(status.st_mode) {
             FileType::Symlink => match fs::readlinkat(folder, name.as_bytes(), Vec::new()) {
                 Ok(target) => Kind::Link(target.as_bytes().into()),

@@ -26,7 +26,9 @@ impl RealTrees {
     }
 
     fn admit(&self, path: &Utf8Path) -> HostResult<()> {
-        if path.starts_with(&self.layout.root) && !path.components().any(|part| part == Utf8Component::ParentDir) {
+        if path.starts_with(&self.layout.root)
+            && !path.components().any(|part| part == Utf8Component::ParentDir)
+        {
             return Ok(());
         }
         Err(HostError::Malformed {

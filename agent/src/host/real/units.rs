@@ -444,6 +444,26 @@ mod tests {
         assert!(admit_name("liftlock-7-apt-install-kubelet-kubectl-1.20.2").is_ok());
     }
 
+    #[test]
+    fn a_child_reads_what_it_may_not_write_in_mounts_of_its_own_whatever_the_paths_are_called() {
+        let limits = Limits { time: Duration::ZERO, silence: Duration::ZERO };
+        assert_eq!(mounts(&limits.into()), [""; 0]);
+        let bounds = Bounds {
+            limits,
+            read_only: vec!["/root".into(), r#"/srv/a "b"\c"#.into()],
+            read_write: vec!["/root/.cache".into()],
+        };
+        assert_eq!(
+            mounts(&bounds),
+            [
+                r#"--property=ReadOnlyPaths="-/root""#,
+                r#"--property=ReadOnlyPaths="-/srv/a \"b\"\\c""#,
+                r#"--property=ReadWritePaths="-/root/.cache""#,
+                "--property=PrivateMounts=yes",
+            ]
+        );
+    }
+
     proptest::proptest! {
         #[test]
         fn no_answer_of_systemd_looks_like_a_good_end_unless_it_says_so(text in "[A-Za-z]{0,12}(=[a-z0-9-]{0,8})?(\n(ActiveState|SubState|ExecMainCode|MainPID)=[a-z0-9-]{0,8}){0,6}") {

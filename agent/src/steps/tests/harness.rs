@@ -271,8 +271,8 @@ impl Leased {
     }
 
     /// Changes the machine behind the agent's back.
-    pub(super) fn meddle<T>(&self, change: impl FnOnce(&mut Machine) -> T) {
-        self.twin.world().change(self.node, change).unwrap();
+    pub(super) fn meddle<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
+        self.twin.world().change(self.node, change).unwrap()
     }
 
     /// Runs a step once more although it is done.

@@ -6,4 +6,5 @@ mod every_step;
 mod gates;
 mod harness;
 mod preparations;
+mod protection;
 mod recovery;
