@@ -7,6 +7,7 @@ mod bad_input;
 mod gates;
 mod interruptions;
 mod operators;
+mod protection;
 mod raise;
 mod rollback;
 

@@ -3,6 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "the tests look at the node past the host")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod protected_paths;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -241,7 +243,7 @@ async fn a_child_that_is_silent_or_late_is_ended_and_said_to_be() {
         let command = argv(&["sh", "-c", script]);
         match host
             .commands
-            .run(&permit(), "liftlock-7-x", &command, limits, &Said::default())
+            .run(&permit(), "liftlock-7-x", &command, &limits.into(), &Said::default())
             .await
             .unwrap_err()
         {
