@@ -83,7 +83,8 @@ pub fn sealed(before: &Tree, now: &Tree, skip: impl Fn(&Name) -> bool) -> Differ
         }
     }
     for (path, _) in now.entries() {
-        let above_is_new = path.split().is_some_and(|(folder, _)| before.entry(&folder).is_none());
+        let was_folder = |folder: &Name| before.entry(folder).is_some_and(|was| was.kind == Kind::Folder);
+        let above_is_new = path.split().is_some_and(|(folder, _)| !was_folder(&folder));
         if !skip(&path) && before.entry(&path).is_none() && !above_is_new {
             differences.insert(path, [Difference::New].into());
         }
