@@ -72,12 +72,11 @@ pub async fn find(host: &Host, rules: &Rules, manifest: &Manifest) -> HostResult
     for tree in &manifest.trees {
         match rules.class_of(&tree.path).unwrap_or(tree.class) {
             Class::Except => {}
-            Class::Live => findings.extend(in_use(host, rules, tree).await?),
             Class::Sealed | Class::Managed if tree.class.is_compared() => {
                 findings.extend(sealed(host, rules, manifest, tree).await?);
             }
-            // It is sealed since, and nobody knows what it was.
-            Class::Sealed | Class::Managed => findings.extend(in_use(host, rules, tree).await?),
+            // Also where somebody has sealed it since: nobody knows what it was.
+            Class::Live | Class::Sealed | Class::Managed => findings.extend(in_use(host, rules, tree).await?),
         }
     }
     Ok(findings)

@@ -12,6 +12,7 @@ use crate::host::trees::{Entry, Kind, Moment, Name, Stamp};
 const LARGEST: usize = 64 << 10;
 
 /// An entry as far as its metadata say.
+#[allow(clippy::useless_conversion, reason = "the number of names has 32 bits on other machines")]
 pub(super) fn entry(status: &Stat, kind: Kind, xattrs: BTreeMap<Name, Name>) -> Entry {
     Entry {
         kind,
