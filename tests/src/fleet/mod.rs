@@ -1,6 +1,8 @@
 //! Liftlock itself as processes: a coordinator, agents and the command line, on stand-in nodes.
 
 pub mod binaries;
+pub mod freeze;
+pub mod journals;
 pub mod operator;
 pub mod process;
 pub mod proofs;

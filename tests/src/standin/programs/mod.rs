@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::fleet::freeze;
 use crate::standin::api::server::version;
 use crate::standin::node::{NodeTree, ROOT_VARIABLE};
 use crate::standin::release::{Release, version_of_package};
@@ -80,7 +81,10 @@ pub fn main() -> ExitCode {
     let program = Utf8PathBuf::from(arguments.next().unwrap_or_default());
     let arguments: Vec<String> = arguments.collect();
     if program.file_name() == Some("standin") {
-        return become_program(&arguments);
+        return match arguments.split_first() {
+            Some((verb, arguments)) if verb == freeze::VERB => freeze::main(arguments),
+            _ => become_program(&arguments),
+        };
     }
     let Ok(root) = std::env::var(ROOT_VARIABLE) else {
         err(format_args!(
@@ -120,6 +124,8 @@ pub fn main() -> ExitCode {
 fn become_program(argv: &[String]) -> ExitCode {
     _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    // Where only ancestors may follow a process (Yama), a sibling may follow this one.
+    _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
     if let Some((program, arguments)) = argv.split_first() {
         let error = std::process::Command::new(program).args(arguments).exec();
         err(format_args!("cannot become {program}: {error}"));
