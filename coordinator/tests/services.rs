@@ -42,7 +42,7 @@ fn options(state_dir: &tempfile::TempDir) -> ServeOptions {
     // No file of this machine's.
     let config = state_dir.as_ref().map(|folder| folder.with_extension("toml"));
     fs::write(config.as_ref().unwrap(), "").unwrap();
-    ServeOptions { config, listen, state_dir, names: vec![] }
+    ServeOptions { config, listen, state_dir, ..ServeOptions::default() }
 }
 
 impl Served {

@@ -11,4 +11,5 @@
 
 pub mod demo;
 pub mod fleet;
+pub mod matrix;
 pub mod standin;

@@ -59,6 +59,8 @@ struct State {
     last_output: BTreeMap<NodeName, String>,
     /// Leases that agents hold and that the store does not know, because it is an older copy.
     unknown_leases: BTreeMap<NodeName, FencingToken>,
+    /// How long a lease lasts without renewal, in milliseconds.
+    lease_ttl_ms: u32,
     /// The first commit that failed.
     failure: Option<String>,
     stopping: bool,
@@ -101,8 +103,15 @@ impl Keeper {
         clock: Box<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let saved = Saved::load(store.as_ref())?;
-        let state = Mutex::new(State { saved, ..State::default() });
+        let state = Mutex::new(State { saved, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
         Ok(Self { store, authority, clock, state, revision: watch::Sender::new(0) })
+    }
+
+    /// The same with leases that last so many milliseconds without renewal.
+    #[must_use]
+    pub fn with_lease_ttl(self, ttl_ms: u32) -> Self {
+        self.lock().lease_ttl_ms = ttl_ms;
+        self
     }
 
     /// Changes whenever something that an operator can see may have changed.

@@ -16,7 +16,7 @@ use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings};
 use crate::store::records::Change;
 
-/// How long a lease lasts without renewal, in milliseconds.
+/// How long a lease lasts without renewal, in milliseconds, unless the coordinator is told otherwise.
 pub const LEASE_TTL_MS: u32 = 30_000;
 
 /// A token this far above all that are known is no token but a fault of whoever reports it.
@@ -380,7 +380,7 @@ impl State {
             plan_id: rollout.plan.id.to_string(),
             plan_hash: rollout.plan.hash.clone(),
             fencing_token: lease.token.0,
-            ttl_ms: LEASE_TTL_MS,
+            ttl_ms: self.lease_ttl_ms,
             role: v1::Role::from(planned.role).into(),
             steps: messages(&planned.steps),
             purpose: v1::Purpose::from(purpose).into(),
@@ -417,9 +417,10 @@ impl State {
         let token = FencingToken(renewal.fencing_token);
         match self.lease_of(node) {
             Some(lease) if lease.token == token => {
+                let ttl_ms = self.lease_ttl_ms;
                 self.send(
                     node,
-                    Told::LeaseRenewed(v1::LeaseRenewed { fencing_token: token.0, ttl_ms: LEASE_TTL_MS }),
+                    Told::LeaseRenewed(v1::LeaseRenewed { fencing_token: token.0, ttl_ms }),
                 );
             }
             present => self.refuse(node, token, present),

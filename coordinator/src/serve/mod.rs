@@ -182,7 +182,8 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
         .client_ca_root(Certificate::from_pem(authority.certificate_pem()))
         .client_auth_optional(true)
         .timeout(HANDSHAKE);
-    Ok((Keeper::open(Box::new(store), authority, Box::new(clock))?, tls))
+    let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
+    Ok((keeper.with_lease_ttl(settings.lease_ttl), tls))
 }
 
 /// Every service, behind the door.

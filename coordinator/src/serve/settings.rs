@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::ServeError;
 use crate::identity::files;
+use crate::keeper::LEASE_TTL_MS;
 
 /// Read when `--config` names no other file.
 pub const DEFAULT_CONFIG: &str = "/etc/liftlock/coordinator.toml";
@@ -30,6 +31,10 @@ pub struct ServeOptions {
     /// DNS name or IP address under which agents and operators dial this machine (repeatable) [default: its host name]
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// Seconds that a lease lasts without renewal. The shorter, the more a slow network costs; for tests that wait for
+    /// a lease's end
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub lease_ttl: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +50,8 @@ struct ConfigFile {
 pub(super) struct Settings {
     pub(super) listen: SocketAddr,
     pub(super) state_dir: PathBuf,
+    /// In milliseconds.
+    pub(super) lease_ttl: u32,
     names: Vec<String>,
 }
 
@@ -59,6 +66,7 @@ impl Settings {
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
             names,
         })
     }

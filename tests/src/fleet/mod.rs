@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod freeze;
 pub mod journals;
+pub mod link;
 pub mod operator;
 pub mod process;
 pub mod proofs;
@@ -17,6 +18,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::TempDir;
 
 use crate::fleet::binaries::Binaries;
+use crate::fleet::freeze::{Freezer, Watch};
+use crate::fleet::link::Link;
 use crate::fleet::operator::Operator;
 use crate::fleet::process::{Output, Process};
 use crate::standin::cluster::{Cluster, Shape};
@@ -31,6 +34,8 @@ pub struct Fleet {
     // In the order in which they have to go: Liftlock, the cluster, the folder.
     agents: BTreeMap<String, Process>,
     coordinator: Option<Process>,
+    links: BTreeMap<String, Link>,
+    terms: Terms,
     /// The machine and the cluster.
     pub cluster: Cluster,
     binaries: &'static Binaries,
@@ -38,11 +43,25 @@ pub struct Fleet {
     folder: TempDir,
 }
 
+/// What is not as in a real fleet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// Seconds that a lease lasts without renewal, where a test has to wait for its end.
+    pub lease_ttl: Option<u32>,
+    /// Each agent reaches the coordinator over a [`Link`] of its own.
+    pub links: bool,
+}
+
 impl Fleet {
     /// Makes a cluster, starts a coordinator and an agent on each node, and waits until the coordinator knows what
     /// every node is.
     pub async fn start(shape: &Shape) -> Result<Self> {
-        let mut fleet = Self::without_agents(shape).await?;
+        Self::start_on(shape, Terms::default()).await
+    }
+
+    /// The same on other terms.
+    pub async fn start_on(shape: &Shape, terms: Terms) -> Result<Self> {
+        let mut fleet = Self::without_agents_on(shape, terms).await?;
         let nodes = fleet.nodes();
         for node in &nodes {
             fleet.start_agent(node).await?;
@@ -58,6 +77,10 @@ impl Fleet {
 
     /// The same with no agent started or enrolled.
     pub async fn without_agents(shape: &Shape) -> Result<Self> {
+        Self::without_agents_on(shape, Terms::default()).await
+    }
+
+    async fn without_agents_on(shape: &Shape, terms: Terms) -> Result<Self> {
         let binaries = Binaries::find()?;
         let folder = tempfile::Builder::new().prefix("liftlock-").tempdir()?;
         let path = Utf8Path::from_path(folder.path()).context("the temporary folder's name is no UTF-8")?;
@@ -66,11 +89,18 @@ impl Fleet {
         let mut fleet = Self {
             agents: BTreeMap::new(),
             coordinator: None,
+            links: BTreeMap::new(),
+            terms,
             cluster,
             binaries,
             port: free_port()?,
             folder,
         };
+        if terms.links {
+            for node in fleet.nodes() {
+                fleet.links.insert(node, Link::to(fleet.port)?);
+            }
+        }
         fleet.start_coordinator().await?;
         Ok(fleet)
     }
@@ -123,16 +153,11 @@ impl Fleet {
 
     /// Starts the coordinator, and waits until it answers.
     pub async fn start_coordinator(&mut self) -> Result<()> {
-        let state = self.coordinator_state();
-        let arguments = [
-            "serve",
-            "--listen",
-            &format!("127.0.0.1:{}", self.port),
-            "--state-dir",
-            state.as_str(),
-            "--name",
-            "127.0.0.1",
-        ];
+        let (state, address) = (self.coordinator_state(), format!("127.0.0.1:{}", self.port));
+        let ttl = self.terms.lease_ttl.map(|seconds| format!("--lease-ttl={seconds}"));
+        let mut arguments =
+            vec!["serve", "--listen", &address, "--state-dir", state.as_str(), "--name", "127.0.0.1"];
+        arguments.extend(ttl.as_deref());
         let process =
             Process::start(self.binaries, &self.binaries.liftlock, &arguments, &self.log("coordinator"))?;
         self.coordinator = Some(process);
@@ -183,7 +208,7 @@ impl Fleet {
         let text = format!(
             "coordinator = \"{}\"\nnode = \"{node}\"\nstate-dir = \"{}\"\nroot = \"{}\"\npath = [\"{}\"]\n\
              runtime-endpoint = \"unix://{}\"\netcd-endpoint = \"https://{}:2379\"\napi-timeout = \"20s\"\n",
-            self.url(),
+            self.links.get(node).map_or_else(|| self.url(), |link| format!("https://127.0.0.1:{}", link.port())),
             machine.tree.agent_state(),
             machine.tree.root(),
             machine.tree.programs(),
@@ -215,6 +240,17 @@ impl Fleet {
     /// A node's agent.
     pub fn agent(&mut self, node: &str) -> Result<&mut Process> {
         self.agents.get_mut(node).with_context(|| format!("no agent runs on {node}"))
+    }
+
+    /// An agent's way to the coordinator.
+    pub fn link(&self, node: &str) -> Result<&Link> {
+        self.links.get(node).with_context(|| format!("the agent of {node} has no link of its own"))
+    }
+
+    /// Waits, from when this returns, for a moment of a node's agent: see [`freeze`].
+    pub async fn freezer(&mut self, node: &str, watch: &Watch) -> Result<Freezer> {
+        let (binaries, agent) = (self.binaries, self.agent(node)?.id());
+        Freezer::arm(binaries, agent, watch).await
     }
 
     /// Lets no file that a node's running agent writes grow beyond so many bytes.

@@ -93,6 +93,9 @@ pub fn holds_are_back(fleet: &Fleet) -> Result<String> {
 pub fn backups_of(fleet: &Fleet, node: &str) -> Result<Vec<Utf8PathBuf>> {
     let folder = fleet.cluster.machine(node)?.tree.at("/etc/kubernetes/tmp");
     let mut found = Vec::new();
+    if !folder.exists() {
+        return Ok(found);
+    }
     for entry in folder.read_dir_utf8().with_context(|| format!("cannot list {folder}"))? {
         let entry = entry?;
         if entry.file_name().starts_with("liftlock-") {
@@ -115,18 +118,25 @@ pub fn backups_are_whole(fleet: &Fleet) -> Result<String> {
         let [backup] = backups.as_slice() else {
             bail!("{node} has {} backups: {backups:?}", backups.len());
         };
-        files += private_files(backup)?;
-        let index = backup.join("index.json");
-        let text = fs::read(&index).with_context(|| format!("cannot read {index}"))?;
-        indexed_files_are_there(backup, &serde_json::from_slice(&text)?)?;
-        if machine.facts.control_plane {
-            snapshot_is_true(&backup.join("etcd-snapshot.db"))?;
-            snapshots += 1;
-        }
+        files += backup_is_whole(backup, machine.facts.control_plane)?;
+        snapshots += usize::from(machine.facts.control_plane);
     }
     Ok(format!(
         "{snapshots} etcd snapshots match the SHA-256 that etcd sent; {files} files of backups are root's alone"
     ))
+}
+
+/// A backup is private to root, its index agrees with its files, and its snapshot, if it has one, with itself; how
+/// many files there are.
+pub fn backup_is_whole(backup: &Utf8Path, has_snapshot: bool) -> Result<usize> {
+    let files = private_files(backup)?;
+    let index = backup.join("index.json");
+    let text = fs::read(&index).with_context(|| format!("cannot read {index}"))?;
+    indexed_files_are_there(backup, &serde_json::from_slice(&text)?)?;
+    if has_snapshot {
+        snapshot_is_true(&backup.join("etcd-snapshot.db"))?;
+    }
+    Ok(files)
 }
 
 /// A snapshot's last 32 bytes are the SHA-256 of all before.

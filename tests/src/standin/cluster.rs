@@ -293,6 +293,18 @@ impl Cluster {
         }
     }
 
+    /// Cuts a node's power and gives it back: every process and container ends, and the kubelet starts anew. The
+    /// agent is the fleet's, which ends and starts it.
+    pub fn reboot(&self, node: &str) -> Result<()> {
+        let machine = self.machine(node)?;
+        let mut state = self.lock();
+        machine.systemd.cut_power();
+        if let Some(kubelet) = state.kubelets.get_mut(node) {
+            kubelet.cut_power();
+        }
+        machine.systemd.restart_kubelet(&machine.tree)
+    }
+
     /// Stops every API server, or lets them run again.
     pub fn set_api_gone(&self, gone: bool) {
         for kubelet in self.lock().kubelets.values_mut() {

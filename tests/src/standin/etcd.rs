@@ -51,6 +51,9 @@ struct State {
     members: Vec<Member>,
     alarms: Vec<AlarmMember>,
     corrupt_snapshots: bool,
+    /// Every member has run.
+    complete: bool,
+    most_stopped: usize,
 }
 
 impl Ensemble {
@@ -76,9 +79,20 @@ impl Ensemble {
 
     /// Says which version a node's member runs, or that it does not.
     pub fn set_running(&self, node: &str, version: Option<&str>) {
-        for member in self.lock().members.iter_mut().filter(|member| member.name == node) {
+        let mut state = self.lock();
+        for member in state.members.iter_mut().filter(|member| member.name == node) {
             member.running = version.map(str::to_owned);
         }
+        let stopped = state.members.iter().filter(|member| member.running.is_none()).count();
+        state.complete |= stopped == 0;
+        if state.complete {
+            state.most_stopped = state.most_stopped.max(stopped);
+        }
+    }
+
+    /// How many members ever stood still at once since all of them ran for the first time.
+    pub fn most_stopped(&self) -> usize {
+        self.lock().most_stopped
     }
 
     /// Makes a node's member a learner, or a voter again.

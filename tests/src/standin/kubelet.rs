@@ -110,6 +110,26 @@ impl Kubelet {
         }
     }
 
+    /// What a power cut leaves: no container. The pods that were bound here start anew once a kubelet runs again.
+    pub fn cut_power(&mut self) {
+        self.static_pods.clear();
+        self.api_pods.clear();
+        self.api = None;
+        self.etcd = None;
+        self.report_at = None;
+        self.noticed = None;
+        self.shared.etcd.set_running(&self.facts.name, None);
+        self.etcd_answers.store(false, Ordering::Release);
+        for pod in self.bound_pods() {
+            let part = |pointer| text(&pod, pointer).unwrap_or_default().to_owned();
+            let key = Key::new("pods", &part("/metadata/namespace"), &part("/metadata/name"));
+            if is_ready(&pod) {
+                self.shared.objects.update(&key, |pod| pod["status"] = status(false));
+            }
+        }
+        self.runtime.set_containers(Vec::new());
+    }
+
     /// Where the load balancer sends connections, while this node's API server runs.
     pub fn api(&self) -> Option<mpsc::Sender<tokio::net::TcpStream>> {
         self.api.as_ref().map(|backend| backend.connections.clone())

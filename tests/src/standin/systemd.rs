@@ -115,6 +115,16 @@ pub struct Systemd {
 struct Units {
     transient: BTreeMap<String, Unit>,
     kubelet: KubeletService,
+    started: Vec<Started>,
+}
+
+/// That a transient unit was started: systemd's journal, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// With `.service`.
+    pub unit: String,
 }
 
 #[derive(Debug)]
@@ -219,6 +229,26 @@ impl Systemd {
         names.into_iter().filter(|name| self.show(name).sub == "running").collect()
     }
 
+    /// The transient units that are loaded, also those that have ended.
+    pub fn loaded_units(&self) -> Vec<String> {
+        self.lock().transient.keys().cloned().collect()
+    }
+
+    /// Every transient unit that was ever started, in order.
+    pub fn started_units(&self) -> Vec<Started> {
+        self.lock().started.clone()
+    }
+
+    /// What a power cut leaves: no process and no transient unit.
+    pub fn cut_power(&self) {
+        let mut units = self.lock();
+        for unit in units.transient.values_mut() {
+            Units::kill(unit);
+        }
+        units.transient.clear();
+        units.kubelet.running = None;
+    }
+
     fn answer(&self, node: &NodeTree, ask: Ask) -> Result<Option<UnitState>> {
         match ask {
             Ask::Run(transient) => self.run(transient)?,
@@ -279,7 +309,9 @@ impl Systemd {
             .with_context(|| format!("Failed to find executable {program}"))?;
         let remains = property("RemainAfterExit") == Some("yes");
         let unit_state = Unit { child, ended: None, remains, description, started_us: uptime_us() };
-        self.lock().transient.insert(unit, unit_state);
+        let mut units = self.lock();
+        units.started.push(Started { at_ms: unix_ms(), unit: unit.clone() });
+        units.transient.insert(unit, unit_state);
         Ok(())
     }
 
@@ -335,6 +367,10 @@ fn kubelet_state(kubelet: &KubeletService) -> UnitState {
         started_us: kubelet.started_us,
         ..UnitState::not_found("kubelet: The Kubernetes Node Agent")
     }
+}
+
+fn unix_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 fn uptime_us() -> u64 {

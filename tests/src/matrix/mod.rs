@@ -1,0 +1,177 @@
+//! The crash matrix: every journal boundary of every step, forward and in rollback, times every fault, with the real
+//! coordinator and agents on stand-in nodes. See `cargo run -p liftlock-tests --bin crash-matrix -- --help`.
+
+mod chance;
+mod course;
+mod invariants;
+mod points;
+mod report;
+mod voyage;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use liftlock_proto::version::KubernetesVersion;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+pub use crate::matrix::report::Report;
+use crate::matrix::chance::Chance;
+use crate::matrix::voyage::{Voyage, sail};
+
+/// Where the clusters come from, and where they go.
+const FROM: KubernetesVersion = KubernetesVersion::new(1, 30, 4);
+const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
+
+/// Strikes the real coordinator and agents, on stand-in nodes, at every place where a crash could matter, and looks
+/// whether the roll-out ends raised or rolled back with nobody's help and every invariant holds.
+///
+/// A point is a lease (the node's role; raise or rollback), a place in it and a fault:
+/// worker/raise/install-kubelet/started/kill-agent. A place is a record of the agent's journal, at which the agent is
+/// stopped dead right after the record is durable, or a place inside a program that the step runs. A point that is not
+/// reached is a failure. As any user, without root, without a network; leaves nothing behind.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "crash-matrix")]
+pub struct Options {
+    /// Print one JSON object on standard output as the last line, instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Only points whose name contains one of these, separated by commas; a whole name means that point alone.
+    #[arg(long, value_name = "FILTER", value_delimiter = ',')]
+    pub points: Vec<String>,
+    /// Only so many of the points, drawn by the seed.
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+    /// Draws the sample, spreads the points over roll-outs, and chooses what is left to chance in each.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print the points' names and strike none.
+    #[arg(long)]
+    pub list: bool,
+    /// How many roll-outs at once [default: three for each processor; most of the time they wait].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// How many points at most in one lease, each at another step; 1 to have every fault alone.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub per_lease: u8,
+}
+
+/// Runs it as a program.
+pub async fn main() -> ExitCode {
+    let options = Options::parse();
+    let chosen = match choose(&options) {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            say(&format_args!("error: {error:#}"));
+            return ExitCode::from(2);
+        }
+    };
+    if options.list {
+        for point in &chosen {
+            print(&point.to_string());
+        }
+        return ExitCode::SUCCESS;
+    }
+    // Whatever ends it, the fleets are dropped, and with them every process and folder.
+    let report = tokio::select! {
+        report = run(&options, true) => report,
+        _ = tokio::signal::ctrl_c() => {
+            say(&"interrupted: everything was stopped and removed");
+            return ExitCode::from(130);
+        }
+    };
+    match report {
+        Ok(report) => {
+            for finding in &report.findings {
+                say(finding);
+            }
+            if options.json {
+                print(&serde_json::to_string(&report).unwrap_or_default());
+            } else {
+                print(&report.table());
+            }
+            if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            say(&format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Strikes the points that the options name.
+pub async fn run(options: &Options, progress: bool) -> Result<Report> {
+    // Built before the clock starts, and not by several at once.
+    crate::fleet::binaries::Binaries::find()?;
+    let started = Instant::now();
+    let points = choose(options)?;
+    let courses = course::plot(&points, usize::from(options.per_lease), options.seed);
+    let total = courses.len();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = options.jobs.map_or(3 * processors, usize::from);
+    if progress {
+        say(&format_args!("{} points over {total} roll-outs, {jobs} at once, seed {}", points.len(), options.seed));
+    }
+    let places = Arc::new(Semaphore::new(jobs));
+    let mut under_way = JoinSet::new();
+    for course in courses {
+        let places = Arc::clone(&places);
+        under_way.spawn(async move {
+            let _place = places.acquire_owned().await;
+            sail(course).await
+        });
+    }
+    let mut voyages: Vec<Voyage> = Vec::new();
+    while let Some(voyage) = under_way.join_next().await {
+        let voyage = voyage?;
+        if progress {
+            say(&line_of(&voyage, voyages.len() + 1, total, started.elapsed()));
+        }
+        voyages.push(voyage);
+    }
+    voyages.sort_by_key(|voyage| voyage.course.number);
+    Ok(Report::of(&voyages, options.seed, started.elapsed()))
+}
+
+fn choose(options: &Options) -> Result<Vec<points::CrashPoint>> {
+    let all = points::all();
+    let mut chosen = points::choose(&all, &options.points);
+    if chosen.is_empty() {
+        bail!("no point is called anything like {}: see --list", options.points.join(" or "));
+    }
+    if let Some(sample) = options.sample {
+        Chance::new(options.seed).shuffle(&mut chosen);
+        chosen.truncate(sample);
+    }
+    Ok(chosen)
+}
+
+fn line_of(voyage: &Voyage, done: usize, total: usize, elapsed: Duration) -> String {
+    let names: Vec<String> = voyage.met.iter().map(|met| met.point.to_string()).collect();
+    let reached = voyage.met.iter().filter(|met| met.fault_ended_ms.is_some()).count();
+    let end = match (voyage.converged, voyage.violations.len()) {
+        (false, _) => "DID NOT CONVERGE",
+        (true, 0) if reached == names.len() => "ok",
+        (true, 0) => "NOT REACHED",
+        (true, _) => "VIOLATION",
+    };
+    format!(
+        "{:>5.0} s  {done}/{total}  {end}, {:.1} s: {}",
+        elapsed.as_secs_f64(),
+        voyage.wall.as_secs_f64(),
+        names.join(" ")
+    )
+}
+
+fn say(words: &dyn std::fmt::Display) {
+    use std::io::Write as _;
+    _ = writeln!(std::io::stderr(), "{words}");
+}
+
+fn print(words: &str) {
+    use std::io::Write as _;
+    _ = writeln!(std::io::stdout(), "{words}");
+}
