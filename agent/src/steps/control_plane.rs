@@ -28,6 +28,15 @@ pub(super) async fn observe(cx: &Context, version: KubernetesVersion) -> Result<
     Ok(Observed::Absent)
 }
 
+/// Puts back what a kubeadm that was cut off has left missing, unless it still runs.
+pub(super) async fn mend(cx: &Context, command: &Command) -> Result<(), StepFailure> {
+    let backup = Backup::require(cx).await?;
+    if !command.is_there(cx).await? {
+        static_pods::put_back_missing(cx, Some(&backup)).await?;
+    }
+    Ok(())
+}
+
 /// Makes the node fit for kubeadm, runs it, and waits until the containers run the version.
 pub(super) async fn upgrade(
     cx: &Context,

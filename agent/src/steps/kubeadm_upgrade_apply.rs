@@ -42,8 +42,13 @@ impl KubeadmUpgradeApply {
 #[async_trait]
 impl StepRunner for KubeadmUpgradeApply {
     async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        let observed = control_plane::observe(cx, self.version).await?;
+        // Half done is half done whatever the cluster says, and it may be its API server that is missing.
+        if observed == Observed::Partial {
+            return Ok(observed);
+        }
         let at_target = Self::cluster_version(cx).await == Some(self.version);
-        Ok(match control_plane::observe(cx, self.version).await? {
+        Ok(match observed {
             Observed::Done if !at_target => Observed::Partial,
             Observed::Absent if at_target => Observed::Partial,
             observed => observed,

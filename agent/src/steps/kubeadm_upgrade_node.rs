@@ -69,8 +69,11 @@ impl StepRunner for ControlPlane {
     }
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
+        let command = self.0.command();
+        // Before anything is asked: where a crash took this node's etcd, there may be no API server to answer.
+        control_plane::mend(cx, &command).await?;
         self.0.require_raised_cluster(cx).await?;
-        control_plane::upgrade(cx, self.0.version, &self.0.command()).await
+        control_plane::upgrade(cx, self.0.version, &command).await
     }
 
     /// The backup's files are enough: kubeadm-config belongs to the whole cluster, of which only this node goes back.

@@ -418,10 +418,7 @@ impl State {
         match self.lease_of(node) {
             Some(lease) if lease.token == token => {
                 let ttl_ms = self.lease_ttl_ms;
-                self.send(
-                    node,
-                    Told::LeaseRenewed(v1::LeaseRenewed { fencing_token: token.0, ttl_ms }),
-                );
+                self.send(node, Told::LeaseRenewed(v1::LeaseRenewed { fencing_token: token.0, ttl_ms }));
             }
             present => self.refuse(node, token, present),
         }

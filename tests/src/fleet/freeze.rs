@@ -3,6 +3,7 @@
 //! A process of its own follows the agent's system calls (ptrace) and looks at the agent's files whenever one that
 //! makes something durable has returned, before the agent can do anything else. At the moment that was asked for, the
 //! agent gets SIGSTOP and is let go of: from then on it is a stopped process like any other, to be killed or continued.
+//! Whoever is to follow an agent that is stopped continues it, once none of its threads can go unseen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +16,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_agent::engine::transition::Event;
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -86,9 +87,9 @@ impl Watch {
         Ok(match &self.moment {
             Moment::Admitted => false,
             Moment::Begun => last.is_none(),
-            Moment::Step { step, event } => last.is_some_and(|last| {
-                last.name() == event && journal.step_of(last) == Some(step.as_str())
-            }),
+            Moment::Step { step, event } => {
+                last.is_some_and(|last| last.name() == event && journal.step_of(last) == Some(step.as_str()))
+            }
             Moment::Ended => !journal.closed && matches!(last, Some(Event::Ended(_))),
             Moment::Closed => journal.closed,
         })
@@ -104,7 +105,7 @@ pub struct Freezer {
 }
 
 impl Freezer {
-    /// Follows a process from now on.
+    /// Follows a process from now on; one that is stopped goes on.
     pub async fn arm(binaries: &Binaries, agent: u32, watch: &Watch) -> Result<Self> {
         let mut process = Command::new(&binaries.standin)
             .args([VERB, &agent.to_string(), &serde_json::to_string(watch)?])
@@ -160,6 +161,7 @@ fn follow(arguments: &[String]) -> Result<()> {
     };
     let (process, watch) = (Pid::from_raw(pid.parse()?), serde_json::from_str::<Watch>(watch)?);
     let mut threads = seize(process)?;
+    kill(process, Signal::SIGCONT)?;
     let mut unseen = threads.clone();
     let mut stopping = false;
     while !threads.is_empty() {
@@ -178,6 +180,9 @@ fn follow(arguments: &[String]) -> Result<()> {
             }
             WaitStatus::PtraceSyscall(_) if made_durable(thread) && watch.is_now()? => {
                 stopping = true;
+                if !unseen.is_empty() {
+                    say(READY)?;
+                }
                 threads.remove(&thread);
                 gone(ptrace::detach(thread, Signal::SIGSTOP))?;
                 continue;
@@ -255,7 +260,8 @@ fn is_stopped(process: Pid) -> Result<bool> {
         let stat = std::fs::read_to_string(Utf8Path::new(&path)).unwrap_or_default();
         stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next())
     };
-    let states: BTreeMap<Pid, _> = threads_of(process)?.into_iter().map(|thread| (thread, state(&thread))).collect();
+    let states: BTreeMap<Pid, _> =
+        threads_of(process)?.into_iter().map(|thread| (thread, state(&thread))).collect();
     Ok(states.values().all(|state| *state == Some('T')))
 }
 

@@ -75,7 +75,8 @@ fn files(state_dir: &Utf8Path) -> Result<Vec<(u64, Utf8PathBuf)>> {
     };
     for entry in entries {
         let path = entry?.into_path();
-        let token = path.file_stem().and_then(|stem| stem.rsplit_once('-')).and_then(|(_, token)| token.parse().ok());
+        let token =
+            path.file_stem().and_then(|stem| stem.rsplit_once('-')).and_then(|(_, token)| token.parse().ok());
         if let (Some(token), Some("journal" | "ended")) = (token, path.extension()) {
             found.push((token, path));
         }

@@ -208,7 +208,9 @@ impl Fleet {
         let text = format!(
             "coordinator = \"{}\"\nnode = \"{node}\"\nstate-dir = \"{}\"\nroot = \"{}\"\npath = [\"{}\"]\n\
              runtime-endpoint = \"unix://{}\"\netcd-endpoint = \"https://{}:2379\"\napi-timeout = \"20s\"\n",
-            self.links.get(node).map_or_else(|| self.url(), |link| format!("https://127.0.0.1:{}", link.port())),
+            self.links
+                .get(node)
+                .map_or_else(|| self.url(), |link| format!("https://127.0.0.1:{}", link.port())),
             machine.tree.agent_state(),
             machine.tree.root(),
             machine.tree.programs(),

@@ -31,12 +31,7 @@ impl Course {
     /// A raise that is to be rolled back stops before its last node: what is raised as a whole is final.
     pub(super) fn shape(&self) -> Shape {
         let more = usize::from(self.purpose == Purpose::RollBack);
-        let mut shape = if self.two_control_planes { Shape::new(2, more) } else { Shape::new(1, 1 + more) };
-        // That a kubelet is Ready at once would leave nothing to do for verify-node: give it something to wait for.
-        if self.purpose == Purpose::RollBack || self.points.iter().any(|point| point.stretch() == "restart-kubelet") {
-            shape.tempo.container_start *= 8;
-        }
-        shape
+        if self.two_control_planes { Shape::new(2, more) } else { Shape::new(1, 1 + more) }
     }
 
     /// The points of one node's lease.
@@ -69,7 +64,13 @@ pub(super) fn plot(points: &[CrashPoint], per_lease: usize, seed: u64) -> Vec<Co
                     taken.extend(take(queue, per_lease));
                 }
                 let number = courses.len() + 1;
-                courses.push(Course { number, purpose, two_control_planes, points: taken, seed: chance.next() });
+                courses.push(Course {
+                    number,
+                    purpose,
+                    two_control_planes,
+                    points: taken,
+                    seed: chance.next(),
+                });
             }
         }
     }

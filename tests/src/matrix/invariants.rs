@@ -15,6 +15,7 @@ use liftlock_proto::version::KubernetesVersion;
 use crate::fleet::journals::{self, LeaseJournal};
 use crate::fleet::{Fleet, proofs};
 use crate::matrix::course::Course;
+use crate::matrix::points::Blow;
 use crate::matrix::{FROM, TO};
 use crate::standin::objects::text;
 use crate::standin::packages::sha256;
@@ -133,7 +134,10 @@ impl Record<'_> {
             let granted = granted.get(node).cloned().unwrap_or_default();
             let journals = self.journals.get(node).into_iter().flatten();
             let began: Vec<u64> = journals.map(|journal| journal.header.token.0).collect();
-            ensure!(began == granted, "{node}: leases {granted:?} were granted, and {began:?} have a journal");
+            ensure!(
+                began == granted,
+                "{node}: leases {granted:?} were granted, and {began:?} have a journal"
+            );
             let fence = journals::fence(&machine.tree.agent_state())?;
             ensure!(
                 Some(fence) == granted.last().copied().or(Some(0)),
@@ -147,11 +151,16 @@ impl Record<'_> {
     fn nothing_starts_in_silence(&self) -> Result<()> {
         for silence in self.silences {
             let machine = self.fleet.cluster.machine(&silence.node)?;
-            let within = |at_ms: u64| silence.lease_ends_ms + SLACK_MS < at_ms && at_ms + SLACK_MS < silence.to_ms;
+            let within =
+                |at_ms: u64| silence.lease_ends_ms + SLACK_MS < at_ms && at_ms + SLACK_MS < silence.to_ms;
             let started = machine.systemd.started_units().into_iter().find(|started| within(started.at_ms));
             if let Some(started) = started {
                 let late = started.at_ms - silence.lease_ends_ms;
-                anyhow::bail!("{} was started on {} {late} ms after its lease had run out", started.unit, silence.node);
+                anyhow::bail!(
+                    "{} was started on {} {late} ms after its lease had run out",
+                    started.unit,
+                    silence.node
+                );
             }
         }
         Ok(())
@@ -187,10 +196,7 @@ impl Record<'_> {
             for backup in &backups {
                 proofs::backup_is_whole(backup, machine.facts.control_plane)?;
                 let closed = backup.join("closed").exists();
-                ensure!(
-                    closed == (self.course.purpose == Purpose::RollBack),
-                    "{backup} is closed: {closed}"
-                );
+                ensure!(closed == (self.course.purpose == Purpose::RollBack), "{backup} is closed: {closed}");
             }
         }
         Ok(())
@@ -203,9 +209,9 @@ impl Record<'_> {
                 let of_step = |journal: &LeaseJournal, name: &str| {
                     started.unit.starts_with(&format!("liftlock-{}-{name}-", journal.header.plan))
                 };
-                let steps = journals.iter().flat_map(|journal| {
-                    journal.header.steps.iter().map(move |step| (journal, step.name()))
-                });
+                let steps = journals
+                    .iter()
+                    .flat_map(|journal| journal.header.steps.iter().map(move |step| (journal, step.name())));
                 let Some((_, step)) = steps.into_iter().find(|(journal, name)| of_step(journal, name)) else {
                     // A preparation's: it needs no lease.
                     continue;
@@ -254,6 +260,18 @@ impl Record<'_> {
             let node = &machine.facts.name;
             let units = machine.systemd.loaded_units();
             ensure!(units.is_empty(), "{node}: the units {units:?} are loaded still");
+            if machine.facts.control_plane {
+                for component in STATIC_PODS {
+                    ensure!(
+                        machine.tree.manifest(component).exists(),
+                        "{node} has no manifest of {component}"
+                    );
+                }
+            }
+            // A power cut takes a unit away and leaves its log.
+            if self.course.points.iter().any(|point| point.blow == Blow::Reboot) {
+                continue;
+            }
             let logs = machine.tree.agent_state().join("run");
             let logs: Vec<String> = logs
                 .read_dir_utf8()
@@ -264,11 +282,6 @@ impl Record<'_> {
                 .filter(|name| name.ends_with(".log"))
                 .collect();
             ensure!(logs.is_empty(), "{node}: logs of units that are gone: {logs:?}");
-            if machine.facts.control_plane {
-                for component in STATIC_PODS {
-                    ensure!(machine.tree.manifest(component).exists(), "{node} has no manifest of {component}");
-                }
-            }
         }
         Ok(())
     }
@@ -300,7 +313,11 @@ impl Record<'_> {
                 && let Some(kubelet) = text(&change.object, "/status/nodeInfo/kubeletVersion")
             {
                 let kubelet: KubernetesVersion = kubelet.parse()?;
-                ensure!(kubelet <= cluster, "{} ran a kubelet {kubelet} in a cluster {cluster}", change.key.name);
+                ensure!(
+                    kubelet <= cluster,
+                    "{} ran a kubelet {kubelet} in a cluster {cluster}",
+                    change.key.name
+                );
             }
         }
         Ok(())

@@ -18,8 +18,8 @@ use liftlock_proto::version::KubernetesVersion;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub use crate::matrix::report::Report;
 use crate::matrix::chance::Chance;
+pub use crate::matrix::report::Report;
 use crate::matrix::voyage::{Voyage, sail};
 
 /// Where the clusters come from, and where they go.
@@ -113,7 +113,11 @@ pub async fn run(options: &Options, progress: bool) -> Result<Report> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.map_or(3 * processors, usize::from);
     if progress {
-        say(&format_args!("{} points over {total} roll-outs, {jobs} at once, seed {}", points.len(), options.seed));
+        say(&format_args!(
+            "{} points over {total} roll-outs, {jobs} at once, seed {}",
+            points.len(),
+            options.seed
+        ));
     }
     let places = Arc::new(Semaphore::new(jobs));
     let mut under_way = JoinSet::new();

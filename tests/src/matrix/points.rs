@@ -31,14 +31,8 @@ pub(super) enum Blow {
 
 impl Blow {
     /// All of them.
-    pub(super) const ALL: [Self; 6] = [
-        Self::KillAgent,
-        Self::KillChild,
-        Self::KillCoordinator,
-        Self::Reboot,
-        Self::Partition,
-        Self::Stop,
-    ];
+    pub(super) const ALL: [Self; 6] =
+        [Self::KillAgent, Self::KillChild, Self::KillCoordinator, Self::Reboot, Self::Partition, Self::Stop];
 
     /// Its name in the names of points.
     pub(super) fn name(self) -> &'static str {
@@ -92,7 +86,9 @@ impl CrashPoint {
     pub(super) fn moment(&self) -> Moment {
         match &self.place {
             Place::Journal(moment) => moment.clone(),
-            Place::Child { step, .. } => record(step, if self.purpose == Purpose::Raise { "started" } else { "undo-started" }),
+            Place::Child { step, .. } => {
+                record(step, if self.purpose == Purpose::Raise { "started" } else { "undo-started" })
+            }
         }
     }
 
@@ -107,7 +103,6 @@ impl CrashPoint {
         match step {
             "etcd-quorum-gate" => "lease-begins",
             "verify-control-plane" => "kubeadm-upgrade",
-            "verify-node" => "restart-kubelet",
             step if step.starts_with("kubeadm-upgrade") => "kubeadm-upgrade",
             step => step,
         }

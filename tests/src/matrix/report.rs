@@ -52,10 +52,14 @@ impl Report {
             met().filter(|(voyage, met)| wanted(voyage, met)).count()
         };
         let recovery = |blows: &dyn Fn(Blow) -> bool| {
-            median(met().filter(|(_, met)| blows(met.point.blow)).filter_map(|(_, met)| met.recovery).collect())
+            median(
+                met().filter(|(_, met)| blows(met.point.blow)).filter_map(|(_, met)| met.recovery).collect(),
+            )
         };
         let ended = |purpose: Purpose| {
-            count(&|voyage, met| voyage.converged && met.fault_ended_ms.is_some() && voyage.course.purpose == purpose)
+            count(&|voyage, met| {
+                voyage.converged && met.fault_ended_ms.is_some() && voyage.course.purpose == purpose
+            })
         };
         let (points, reached) = (met().count(), count(&|_, met| met.fault_ended_ms.is_some()));
         let (raised, rolled_back) = (ended(Purpose::Raise), ended(Purpose::RollBack));
@@ -64,11 +68,14 @@ impl Report {
         let by_fault = Blow::ALL.map(|blow| {
             let of = |met: &crate::matrix::voyage::Met| met.point.blow == blow;
             let hit = |met: &crate::matrix::voyage::Met| of(met) && met.fault_ended_ms.is_some();
-            (blow, [
-                count(&|_, met| of(met)),
-                count(&|_, met| hit(met)),
-                count(&|voyage, met| hit(met) && voyage.converged),
-            ])
+            (
+                blow,
+                [
+                    count(&|_, met| of(met)),
+                    count(&|_, met| hit(met)),
+                    count(&|voyage, met| hit(met) && voyage.converged),
+                ],
+            )
         });
         Self {
             ok: points == reached && points == converged && violations == 0,
@@ -92,7 +99,10 @@ impl Report {
 
     /// As a table.
     pub fn table(&self) -> String {
-        let mut table = format!("{:<18}{:>8}{:>9}{:>11}{:>15}\n", "FAULT", "POINTS", "REACHED", "CONVERGED", "RECOVERY (S)");
+        let mut table = format!(
+            "{:<18}{:>8}{:>9}{:>11}{:>15}\n",
+            "FAULT", "POINTS", "REACHED", "CONVERGED", "RECOVERY (S)"
+        );
         for (blow, [points, reached, converged]) in &self.by_fault {
             let recovery = self.recovery_median_by_fault_s.get(blow.name()).copied().flatten();
             let recovery = recovery.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2}"));
@@ -101,7 +111,13 @@ impl Report {
         _ = writeln!(
             table,
             "\n{} points over {} roll-outs in {:.0} s: {} reached, {} ended raised, {} rolled back; {} violations",
-            self.points, self.rollouts, self.wall_s, self.reached, self.raised, self.rolled_back, self.violations
+            self.points,
+            self.rollouts,
+            self.wall_s,
+            self.reached,
+            self.raised,
+            self.rolled_back,
+            self.violations
         );
         table
     }

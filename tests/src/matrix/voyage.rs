@@ -1,13 +1,13 @@
 //! One fleet on its course: it is raised, or raised and rolled back, and is struck at each point on the way.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use liftlock_proto::plan::{Purpose, Role};
 use liftlock_proto::v1::{NodePhase, Policy, Rollout, RolloutPhase};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::fleet::freeze::{Freezer, Watch};
 use crate::fleet::link::Cut;
@@ -19,6 +19,7 @@ use crate::matrix::course::Course;
 use crate::matrix::invariants::{self, Baseline, Silence};
 use crate::matrix::points::{Blow, CrashPoint, Place};
 use crate::standin::fault::{Action, Fault};
+use crate::standin::serve::Running;
 
 /// Seconds that a lease lasts without renewal here.
 const LEASE_TTL: u32 = 3;
@@ -91,6 +92,7 @@ struct Ship {
     baseline: Baseline,
     silences: Vec<Silence>,
     chance: Chance,
+    _holds: Vec<Running>,
 }
 
 impl Ship {
@@ -99,13 +101,21 @@ impl Ship {
         let fleet = Fleet::start_on(&course.shape(), terms).await?;
         let mut chance = Chance::new(course.seed);
         // An operator's own cordon has to outlive whatever happens.
-        let nodes = course.nodes();
-        let cordoned = nodes.get(chance.below(2 * nodes.len())).map(|(node, _)| (*node).to_owned());
+        let mut nodes = course.nodes();
+        nodes.retain(|(_, role)| {
+            // There is nothing to restore on such a node.
+            course.of(*role).iter().all(|point| point.stretch() != "restore-schedulability")
+        });
+        let cordoned = nodes.get(chance.below(4)).map(|(node, _)| (*node).to_owned());
         if let Some(node) = &cordoned {
             fleet.cluster.cordon(node, true);
         }
         let baseline = Baseline::of(&fleet, cordoned)?;
-        Ok(Self { fleet, baseline, silences: Vec::new(), chance })
+        let mut holds = Vec::new();
+        for (node, _) in course.nodes() {
+            holds.push(hold_until_verified(&fleet, node)?);
+        }
+        Ok(Self { fleet, baseline, silences: Vec::new(), chance, _holds: holds })
     }
 
     async fn sail(&mut self, course: &Course, met: &mut [Met]) -> Result<()> {
@@ -123,7 +133,8 @@ impl Ship {
             legs.reverse();
         }
         for (node, role) in legs {
-            let mut points: VecDeque<&mut Met> = met.iter_mut().filter(|met| met.point.role == role).collect();
+            let mut points: VecDeque<&mut Met> =
+                met.iter_mut().filter(|met| met.point.role == role).collect();
             let mut freezer = freezers.remove(node);
             while let (Some(met), Some(waiting)) = (points.pop_front(), freezer.take()) {
                 if let Err(error) = self.reach(waiting).await {
@@ -247,7 +258,8 @@ impl Ship {
             }
             Blow::KillChild => {
                 let next = self.arm(node, next).await?;
-                self.kill_child(node)?;
+                let fault = child.as_ref().context("there is no child here")?;
+                kill(fault.process()?, Signal::SIGKILL)?;
                 let ended = now_ms();
                 release()?;
                 (ended, next)
@@ -255,8 +267,7 @@ impl Ship {
             Blow::KillCoordinator => {
                 self.fleet.kill_coordinator()?;
                 let ended = now_ms();
-                let next = self.arm(node, next).await?;
-                self.signal(node, Signal::SIGCONT)?;
+                let next = self.go_on(node, next).await?;
                 release()?;
                 self.fleet.start_coordinator().await?;
                 (ended, next)
@@ -274,8 +285,7 @@ impl Ship {
                 let cut = cuts.get(self.chance.below(cuts.len())).copied().unwrap_or(Cut::Both);
                 self.fleet.link(node)?.set(cut);
                 let from_ms = now_ms();
-                let next = self.arm(node, next).await?;
-                self.signal(node, Signal::SIGCONT)?;
+                let next = self.go_on(node, next).await?;
                 release()?;
                 tokio::time::sleep(SILENCE).await;
                 self.fleet.link(node)?.set(Cut::Nothing);
@@ -290,9 +300,7 @@ impl Ship {
                 tokio::time::sleep(SILENCE).await;
                 let ended = now_ms();
                 self.note_silence(node, from_ms, ended);
-                let next = self.arm(node, next).await?;
-                self.signal(node, Signal::SIGCONT)?;
-                (ended, next)
+                (ended, self.go_on(node, next).await?)
             }
         })
     }
@@ -309,18 +317,16 @@ impl Ship {
         })
     }
 
-    fn signal(&mut self, node: &str, signal: Signal) -> Result<()> {
-        self.fleet.agent(node)?.signal(signal)
+    /// Lets a stopped agent go on to its next point.
+    async fn go_on(&mut self, node: &str, next: Option<Watch>) -> Result<Option<Freezer>> {
+        if next.is_none() {
+            self.signal(node, Signal::SIGCONT)?;
+        }
+        self.arm(node, next).await
     }
 
-    fn kill_child(&self, node: &str) -> Result<()> {
-        let systemd = &self.fleet.cluster.machine(node)?.systemd;
-        let units = systemd.running_units();
-        let [unit] = units.as_slice() else {
-            bail!("one unit should run on {node}: {units:?}");
-        };
-        let pid = systemd.main_pid(unit).with_context(|| format!("{unit} has no process"))?;
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?)
+    fn signal(&mut self, node: &str, signal: Signal) -> Result<()> {
+        self.fleet.agent(node)?.signal(signal)
     }
 
     /// Looks at the roll-out until a condition holds; a coordinator that is away for a moment is waited for.
@@ -395,6 +401,24 @@ impl Ship {
         }
         invariants::violations(&self.fleet, course, &self.baseline, &self.silences, &history)
     }
+}
+
+/// A kubelet that is Ready at once would leave nothing to do for verify-node: it reports once somebody waits for it.
+fn hold_until_verified(fleet: &Fleet, node: &str) -> Result<Running> {
+    let held = fleet.cluster.hold_report(node)?;
+    let state_dir = fleet.cluster.machine(node)?.tree.agent_state();
+    held.store(true, Ordering::Release);
+    Ok(Running::spawn(async move {
+        let verifies = || {
+            let journal = journals::newest_after(&state_dir, 0).ok().flatten()?;
+            let (_, last) = journal.records.last()?;
+            Some(journal.step_of(last)? == "verify-node" && last.name() == "started")
+        };
+        while verifies() != Some(true) {
+            tokio::time::sleep(LOOK_EVERY / 2).await;
+        }
+        held.store(false, Ordering::Release);
+    }))
 }
 
 fn is_over(rollout: &Rollout) -> bool {

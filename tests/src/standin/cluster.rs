@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -291,6 +292,14 @@ impl Cluster {
         if let Some(kubelet) = self.lock().kubelets.get_mut(node) {
             kubelet.set_broken(component, broken);
         }
+    }
+
+    /// While this is true, a node's kubelet does not report what it is since its start.
+    pub fn hold_report(&self, node: &str) -> Result<Arc<AtomicBool>> {
+        let state = self.lock();
+        let kubelet =
+            state.kubelets.get(node).with_context(|| format!("the stand-in cluster has no node {node}"))?;
+        Ok(kubelet.hold_report())
     }
 
     /// Cuts a node's power and gives it back: every process and container ends, and the kubelet starts anew. The

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-use crate::standin::node::NodeTree;
+use crate::standin::node::{NodeTree, write_whole};
 
 /// A place in a stand-in program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +109,13 @@ impl Fault {
         Ok(())
     }
 
+    /// The process of the program that came to it.
+    pub fn process(&self) -> Result<nix::unistd::Pid> {
+        let number =
+            fs::read_to_string(&self.reached).with_context(|| format!("nobody came to {}", self.armed))?;
+        Ok(nix::unistd::Pid::from_raw(number.parse()?))
+    }
+
     /// Takes it away; a program that pauses at it goes on.
     pub fn disarm(&self) -> Result<()> {
         fs::remove_file(&self.armed).with_context(|| format!("cannot disarm {}", self.armed))
@@ -122,7 +129,7 @@ pub fn point(node: &NodeTree, point: &Point) -> Result<(), String> {
         return Ok(());
     };
     let action: Action = serde_json::from_slice(&action).map_err(|error| error.to_string())?;
-    fs::write(&fault.reached, std::process::id().to_string()).map_err(|error| error.to_string())?;
+    write_whole(&fault.reached, &std::process::id().to_string()).map_err(|error| error.to_string())?;
     match action {
         Action::Fail(words) => Err(words),
         Action::Pause => {

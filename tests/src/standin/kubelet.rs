@@ -48,6 +48,7 @@ pub struct Kubelet {
     reported_starts: u32,
     report_at: Option<Instant>,
     broken: Vec<String>,
+    held: Arc<AtomicBool>,
     noticed: Option<Noticed>,
 }
 
@@ -56,6 +57,7 @@ pub struct Kubelet {
 struct Noticed {
     service: KubeletService,
     broken: Vec<String>,
+    held: bool,
     /// Name, size, inode and modification time of each manifest.
     manifests: Vec<(std::ffi::OsString, u64, u64, i64, i64)>,
 }
@@ -98,6 +100,7 @@ impl Kubelet {
             reported_starts: 0,
             report_at: None,
             broken: Vec::new(),
+            held: Arc::default(),
             noticed: None,
         }
     }
@@ -130,6 +133,11 @@ impl Kubelet {
         self.runtime.set_containers(Vec::new());
     }
 
+    /// While this is true, the kubelet does not report what it is since its start.
+    pub fn hold_report(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.held)
+    }
+
     /// Where the load balancer sends connections, while this node's API server runs.
     pub fn api(&self) -> Option<mpsc::Sender<tokio::net::TcpStream>> {
         self.api.as_ref().map(|backend| backend.connections.clone())
@@ -150,8 +158,8 @@ impl Kubelet {
             })
             .collect();
         manifests.sort();
-        let noticed =
-            Some(Noticed { service: self.systemd.kubelet(), broken: self.broken.clone(), manifests });
+        let (service, broken) = (self.systemd.kubelet(), self.broken.clone());
+        let noticed = Some(Noticed { service, broken, held: self.held.load(Ordering::Acquire), manifests });
         let changed = noticed != self.noticed;
         self.noticed = noticed;
         let starting = self.static_pods.values().any(|running| running.since_ns.is_none());
@@ -333,7 +341,7 @@ impl Kubelet {
         let Some(version) = service.running.as_deref().and_then(version_of_package) else {
             return;
         };
-        if service.starts == self.reported_starts {
+        if service.starts == self.reported_starts || self.held.load(Ordering::Acquire) {
             return;
         }
         let at = *self.report_at.get_or_insert(now + self.facts.tempo.container_start);
