@@ -35,23 +35,27 @@ impl LeaseJournal {
 
 /// The journals of an agent, the oldest lease first.
 pub fn journals(state_dir: &Utf8Path) -> Result<Vec<LeaseJournal>> {
-    let mut found = Vec::new();
-    for (token, path) in files(state_dir)? {
-        let (header, records) =
-            journal::records(&LocalDisk, &path).with_context(|| format!("the journal of lease {token}"))?;
-        found.push(LeaseJournal { closed: path.extension() == Some("ended"), header, records });
-    }
-    Ok(found)
+    read(state_dir, 0)
 }
 
 /// The newest journal of a lease after this one, if there is one.
 pub fn newest_after(state_dir: &Utf8Path, token: u64) -> Result<Option<LeaseJournal>> {
-    let Some((newest, path)) = files(state_dir)?.pop().filter(|(newest, _)| *newest > token) else {
-        return Ok(None);
-    };
-    let (header, records) =
-        journal::records(&LocalDisk, &path).with_context(|| format!("the journal of lease {newest}"))?;
-    Ok(Some(LeaseJournal { closed: path.extension() == Some("ended"), header, records }))
+    Ok(read(state_dir, token)?.pop())
+}
+
+/// The journals of the leases after one. One that is put away meanwhile has another name by then: looked for again.
+fn read(state_dir: &Utf8Path, after: u64) -> Result<Vec<LeaseJournal>> {
+    'again: loop {
+        let mut found = Vec::new();
+        for (token, path) in files(state_dir)?.into_iter().filter(|(token, _)| *token > after) {
+            let (header, records) = match journal::records(&LocalDisk, &path) {
+                Err(_) if !path.exists() => continue 'again,
+                read => read.with_context(|| format!("the journal of lease {token}"))?,
+            };
+            found.push(LeaseJournal { closed: path.extension() == Some("ended"), header, records });
+        }
+        return Ok(found);
+    }
 }
 
 /// The highest fencing token that an agent has made durable; 0 if it has seen none.

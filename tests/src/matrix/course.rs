@@ -1,6 +1,6 @@
 //! Which points go into one raise: several, each at another step or on another node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use liftlock_proto::plan::{Purpose, Role};
 
@@ -75,6 +75,23 @@ pub(super) fn plot(points: &[CrashPoint], per_lease: usize, seed: u64) -> Vec<Co
         }
     }
     courses
+}
+
+/// So many points of some of the courses, raises and rollbacks in turn.
+pub(super) fn draw(mut courses: Vec<Course>, points: usize, seed: u64) -> Vec<Course> {
+    Chance::new(seed).shuffle(&mut courses);
+    let (mut next, mut other): (VecDeque<_>, VecDeque<_>) =
+        courses.into_iter().partition(|course| course.purpose == Purpose::Raise);
+    let (mut drawn, mut left) = (Vec::new(), points);
+    while left > 0
+        && let Some(mut course) = next.pop_front().or_else(|| other.pop_front())
+    {
+        course.points.truncate(left);
+        left -= course.points.len();
+        drawn.push(course);
+        std::mem::swap(&mut next, &mut other);
+    }
+    drawn
 }
 
 /// The points of one lease, those of each stretch together.

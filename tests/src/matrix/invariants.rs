@@ -47,8 +47,8 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    pub(super) fn of(fleet: &Fleet, cordoned: Option<String>) -> Result<Self> {
-        Ok(Self { cordoned, untouched: untouched(fleet) })
+    pub(super) fn of(fleet: &Fleet, cordoned: Option<String>) -> Self {
+        Self { cordoned, untouched: untouched(fleet) }
     }
 }
 
@@ -219,10 +219,9 @@ impl Record<'_> {
                 let intent = journals
                     .iter()
                     .flat_map(|journal| journal.records.iter().map(move |record| (journal, record)))
-                    .filter(|(journal, (at_ms, event))| {
+                    .rfind(|(journal, (at_ms, event))| {
                         journal.step_of(event) == Some(step) && *at_ms <= started.at_ms
-                    })
-                    .last();
+                    });
                 let (_, (_, event)) =
                     intent.with_context(|| format!("{} was started with no intent", started.unit))?;
                 ensure!(
@@ -279,7 +278,7 @@ impl Record<'_> {
                 .flatten()
                 .flatten()
                 .map(|entry| entry.file_name().to_owned())
-                .filter(|name| name.ends_with(".log"))
+                .filter(|name| name.strip_suffix(".log").is_some())
                 .collect();
             ensure!(logs.is_empty(), "{node}: logs of units that are gone: {logs:?}");
         }

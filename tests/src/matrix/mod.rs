@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use liftlock_proto::plan::Purpose;
 use liftlock_proto::version::KubernetesVersion;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::matrix::chance::Chance;
+use crate::matrix::course::Course;
 pub use crate::matrix::report::Report;
 use crate::matrix::voyage::{Voyage, sail};
 
@@ -42,7 +43,7 @@ pub struct Options {
     /// Only points whose name contains one of these, separated by commas; a whole name means that point alone.
     #[arg(long, value_name = "FILTER", value_delimiter = ',')]
     pub points: Vec<String>,
-    /// Only so many of the points, drawn by the seed.
+    /// Only so many of the points, drawn by the seed: whole roll-outs, forward and back in turn.
     #[arg(long, value_name = "N")]
     pub sample: Option<usize>,
     /// Draws the sample, spreads the points over roll-outs, and chooses what is left to chance in each.
@@ -62,15 +63,19 @@ pub struct Options {
 /// Runs it as a program.
 pub async fn main() -> ExitCode {
     let options = Options::parse();
-    let chosen = match choose(&options) {
-        Ok(chosen) => chosen,
+    let courses = match plot(&options) {
+        Ok(courses) => courses,
         Err(error) => {
             say(&format_args!("error: {error:#}"));
             return ExitCode::from(2);
         }
     };
     if options.list {
-        for point in &chosen {
+        let mut points: Vec<_> = courses.iter().flat_map(|course| &course.points).collect();
+        points.sort_by_key(|point| {
+            (point.purpose == Purpose::RollBack, point.role, point.position, point.blow)
+        });
+        for point in points {
             print(&point.to_string());
         }
         return ExitCode::SUCCESS;
@@ -85,9 +90,6 @@ pub async fn main() -> ExitCode {
     };
     match report {
         Ok(report) => {
-            for finding in &report.findings {
-                say(finding);
-            }
             if options.json {
                 print(&serde_json::to_string(&report).unwrap_or_default());
             } else {
@@ -107,17 +109,12 @@ pub async fn run(options: &Options, progress: bool) -> Result<Report> {
     // Built before the clock starts, and not by several at once.
     crate::fleet::binaries::Binaries::find()?;
     let started = Instant::now();
-    let points = choose(options)?;
-    let courses = course::plot(&points, usize::from(options.per_lease), options.seed);
-    let total = courses.len();
+    let courses = plot(options)?;
+    let (total, points) = (courses.len(), courses.iter().map(|course| course.points.len()).sum::<usize>());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.map_or(3 * processors, usize::from);
     if progress {
-        say(&format_args!(
-            "{} points over {total} roll-outs, {jobs} at once, seed {}",
-            points.len(),
-            options.seed
-        ));
+        say(&format_args!("{points} points over {total} roll-outs, {jobs} at once, seed {}", options.seed));
     }
     let places = Arc::new(Semaphore::new(jobs));
     let mut under_way = JoinSet::new();
@@ -133,6 +130,9 @@ pub async fn run(options: &Options, progress: bool) -> Result<Report> {
         let voyage = voyage?;
         if progress {
             say(&line_of(&voyage, voyages.len() + 1, total, started.elapsed()));
+            if let Some(finding) = report::finding(&voyage) {
+                say(&finding);
+            }
         }
         voyages.push(voyage);
     }
@@ -140,17 +140,17 @@ pub async fn run(options: &Options, progress: bool) -> Result<Report> {
     Ok(Report::of(&voyages, options.seed, started.elapsed()))
 }
 
-fn choose(options: &Options) -> Result<Vec<points::CrashPoint>> {
-    let all = points::all();
-    let mut chosen = points::choose(&all, &options.points);
+/// The courses of the points that the options name.
+fn plot(options: &Options) -> Result<Vec<Course>> {
+    let chosen = points::choose(&points::all(), &options.points);
     if chosen.is_empty() {
         bail!("no point is called anything like {}: see --list", options.points.join(" or "));
     }
-    if let Some(sample) = options.sample {
-        Chance::new(options.seed).shuffle(&mut chosen);
-        chosen.truncate(sample);
-    }
-    Ok(chosen)
+    let courses = course::plot(&chosen, usize::from(options.per_lease), options.seed);
+    Ok(match options.sample {
+        Some(sample) => course::draw(courses, sample, options.seed),
+        None => courses,
+    })
 }
 
 fn line_of(voyage: &Voyage, done: usize, total: usize, elapsed: Duration) -> String {

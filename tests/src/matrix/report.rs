@@ -124,7 +124,7 @@ impl Report {
 }
 
 /// What went wrong in one roll-out; `None` if nothing did.
-fn finding(voyage: &Voyage) -> Option<String> {
+pub(super) fn finding(voyage: &Voyage) -> Option<String> {
     let missed: Vec<String> = voyage
         .met
         .iter()

@@ -66,24 +66,23 @@ pub(super) async fn sail(course: Course) -> Voyage {
         missed: "the fleet did not come so far".to_owned(),
     };
     let mut met: Vec<Met> = course.points.iter().map(missed).collect();
-    let (mut converged, mut failure, mut violations) = (false, String::new(), Vec::new());
-    match Ship::launch(&course).await {
-        Err(error) => failure = format!("the fleet did not start: {error:#}"),
-        Ok(mut ship) => match ship.sail(&course, &mut met).await {
-            Err(error) => failure = format!("{error:#}\n{}", ship.fleet.last_words()),
-            Ok(()) => {
-                converged = true;
-                match ship.judge(&course, &mut met).await {
-                    Ok(found) => violations = found,
-                    Err(error) => violations.push(format!("the record does not read: {error:#}")),
-                }
-                if !violations.is_empty() {
-                    failure = ship.fleet.last_words();
-                }
-            }
-        },
-    }
+    let (converged, violations, failure) = match complete(&course, &mut met).await {
+        Ok((violations, words)) => (true, violations, words),
+        Err(error) => (false, Vec::new(), format!("{error:#}")),
+    };
     Voyage { course, met, converged, failure, violations, wall: started.elapsed() }
+}
+
+/// The invariants that did not hold, and then what every process said last; an error where the course was not completed.
+async fn complete(course: &Course, met: &mut [Met]) -> Result<(Vec<String>, String)> {
+    let mut ship = Ship::launch(course).await.context("the fleet did not start")?;
+    if let Err(error) = ship.sail(course, met).await {
+        bail!("{error:#}\n{}", ship.fleet.last_words());
+    }
+    let judged = ship.judge(course, met).await;
+    let violations = judged.unwrap_or_else(|error| vec![format!("the record does not read: {error:#}")]);
+    let words = if violations.is_empty() { String::new() } else { ship.fleet.last_words() };
+    Ok((violations, words))
 }
 
 /// A fleet under way.
@@ -103,14 +102,15 @@ impl Ship {
         // An operator's own cordon has to outlive whatever happens.
         let mut nodes = course.nodes();
         nodes.retain(|(_, role)| {
-            // There is nothing to restore on such a node.
-            course.of(*role).iter().all(|point| point.stretch() != "restore-schedulability")
+            // On such a node there is nothing to drain and nothing to restore.
+            let on_cordons = ["drain", "restore-schedulability"];
+            course.of(*role).iter().all(|point| !on_cordons.contains(&point.stretch()))
         });
         let cordoned = nodes.get(chance.below(4)).map(|(node, _)| (*node).to_owned());
         if let Some(node) = &cordoned {
             fleet.cluster.cordon(node, true);
         }
-        let baseline = Baseline::of(&fleet, cordoned)?;
+        let baseline = Baseline::of(&fleet, cordoned);
         let mut holds = Vec::new();
         for (node, _) in course.nodes() {
             holds.push(hold_until_verified(&fleet, node)?);
