@@ -9,6 +9,16 @@ impl Chance {
         Self(seed)
     }
 
+    /// The same for the same words, whatever else is drawn in the run.
+    pub(super) fn of(seed: u64, words: impl IntoIterator<Item = String>) -> Self {
+        let mut chance = Self::new(seed);
+        for byte in words.into_iter().flat_map(String::into_bytes) {
+            chance.0 ^= u64::from(byte);
+            chance.next();
+        }
+        chance
+    }
+
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut number = self.0;

@@ -18,7 +18,7 @@ pub(super) struct Course {
     pub(super) two_control_planes: bool,
     /// In the order in which they come.
     pub(super) points: Vec<CrashPoint>,
-    pub(super) seed: u64,
+    seed: u64,
 }
 
 impl Course {
@@ -32,6 +32,11 @@ impl Course {
     pub(super) fn shape(&self) -> Shape {
         let more = usize::from(self.purpose == Purpose::RollBack);
         if self.two_control_planes { Shape::new(2, more) } else { Shape::new(1, 1 + more) }
+    }
+
+    /// What is left to chance in it, so that the same points by themselves meet the same.
+    pub(super) fn chance(&self) -> Chance {
+        Chance::of(self.seed, self.points.iter().map(ToString::to_string))
     }
 
     /// The points of one node's lease.
@@ -64,13 +69,7 @@ pub(super) fn plot(points: &[CrashPoint], per_lease: usize, seed: u64) -> Vec<Co
                     taken.extend(take(queue, per_lease));
                 }
                 let number = courses.len() + 1;
-                courses.push(Course {
-                    number,
-                    purpose,
-                    two_control_planes,
-                    points: taken,
-                    seed: chance.next(),
-                });
+                courses.push(Course { number, purpose, two_control_planes, points: taken, seed });
             }
         }
     }

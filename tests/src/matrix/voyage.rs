@@ -98,7 +98,7 @@ impl Ship {
     async fn launch(course: &Course) -> Result<Self> {
         let terms = Terms { lease_ttl: Some(LEASE_TTL), links: true };
         let fleet = Fleet::start_on(&course.shape(), terms).await?;
-        let mut chance = Chance::new(course.seed);
+        let mut chance = course.chance();
         // An operator's own cordon has to outlive whatever happens.
         let mut nodes = course.nodes();
         nodes.retain(|(_, role)| {
