@@ -40,7 +40,7 @@ fn options(state_dir: &tempfile::TempDir) -> ServeOptions {
     let listen = Some("127.0.0.1:0".parse().unwrap());
     let state_dir = Some(state_dir.path().to_owned());
     // No file of this machine's.
-    let config = state_dir.as_ref().map(|folder| folder.with_extension("toml"));
+    let config = state_dir.as_ref().map(|folder| folder.join("coordinator.toml"));
     fs::write(config.as_ref().unwrap(), "").unwrap();
     ServeOptions { config, listen, state_dir, ..ServeOptions::default() }
 }
