@@ -98,21 +98,26 @@ struct Bars {
     shown: Option<RolloutView>,
 }
 
+const NODES: &str = "{bar:30} {pos}/{len} nodes  {elapsed}  {wide_msg}";
+const STEPS: &str = "{bar:30} {pos}/{len} steps  {wide_msg}";
+/// Of nothing, a bar would look full.
+const NOTHING: &str = "{wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━━╌")
+}
+
 impl Bars {
     fn new(paint: Paint) -> Self {
         let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let style = |template: &str| {
-            ProgressStyle::with_template(template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("━━╌")
-        };
-        let bar = |template| {
-            let bar = screen.add(ProgressBar::new(0).with_style(style(template)));
+        let bar = || {
+            let bar = screen.add(ProgressBar::new(0).with_style(style(NOTHING)));
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         };
-        let nodes = bar("{bar:30} {pos}/{len} nodes  {elapsed}  {wide_msg}");
-        let steps = bar("{bar:30} {pos}/{len} steps  {wide_msg}");
+        let (nodes, steps) = (bar(), bar());
         Self { paint, screen, nodes, steps, shown: None }
     }
 }
@@ -121,6 +126,9 @@ impl Display for Bars {
     fn show(&mut self, rollout: &RolloutView) -> Result<(), CliError> {
         for change in changes(self.shown.as_ref(), rollout) {
             self.screen.println(self.paint.paint(change.tone, &change.text))?;
+        }
+        if self.shown.is_none() {
+            self.nodes.set_style(style(NODES));
         }
         self.nodes.set_length(rollout.nodes.len() as u64);
         self.nodes.set_position(rollout.raised() as u64);
@@ -133,6 +141,7 @@ impl Display for Bars {
         });
         match rollout.nodes.iter().find(|node| node.phase == NodePhase::Leased) {
             Some(node) => {
+                self.steps.set_style(style(STEPS));
                 self.steps.set_length(node.steps_total.into());
                 self.steps.set_position(node.step_number.into());
                 let output = self.paint.paint(Tone::Faint, node.last_output.as_deref().unwrap_or_default());
@@ -142,7 +151,10 @@ impl Display for Bars {
                     node.step.as_deref().unwrap_or_default()
                 ));
             }
-            None => self.steps.set_message(""),
+            None => {
+                self.steps.set_style(style(NOTHING));
+                self.steps.set_message("");
+            }
         }
         self.shown = Some(rollout.clone());
         Ok(())
