@@ -139,22 +139,19 @@ impl Display for Bars {
             }
             phase => phase.name().to_owned(),
         });
-        match rollout.nodes.iter().find(|node| node.phase == NodePhase::Leased) {
-            Some(node) => {
-                self.steps.set_style(style(STEPS));
-                self.steps.set_length(node.steps_total.into());
-                self.steps.set_position(node.step_number.into());
-                let output = self.paint.paint(Tone::Faint, node.last_output.as_deref().unwrap_or_default());
-                self.steps.set_message(format!(
-                    "{}  {}  {output}",
-                    node.name,
-                    node.step.as_deref().unwrap_or_default()
-                ));
-            }
-            None => {
-                self.steps.set_style(style(NOTHING));
-                self.steps.set_message("");
-            }
+        if let Some(node) = rollout.nodes.iter().find(|node| node.phase == NodePhase::Leased) {
+            self.steps.set_style(style(STEPS));
+            self.steps.set_length(node.steps_total.into());
+            self.steps.set_position(node.step_number.into());
+            let output = self.paint.paint(Tone::Faint, node.last_output.as_deref().unwrap_or_default());
+            self.steps.set_message(format!(
+                "{}  {}  {output}",
+                node.name,
+                node.step.as_deref().unwrap_or_default()
+            ));
+        } else {
+            self.steps.set_style(style(NOTHING));
+            self.steps.set_message("");
         }
         self.shown = Some(rollout.clone());
         Ok(())
