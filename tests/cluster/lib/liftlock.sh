@@ -68,6 +68,21 @@ liftlock_start() {
 
 agents_connected() { [ "$(liftlock nodes -o json | grep -c '"connected": true')" = $((CONTROL_PLANES + WORKERS)) ]; }
 
+# consents: what an operator of a cluster of this shape consents to
+consents() {
+  ((CONTROL_PLANES > 2)) || echo api-outage
+  # The control planes' taint keeps ordinary pods away: the only worker is the only node that takes them.
+  ((WORKERS != 1)) || echo drain-only-node
+}
+
+# refused RULE: whether the plan is refused by this rule, and by no other
+refused() {
+  local name policy=() status=0 rules
+  for name in $(consents); do policy+=(--accept "$name"); done
+  rules=$(liftlock plan "$TO" "${policy[@]}" -o json | jq --raw-output '[.refusals[].rule] | unique | join(" ")') || status=$?
+  [ "$rules" = "$1" ] || die "liftlock plan was refused by \"$rules\" (exit status $status), not by \"$1\""
+}
+
 # liftlock_logs: what the services said, into $LOGS, for whoever looks for the cause of a failure
 liftlock_logs() {
   local node
