@@ -23,8 +23,8 @@ use crate::standin::serve::Running;
 
 /// Seconds that a lease lasts without renewal here.
 const LEASE_TTL: u32 = 3;
-/// How long a partition or a stopped agent lasts: past the lease's end.
-const SILENCE: Duration = Duration::from_millis(LEASE_TTL as u64 * 1000 + 700);
+/// How long a partition or a stopped agent lasts: well past the lease's end.
+const SILENCE: Duration = Duration::from_millis(LEASE_TTL as u64 * 1000 + 2300);
 /// How long a fleet may take to come to its next point or to its end.
 const LIMIT: Duration = Duration::from_secs(100);
 /// How long a roll-out that has ended may still come to a point: what ends it is told before it is put away.
