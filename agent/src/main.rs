@@ -13,7 +13,7 @@ use liftlock_agent::disk::{Disk, LocalDisk};
 use liftlock_agent::host::{self, Clock};
 use liftlock_agent::session::enrolling;
 use liftlock_agent::session::identity::{Enrolled, IdentityStore};
-use liftlock_agent::session::{Agent, Workplace};
+use liftlock_agent::session::{Agent, Threads, TlsLine, Workplace};
 use liftlock_agent::steps;
 use liftlock_proto::causes::causes;
 use sd_notify::NotifyState;
@@ -170,6 +170,8 @@ async fn run(args: NodeArgs) -> Result<()> {
         disk: Arc::clone(&start.disk),
         steps: Arc::new(steps::runner),
         preparations: Arc::new(steps::preparation),
+        tasks: Arc::new(Threads),
+        line: Arc::new(TlsLine),
     };
     let agent = Agent::open(place, start.store.clone(), enrolled).await?;
     let result = agent.run(stop).await;

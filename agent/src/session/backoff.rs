@@ -12,7 +12,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    fn next(&mut self, random: u32) -> Duration {
+    /// The wait after one more failure; `random` may be any number.
+    pub(crate) fn next(&mut self, random: u32) -> Duration {
         let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         let ceiling = FIRST.saturating_mul(doubled).min(LONGEST);
         self.failures = self.failures.saturating_add(1);

@@ -4,21 +4,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::{FutureExt, TryStreamExt};
 use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::causes::causes;
-use liftlock_proto::enrollment::{DialError, dial};
+use liftlock_proto::enrollment::CONNECT_TIMEOUT;
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::step::STEP_LIST_VERSION;
 use liftlock_proto::v1::agent_message::Message;
-use liftlock_proto::v1::agent_service_client::AgentServiceClient;
 use liftlock_proto::v1::{AgentMessage, CoordinatorMessage, Hello};
 use tokio::sync::mpsc::{self, Permit, Sender};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::host::Clock;
 use crate::session::duties::{Done, EngineFailed, Finished};
+use crate::session::line::{Heard, LineError};
 use crate::session::order::{self, Order, Unreadable};
 use crate::session::{Agent, StartError};
 
@@ -124,7 +123,7 @@ impl Agent {
             };
             let next = tokio::select! {
                 biased;
-                message = heard.message() => Next::Heard(message),
+                message = heard.try_next() => Next::Heard(message),
                 finished = self.duties.finished() => Next::Finished(finished),
                 (place, due) = speak => Next::Say(place, due),
                 () = until(clock.as_ref(), greet_by) => Next::NoWelcome,
@@ -160,22 +159,17 @@ impl Agent {
         }
     }
 
-    async fn connect(
-        &self,
-        said: mpsc::Receiver<AgentMessage>,
-    ) -> Result<Streaming<CoordinatorMessage>, Broken> {
+    async fn connect(&self, said: mpsc::Receiver<AgentMessage>) -> Result<Heard, Broken> {
         let coordinator = self.enrolled.coordinator.clone();
-        let unreachable =
-            |error: DialError| Broken::Unreachable { coordinator: coordinator.clone(), why: causes(&error) };
-        let endpoint =
-            self.enrolled.identity.endpoint(&coordinator).map_err(|error| unreachable(error.into()))?;
-        let channel = dial(&endpoint).await.map_err(unreachable)?;
-        let mut client = AgentServiceClient::new(channel);
         tokio::select! {
-            stream = client.session(ReceiverStream::new(said)) => {
-                stream.map(tonic::Response::into_inner).map_err(|status| self.ended(&status))
+            biased;
+            opened = self.place.line.open(&self.enrolled, said) => opened.map_err(|error| match error {
+                LineError::Unreachable(why) => Broken::Unreachable { coordinator, why },
+                LineError::Refused(status) => self.ended(&status),
+            }),
+            () = self.place.host.clock.sleep(CONNECT_TIMEOUT.saturating_add(WELCOME)) => {
+                Err(Broken::NoWelcome(coordinator.clone()))
             }
-            () = self.place.host.clock.sleep(WELCOME) => Err(Broken::NoWelcome(coordinator)),
         }
     }
 

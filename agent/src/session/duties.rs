@@ -7,8 +7,6 @@ use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use liftlock_proto::step::Step;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message;
-use tokio::runtime::Handle;
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::disk::Disk;
 use crate::engine::fence::{Fence, FenceError};
@@ -21,8 +19,10 @@ use crate::engine::transition::{End, Spent};
 use crate::host::Host;
 use crate::session::StartError;
 use crate::session::inquiry::Inquiry;
+use crate::session::line::Line;
 use crate::session::outbox::Outbox;
 use crate::session::preparing::Preparing;
+use crate::session::tasks::{Task, TaskFailed, Tasks};
 use crate::session::voice::Voice;
 
 /// What carries out preparations; `None` for a step that needs a lease.
@@ -41,6 +41,10 @@ pub struct Workplace {
     pub steps: Arc<StepTable>,
     /// What carries out preparations.
     pub preparations: Arc<PreparationTable>,
+    /// What carries on beside the conversation.
+    pub tasks: Arc<dyn Tasks>,
+    /// How the coordinator is reached.
+    pub line: Arc<dyn Line>,
 }
 
 /// Everything under way.
@@ -76,7 +80,7 @@ struct Running {
     lease: Arc<Lease>,
     voice: Arc<Voice>,
     ttl: Duration,
-    engine: JoinHandle<Outcome>,
+    engine: Task<Outcome>,
     /// The coordinator took the lease back: the journal is put away as soon as the engine stops.
     taken_back: bool,
 }
@@ -90,7 +94,7 @@ struct Granted {
 
 /// Something under way that has ended, before anybody drew the conclusions.
 pub(crate) enum Finished {
-    Engine(Result<Outcome, JoinError>),
+    Engine(Result<Outcome, TaskFailed>),
     Preparing(v1::PrepareReport),
     Inquiry(Box<v1::NodeFacts>),
 }
@@ -196,7 +200,7 @@ impl Duties {
 
     /// Reads the node's facts and puts them in the outbox.
     pub(crate) fn inquire(&mut self, refresh: bool) {
-        self.inquiry.ask(&self.place.host, refresh);
+        self.inquiry.ask(&self.place, refresh);
     }
 
     /// Does what disturbs nothing.
@@ -261,9 +265,10 @@ impl Duties {
     /// what it returns goes to [`Self::take`] before it is called again.
     pub(crate) async fn finished(&mut self) -> Finished {
         tokio::select! {
+            biased;
             outcome = engine(&mut self.held) => Finished::Engine(outcome),
             report = self.preparing.done() => Finished::Preparing(report),
-            facts = self.inquiry.done(&self.place.host) => Finished::Inquiry(Box::new(facts)),
+            facts = self.inquiry.done(&self.place) => Finished::Inquiry(Box::new(facts)),
         }
     }
 
@@ -323,9 +328,10 @@ impl Duties {
             observer: Arc::clone(&voice) as _,
             steps: Arc::clone(&self.place.steps),
         };
-        let (fence, journals, handle) = (Arc::clone(&self.fence), self.journals.clone(), Handle::current());
+        let (fence, journals) = (Arc::clone(&self.fence), self.journals.clone());
         // A thread of its own: each fsync of the journal blocks, and nothing else must wait for it.
-        let engine = spawn_blocking(move || handle.block_on(carry_out(&fence, &journals, *header, gear)));
+        let work = async move { carry_out(&fence, &journals, *header, gear).await };
+        let engine = Task::start_blocking(self.place.tasks.as_ref(), work);
         let running = Running { lease, voice, ttl, engine, taken_back: false };
         self.held = Some(Held { plan, token, stage: Stage::Running(running) });
     }
@@ -338,8 +344,9 @@ impl Duties {
                 self.refuse(&plan, token, "it was taken back before its end; nothing of it runs any more");
             }
             let journals = self.journals.clone();
-            let closed = spawn_blocking(move || journals.close(&plan, token)).await;
-            closed.map_err(|error| StartError::Thread(error.to_string()))??;
+            let close = async move { journals.close(&plan, token) };
+            let closed = Task::start_blocking(self.place.tasks.as_ref(), close);
+            closed.await.map_err(|error| StartError::Thread(error.to_string()))??;
         }
         Ok(())
     }
@@ -377,7 +384,7 @@ impl Held {
 }
 
 /// Waits for the engine, for ever if none runs.
-async fn engine(held: &mut Option<Held>) -> Result<Outcome, JoinError> {
+async fn engine(held: &mut Option<Held>) -> Result<Outcome, TaskFailed> {
     match held {
         Some(Held { stage: Stage::Running(running), .. }) => (&mut running.engine).await,
         _ => std::future::pending().await,

@@ -1,15 +1,16 @@
 //! Reads the node's facts when the coordinator asks for them, one reading at a time.
 
 use liftlock_proto::v1::NodeFacts;
-use tokio::task::JoinHandle;
 
 use crate::facts;
 use crate::host::{Host, Lines};
+use crate::session::duties::Workplace;
+use crate::session::tasks::Task;
 
 /// The reading under way, and the one to follow.
 #[derive(Default)]
 pub(crate) struct Inquiry {
-    under_way: Option<JoinHandle<NodeFacts>>,
+    under_way: Option<Task<NodeFacts>>,
     /// Asked for while one was under way; true to read the package repositories' lists anew.
     again: Option<bool>,
     /// What was found wrong when the agent started, and stays wrong until it is started again.
@@ -23,16 +24,16 @@ impl Inquiry {
     }
 
     /// Asks for the facts as they are after this moment.
-    pub(crate) fn ask(&mut self, host: &Host, refresh: bool) {
+    pub(crate) fn ask(&mut self, place: &Workplace, refresh: bool) {
         if self.under_way.is_some() {
             self.again = Some(refresh || self.again == Some(true));
         } else {
-            self.under_way = Some(tokio::spawn(read(host.clone(), refresh)));
+            self.under_way = Some(Task::start(place.tasks.as_ref(), read(place.host.clone(), refresh)));
         }
     }
 
     /// Waits for facts, for ever if nobody asked.
-    pub(crate) async fn done(&mut self, host: &Host) -> NodeFacts {
+    pub(crate) async fn done(&mut self, place: &Workplace) -> NodeFacts {
         let Some(under_way) = &mut self.under_way else {
             return std::future::pending().await;
         };
@@ -42,7 +43,7 @@ impl Inquiry {
         });
         self.under_way = None;
         if let Some(refresh) = self.again.take() {
-            self.ask(host, refresh);
+            self.ask(place, refresh);
         }
         facts.errors.extend(self.always.iter().cloned());
         facts

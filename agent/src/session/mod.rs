@@ -15,12 +15,16 @@ mod duties;
 pub mod enrolling;
 pub mod identity;
 mod inquiry;
+mod line;
 mod order;
 mod outbox;
 mod preparing;
+mod tasks;
 mod voice;
 
 pub use duties::{PreparationTable, Workplace};
+pub use line::{Heard, Line, LineError, TlsLine};
+pub use tasks::{Tasks, Threads};
 
 use backoff::Backoff;
 use conversation::Broken;
@@ -78,6 +82,7 @@ impl Agent {
         self.tell_status("connecting");
         loop {
             let broken = tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 broken = self.converse() => broken,
             };
@@ -86,8 +91,9 @@ impl Agent {
                 Broken::State(error) => return Err(error),
                 broken => self.lost(&broken.to_string()),
             }
-            let wait = self.backoff.next_random();
+            let wait = self.backoff.next(self.place.line.jitter());
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 () = self.place.host.clock.sleep(wait) => {}
             }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use liftlock_proto::name::{FencingToken, PlanId};
 use liftlock_proto::step::Step;
 use liftlock_proto::v1::PrepareReport;
-use tokio::task::JoinHandle;
 
 use crate::engine::context::{PrepareContext, Reporter};
 use crate::session::duties::Workplace;
 use crate::session::outbox::Outbox;
+use crate::session::tasks::Task;
 use crate::session::voice::Voice;
 
 /// The preparation under way, if there is one.
@@ -18,7 +18,7 @@ pub(crate) struct Preparing(Option<UnderWay>);
 
 struct UnderWay {
     plan: PlanId,
-    work: JoinHandle<Result<(), String>>,
+    work: Task<Result<(), String>>,
 }
 
 impl Preparing {
@@ -31,7 +31,8 @@ impl Preparing {
         }
         tracing::info!(%plan, steps = steps.len(), "preparing");
         let reporter = Arc::new(Voice::new(Arc::clone(outbox), plan.clone(), FencingToken::default()));
-        let work = tokio::spawn(prepare(place.clone(), plan.clone(), steps, reporter));
+        let work = prepare(place.clone(), plan.clone(), steps, reporter);
+        let work = Task::start(place.tasks.as_ref(), work);
         self.0 = Some(UnderWay { plan, work });
     }
 

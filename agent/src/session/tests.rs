@@ -271,6 +271,8 @@ impl Bench {
             disk: Arc::clone(&disk),
             steps: Arc::new(move |_| Some(Box::new(node.clone()))),
             preparations: Arc::new(move |_| Some(Box::new(preparation.clone()))),
+            tasks: Arc::new(Threads),
+            line: Arc::new(TlsLine),
         };
         let store = IdentityStore::new(disk, self.state_dir().join("identity"));
         let identity = self.pki.identity(&self.key, since, ends);

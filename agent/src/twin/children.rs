@@ -239,6 +239,15 @@ impl NodeTwin {
                         self.world(|world| fail(world, &self.name, name, failure));
                         continue;
                     }
+                    Some(Fault::ChildDies) => {
+                        self.machine(|machine| {
+                            if let Some(unit) = machine.units.get_mut(name) {
+                                unit.ops.clear();
+                                unit.failure = Some("signal 9 (SIGKILL)".to_owned());
+                            }
+                        })?;
+                        continue;
+                    }
                     Some(Fault::AgentDies | Fault::PowerFails) => std::future::pending().await,
                 }
             }

@@ -15,7 +15,7 @@ impl Clock for NodeTwin {
     }
 
     fn unix_ms(&self) -> u64 {
-        self.world(|world: &mut World| world.unix_ms())
+        self.world(|world: &mut World| world.unix_ms(&self.name))
     }
 
     async fn sleep(&self, duration: Duration) {

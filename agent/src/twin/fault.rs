@@ -1,14 +1,24 @@
 //! What can go wrong, and when.
 
+use super::world::World;
+
 /// A fault that strikes right before a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The change fails, once.
     Fails,
+    /// The child that makes the change is killed: what it moved stays moved. Any other change fails, once.
+    ChildDies,
     /// The agent's process ends. Children run on.
     AgentDies,
     /// The machine is off: agent, children, kubelet and containers end where they are.
     PowerFails,
+}
+
+/// Sees every change before it is made, and may let a fault strike instead.
+pub trait Watch: Send + Sync {
+    /// `world` is as it is before the change of this node.
+    fn before(&self, world: &World, node: &str, change: &str) -> Option<Fault>;
 }
 
 /// What etcd's snapshot suffers on its way.

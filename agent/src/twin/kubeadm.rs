@@ -168,7 +168,7 @@ fn static_pods(world: &mut World, node: &str, version: KubernetesVersion) -> Res
     if let Some(member) = dead {
         return Err(format!("[upgrade/etcd] Failed to upgrade etcd: {member}: context deadline exceeded"));
     }
-    let time = i64::try_from(world.unix_ms())
+    let time = i64::try_from(world.unix_ms(node))
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
         .unwrap_or_default();

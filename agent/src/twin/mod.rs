@@ -36,7 +36,7 @@ mod world;
 
 pub use cluster::{Budget, NodeObject, Pod};
 pub use disk::Disk;
-pub use fault::{Fault, SnapshotFault};
+pub use fault::{Fault, SnapshotFault, Watch};
 pub use machine::Machine;
 pub use world::{Picture, World};
 

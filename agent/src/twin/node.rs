@@ -43,7 +43,7 @@ impl NodeTwin {
     ) -> HostResult<T> {
         match self.strike(what) {
             None => Ok(self.world(change)),
-            Some(Fault::Fails) => Err(failure()),
+            Some(Fault::Fails | Fault::ChildDies) => Err(failure()),
             Some(Fault::AgentDies | Fault::PowerFails) => std::future::pending().await,
         }
     }

@@ -51,7 +51,7 @@ impl Packages for NodeTwin {
     }
 
     async fn offered(&self) -> HostResult<Vec<KubernetesVersion>> {
-        Ok(Vec::new())
+        Ok(self.world(|world| world.offered.clone()))
     }
 
     async fn held(&self) -> HostResult<Vec<String>> {

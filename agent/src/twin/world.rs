@@ -1,13 +1,16 @@
 //! Everything there is, and what happens in it by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
+
+use liftlock_proto::version::KubernetesVersion;
 
 use super::Shape;
 use super::cluster::{Cluster, Pod};
 use super::disk::Disk;
-use super::fault::{Fault, Faults, SnapshotFault};
+use super::fault::{Fault, Faults, SnapshotFault, Watch};
 use super::kubeadm;
 use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
 
@@ -23,8 +26,6 @@ const EPOCH_MS: u64 = 1_795_273_207_000;
 /// What happens at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Event {
-    /// Somebody waits for this moment.
-    Wake,
     /// The kubelet looks at its manifests.
     LookAtManifests(String),
     /// A static pod's container starts.
@@ -42,9 +43,12 @@ enum Event {
 pub struct World {
     now: Duration,
     events: BTreeMap<(Duration, u64), Event>,
+    /// Moments that somebody waits for.
+    wakes: BTreeSet<Duration>,
     numbers: u64,
     wakers: Vec<Waker>,
     faults: Faults,
+    watch: Option<Arc<dyn Watch>>,
     machines: BTreeMap<String, Machine>,
     /// What the API server shows.
     pub cluster: Cluster,
@@ -54,6 +58,10 @@ pub struct World {
     pub etcd_alarms: Vec<String>,
     /// Until then the API does not answer, for no reason that anybody can see.
     pub api_is_away_until: Duration,
+    /// Kubernetes versions in the package repositories, oldest first.
+    pub offered: Vec<KubernetesVersion>,
+    /// Milliseconds by which a node's time of day is ahead, where somebody set it.
+    pub wall_clock_off_by: BTreeMap<String, i64>,
 }
 
 /// A node and its cluster at one moment, without backups, marks and pods: what an undo has to bring back. One line for
@@ -77,9 +85,13 @@ impl World {
         let mut world = Self {
             now: Duration::from_secs(1000),
             events: BTreeMap::new(),
+            wakes: BTreeSet::new(),
             numbers: 0,
             wakers: Vec::new(),
             faults: Faults::default(),
+            watch: None,
+            offered: [shape.version, shape.offered].into(),
+            wall_clock_off_by: BTreeMap::new(),
             machines: BTreeMap::new(),
             cluster: Cluster::new(shape.version),
             snapshot_fault: None,
@@ -152,8 +164,15 @@ impl World {
         self.now
     }
 
-    pub(super) fn unix_ms(&self) -> u64 {
-        EPOCH_MS + u64::try_from(self.now.as_millis()).unwrap_or_default()
+    /// The time of day on a node, in milliseconds since the Unix epoch.
+    pub fn unix_ms(&self, node: &str) -> u64 {
+        let off_by = self.wall_clock_off_by.get(node).copied().unwrap_or_default();
+        (EPOCH_MS + u64::try_from(self.now.as_millis()).unwrap_or_default()).saturating_add_signed(off_by)
+    }
+
+    /// Shows every change to somebody from now on.
+    pub fn watch(&mut self, watch: Arc<dyn Watch>) {
+        self.watch = Some(watch);
     }
 
     /// Every node's machine.
@@ -221,11 +240,22 @@ impl World {
 
     /// Counts a change that is about to be made on a node, and lets a fault strike instead.
     pub(super) fn before(&mut self, node: &str, change: &str) -> Option<Fault> {
-        let fault = self.faults.before(node, change);
-        let machine = self.machines.get_mut(node)?;
+        let seen = self.watch.clone().and_then(|watch| watch.before(self, node, change));
+        let fault = seen.or_else(|| self.faults.before(node, change));
+        if let Some(fault) = fault {
+            self.strike(node, fault);
+        }
+        fault
+    }
+
+    /// Ends a node's agent, or switches the machine off.
+    pub fn strike(&mut self, node: &str, fault: Fault) {
+        let Some(machine) = self.machines.get_mut(node) else {
+            return;
+        };
         match fault {
-            Some(Fault::AgentDies) => machine.agent_is_dead = true,
-            Some(Fault::PowerFails) => {
+            Fault::AgentDies => machine.agent_is_dead = true,
+            Fault::PowerFails => {
                 machine.agent_is_dead = true;
                 machine.powered = false;
                 machine.kubelet = None;
@@ -236,9 +266,8 @@ impl World {
                     object.ready = false;
                 }
             }
-            Some(Fault::Fails) | None => {}
+            Fault::Fails | Fault::ChildDies => {}
         }
-        fault
     }
 
     pub(super) fn restart(&mut self, node: &str) {
@@ -311,8 +340,7 @@ impl World {
 
     /// Makes sure that time stops at this moment for whoever waits.
     pub fn wake_at(&mut self, at: Duration) {
-        self.numbers += 1;
-        self.events.insert((at, self.numbers), Event::Wake);
+        self.wakes.insert(at);
     }
 
     pub(super) fn wake_on_change(&mut self, waker: &Waker) {
@@ -326,11 +354,20 @@ impl World {
 
     /// Moves time on to the next thing that happens; false where nothing is left.
     pub fn advance(&mut self) -> bool {
-        let Some(((at, _), event)) = self.events.pop_first() else {
-            return false;
-        };
-        self.now = self.now.max(at);
-        self.happen(event);
+        let next = self.events.first_key_value().map(|((at, _), _)| *at);
+        match (next, self.wakes.first().copied()) {
+            (None, None) => return false,
+            (Some(at), wake) if wake.is_none_or(|wake| at < wake) => {
+                self.now = self.now.max(at);
+                if let Some((_, event)) = self.events.pop_first() {
+                    self.happen(event);
+                }
+            }
+            (_, wake) => {
+                self.now = self.now.max(wake.unwrap_or_default());
+                self.wakes.pop_first();
+            }
+        }
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
@@ -340,7 +377,6 @@ impl World {
     fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
-            Event::Wake => {}
             Event::LookAtManifests(node) => self.happen_to_static_pods(&node),
             Event::StartContainer(node, component) => {
                 let Some(machine) = self.machines.get_mut(&node) else {
