@@ -12,4 +12,5 @@
 pub mod demo;
 pub mod fleet;
 pub mod matrix;
+pub mod simulation;
 pub mod standin;

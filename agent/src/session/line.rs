@@ -20,11 +20,8 @@ pub type Heard = BoxStream<'static, Result<CoordinatorMessage, Status>>;
 #[async_trait]
 pub trait Line: Send + Sync {
     /// Opens one stream that says what comes out of `said`.
-    async fn open(
-        &self,
-        enrolled: &Enrolled,
-        said: mpsc::Receiver<AgentMessage>,
-    ) -> Result<Heard, LineError>;
+    async fn open(&self, enrolled: &Enrolled, said: mpsc::Receiver<AgentMessage>)
+    -> Result<Heard, LineError>;
     /// Anything between 0 and the largest number: spreads out the agents that dial again.
     fn jitter(&self) -> u32;
 }

@@ -11,7 +11,7 @@
 //! All methods that change something wait for the disk: call them from threads that may block.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::Purpose;
@@ -42,7 +42,7 @@ pub use tokens::Certified;
 /// The shell around the core.
 pub struct Keeper {
     store: Box<dyn Store>,
-    authority: Authority,
+    authority: Arc<Authority>,
     clock: Box<dyn Clock>,
     state: Mutex<State>,
     revision: watch::Sender<u64>,
@@ -99,12 +99,12 @@ impl Keeper {
     /// Takes up what the store holds.
     pub fn open(
         store: Box<dyn Store>,
-        authority: Authority,
+        authority: impl Into<Arc<Authority>>,
         clock: Box<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let saved = Saved::load(store.as_ref())?;
         let state = Mutex::new(State { saved, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
-        Ok(Self { store, authority, clock, state, revision: watch::Sender::new(0) })
+        Ok(Self { store, authority: authority.into(), clock, state, revision: watch::Sender::new(0) })
     }
 
     /// The same with leases that last so many milliseconds without renewal.

@@ -1,0 +1,445 @@
+//! What must hold at every moment, checked where it could be broken: before each change of a node, at each grant and
+//! at each commit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use liftlock_agent::engine::journal::Header;
+use liftlock_agent::engine::transition::Event;
+use liftlock_agent::twin::{Fault, Watch, World};
+use liftlock_proto::name::FencingToken;
+use liftlock_proto::step::Step;
+
+use super::schedule::{End, Misfortune, Moment, Schedule};
+
+/// Something that must never be so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which law.
+    pub law: Law,
+    /// What was seen.
+    pub seen: String,
+}
+
+/// The invariants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Law {
+    /// Two nodes under lease.
+    OneLease,
+    /// A fencing token that was granted before, or that is lower than one that was.
+    TokensRise,
+    /// A lease that was sent and is not in the store.
+    LeaseDurable,
+    /// A change under an older lease than one that has acted.
+    StaleLease,
+    /// A change under a lease that could not be renewed.
+    LapsedLease,
+    /// A change that no durable intent announces.
+    IntentFirst,
+    /// A change before the backup.
+    BackupFirst,
+    /// kubeadm started while a standard manifest was missing.
+    ManifestsBack,
+    /// A cordon of an operator's taken away.
+    Cordons,
+    /// A child started while it ran.
+    ChildOnce,
+    /// A roll-out that needed nobody and asked.
+    AsksNobody,
+    /// A roll-out that does not come to an end.
+    Ends,
+    /// An end that is not what it says.
+    EndIsTrue,
+    /// A panic.
+    NoPanic,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.law, self.seen)
+    }
+}
+
+/// The laws, and what they have to know. Clones are the same ones.
+#[derive(Clone, Default)]
+pub struct Laws(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    now: Duration,
+    violations: Vec<Violation>,
+    /// What happened, if anybody wants to read it.
+    story: Option<Vec<String>>,
+    nodes: BTreeMap<String, NodeLaws>,
+    /// Every token that was ever granted, and to whom.
+    granted: BTreeMap<u64, String>,
+    /// The highest token under which anything was changed.
+    acted: u64,
+    /// Each kind of misfortune, as often as it struck.
+    struck: BTreeMap<&'static str, u64>,
+    misfortunes: Vec<Misfortune>,
+    /// Ends that struck in the middle of something, to be carried out.
+    ended: Vec<(String, End, Duration)>,
+}
+
+#[derive(Default)]
+struct NodeLaws {
+    journal: Option<JournalSeen>,
+    /// Up to when the agent may think that it holds a lease.
+    held_until: BTreeMap<u64, Duration>,
+    changes: u64,
+    child_changes: u64,
+    appends: u64,
+    awaits: u64,
+    manifest_moved: Option<(Duration, String)>,
+}
+
+/// A journal as the disk has it.
+struct JournalSeen {
+    token: u64,
+    steps: Vec<Step>,
+    /// The step that was begun, or whose undoing was, and is not done.
+    open: Option<usize>,
+    ended: bool,
+}
+
+const MANIFESTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+impl Laws {
+    /// The laws for one schedule.
+    pub fn new(schedule: &Schedule, tells: bool) -> Self {
+        let laws = Self::default();
+        let mut state = laws.lock();
+        state.misfortunes.clone_from(&schedule.misfortunes);
+        state.story = tells.then(Vec::new);
+        drop(state);
+        laws
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time, before anything else happens at it.
+    pub fn tick(&self, now: Duration) {
+        self.lock().now = now;
+    }
+
+    /// Notes what happens, for a reader.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        self.lock().tell(what);
+    }
+
+    /// What happened, line by line.
+    pub fn story(&self) -> Vec<String> {
+        self.lock().story.clone().unwrap_or_default()
+    }
+
+    /// Something that must not be so.
+    pub fn broken(&self, law: Law, seen: String) {
+        self.lock().broken(law, seen);
+    }
+
+    /// The first law that was broken.
+    pub fn first_violation(&self) -> Option<Violation> {
+        self.lock().violations.first().cloned()
+    }
+
+    /// Counts a misfortune that struck.
+    pub fn strikes(&self, misfortune: &Misfortune) {
+        self.lock().strikes(misfortune);
+    }
+
+    /// How often each kind struck.
+    pub fn struck(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().struck.clone()
+    }
+
+    /// What has ended in the middle of something since the last time.
+    pub fn take_ended(&self) -> Vec<(String, End, Duration)> {
+        std::mem::take(&mut self.lock().ended)
+    }
+
+    /// The agent reads a grant: from now on it may think that it holds the lease.
+    pub fn granted(&self, node: &str, token: u64, ttl: Duration) {
+        let mut state = self.lock();
+        let until = state.now + ttl;
+        state.node(node).held_until.insert(token, until);
+        state.tell(|| format!("{node} reads the grant of lease {token}"));
+    }
+
+    /// The agent reads that its lease was renewed; `sent` is when it asked.
+    pub fn renewed(&self, node: &str, token: u64, sent: Duration, ttl: Duration) {
+        let mut state = self.lock();
+        let held = state.node(node).held_until.entry(token).or_default();
+        *held = (*held).max(sent + ttl);
+    }
+
+    /// The coordinator sends a lease; `durable` is whether its store says so too.
+    pub fn sends_lease(&self, node: &str, token: u64, durable: bool) {
+        let mut state = self.lock();
+        state.tell(|| format!("the coordinator sends lease {token} to {node}"));
+        if !durable {
+            state.broken(
+                Law::LeaseDurable,
+                format!("lease {token} of {node} was sent and the store does not have it"),
+            );
+        }
+        match state.granted.get(&token) {
+            Some(holder) if holder == node => {}
+            Some(holder) => {
+                let seen = format!("token {token} was granted to {holder}, and then to {node}");
+                state.broken(Law::TokensRise, seen);
+            }
+            None => {
+                if let Some((highest, holder)) = state.granted.last_key_value().filter(|(at, _)| **at > token)
+                {
+                    let seen = format!("token {token} for {node} after {highest} for {holder}");
+                    state.broken(Law::TokensRise, seen);
+                }
+                state.granted.insert(token, node.to_owned());
+            }
+        }
+    }
+
+    /// The coordinator's store has these nodes under lease.
+    pub fn leased(&self, nodes: &[String]) {
+        if nodes.len() > 1 {
+            self.broken(Law::OneLease, format!("the store has {} under lease at once", nodes.join(", ")));
+        }
+    }
+
+    /// The disk has a new journal.
+    pub fn journal_begun(&self, node: &str, header: Header) {
+        let mut state = self.lock();
+        state
+            .tell(|| format!("{node} begins the journal of lease {}, to {:?}", header.token, header.purpose));
+        let seen = JournalSeen { token: header.token.0, steps: header.steps, open: None, ended: false };
+        state.node(node).journal = Some(seen);
+    }
+
+    /// The disk has another record of the journal.
+    pub fn journalled(&self, node: &str, event: &Event) {
+        let mut state = self.lock();
+        let Some(journal) = &mut state.node(node).journal else {
+            return;
+        };
+        match event {
+            Event::Started { index, .. } | Event::UndoStarted { index } => journal.open = Some(*index),
+            Event::Adopted { .. } | Event::Succeeded { .. } | Event::Failed { .. } | Event::Undone { .. } => {
+                journal.open = None
+            }
+            Event::Ended(_) => journal.ended = true,
+        }
+        let (token, step) = (journal.token, journal.step(event));
+        let failure = match event {
+            Event::Failed { failure, .. } => failure.clone(),
+            Event::Ended(end) => end.failure.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        state.tell(|| format!("{node} journals under lease {token}: {step} {} {failure}", event.name()));
+    }
+
+    /// Counts an append on a node; what ends at it.
+    pub fn append(&self, node: &str) -> Option<super::schedule::Arrives> {
+        let mut state = self.lock();
+        let appends = &mut state.node(node).appends;
+        *appends += 1;
+        let appends = *appends;
+        let mut arrives = None;
+        state.end_at(node, |at| match at {
+            Moment::Append(nth, what) if *nth == appends => {
+                arrives = Some(*what);
+                true
+            }
+            _ => false,
+        });
+        arrives
+    }
+
+    /// Counts a moment at which the agent waits; whether something ends at it.
+    pub fn awaits(&self, node: &str) -> bool {
+        let mut state = self.lock();
+        let awaits = &mut state.node(node).awaits;
+        *awaits += 1;
+        let awaits = *awaits;
+        state.end_at(node, |at| *at == Moment::Await(awaits))
+    }
+
+    /// A manifest that was moved so short a time ago that the disk may not have it.
+    pub fn manifest_in_flight(&self, node: &str) -> Option<String> {
+        let mut state = self.lock();
+        let now = state.now;
+        let moved = state.node(node).manifest_moved.clone();
+        moved.filter(|(at, _)| *at + Duration::from_secs(30) > now).map(|(_, path)| path)
+    }
+}
+
+impl JournalSeen {
+    fn step(&self, event: &Event) -> &'static str {
+        let index = match event {
+            Event::Started { index, .. }
+            | Event::Adopted { index }
+            | Event::Succeeded { index, .. }
+            | Event::Failed { index, .. }
+            | Event::UndoStarted { index }
+            | Event::Undone { index, .. } => *index,
+            Event::Ended(_) => return "the lease",
+        };
+        self.steps.get(index).map_or("?", Step::name)
+    }
+}
+
+impl State {
+    fn node(&mut self, node: &str) -> &mut NodeLaws {
+        if !self.nodes.contains_key(node) {
+            self.nodes.insert(node.to_owned(), NodeLaws::default());
+        }
+        self.nodes.entry(node.to_owned()).or_default()
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:10.3} {}", now.as_secs_f64(), what()));
+        }
+    }
+
+    fn broken(&mut self, law: Law, seen: String) {
+        self.tell(|| format!("VIOLATION {law:?}: {seen}"));
+        self.violations.push(Violation { law, seen });
+    }
+
+    fn strikes(&mut self, misfortune: &Misfortune) {
+        *self.struck.entry(misfortune.kind()).or_default() += 1;
+        self.tell(|| format!("strikes: {misfortune:?}"));
+    }
+
+    /// Takes out what strikes a node now.
+    fn end_at(&mut self, node: &str, mut now: impl FnMut(&Moment) -> bool) -> bool {
+        let position = self
+            .misfortunes
+            .iter()
+            .position(|one| matches!(one, Misfortune::Ends { node: on, at, .. } if on == node && now(at)));
+        let Some(position) = position else { return false };
+        let struck = self.misfortunes.remove(position);
+        self.strikes(&struck);
+        if let Misfortune::Ends { node, what, away, .. } = struck {
+            self.ended.push((node, what, away));
+        }
+        true
+    }
+
+    /// What strikes before this change.
+    fn fault(&mut self, node: &str, child: bool) -> Option<Fault> {
+        let laws = self.node(node);
+        laws.changes += 1;
+        laws.child_changes += u64::from(child);
+        let (changes, child_changes) = (laws.changes, laws.child_changes);
+        if self.end_at(node, |at| *at == Moment::Change(changes)) {
+            let power = self.ended.last().is_some_and(|(_, what, _)| what.cuts_power());
+            return Some(if power { Fault::PowerFails } else { Fault::AgentDies });
+        }
+        let position = self.misfortunes.iter().position(|one| match one {
+            Misfortune::ChangeFails { node: on, nth } => on == node && *nth == changes,
+            Misfortune::ChildDies { node: on, nth } => child && on == node && *nth == child_changes,
+            _ => false,
+        })?;
+        let struck = self.misfortunes.remove(position);
+        self.strikes(&struck);
+        Some(if matches!(struck, Misfortune::ChildDies { .. }) { Fault::ChildDies } else { Fault::Fails })
+    }
+
+    fn check_change(&mut self, world: &World, node: &str, change: &str, child: bool) {
+        let now = self.now;
+        let acted = self.acted;
+        let laws = self.node(node);
+        let Some(journal) = laws.journal.as_ref().filter(|journal| !journal.ended) else {
+            return self.broken(Law::IntentFirst, format!("{node}: {change}, under no lease"));
+        };
+        let token = journal.token;
+        let until = laws.held_until.get(&token).copied().unwrap_or_default();
+        let Some(step) = journal.open.and_then(|index| journal.steps.get(index)).map(Step::name) else {
+            return self.broken(Law::IntentFirst, format!("{node}: {change}, and no step is begun"));
+        };
+        if token < acted {
+            self.broken(Law::StaleLease, format!("{node}: {change} under {token}, after {acted} acted"));
+        }
+        self.acted = acted.max(token);
+        if !child && now >= until {
+            let seen = format!("{node}: {change} at {now:?} under lease {token}, which ended at {until:?}");
+            self.broken(Law::LapsedLease, seen);
+        }
+        let others = self.nodes.iter().find(|(other, laws)| *other != node && laws.may_act(now));
+        if let Some((other, _)) = others {
+            let seen = format!("{node}: {change} under lease {token}, while {other} holds one too");
+            self.broken(Law::OneLease, seen);
+        }
+        let saves = matches!(step, "etcd-quorum-gate" | "etcd-snapshot" | "back-up-node");
+        if saves && !change.contains("/etc/kubernetes/tmp") {
+            self.broken(Law::BackupFirst, format!("{node}: {change}, in {step}"));
+        }
+        self.check_kind(world, node, change);
+    }
+
+    fn check_kind(&mut self, world: &World, node: &str, change: &str) {
+        let object = world.cluster.nodes.get(node);
+        let Some(machine) = world.machine(node) else { return };
+        if change.starts_with("start `kubeadm upgrade") && object.is_some_and(|node| node.control_plane) {
+            let missing = |component: &&&str| machine.manifest(component).is_none_or(<[u8]>::is_empty);
+            if let Some(missing) = MANIFESTS.iter().find(missing) {
+                self.broken(Law::ManifestsBack, format!("{node}: {change} without {missing}.yaml"));
+            }
+        }
+        if change == "uncordon" && object.is_some_and(|node| node.unschedulable && node.cordoned_by.is_none())
+        {
+            self.broken(Law::Cordons, format!("{node}: a cordon that Liftlock did not set is taken away"));
+        }
+        if let Some(path) = change.strip_prefix("child: move ").and_then(|moved| moved.rsplit(" to ").next())
+            && path.starts_with("/etc/kubernetes/manifests/")
+        {
+            let moved = Some((self.now, path.to_owned()));
+            self.node(node).manifest_moved = moved;
+        }
+    }
+}
+
+impl NodeLaws {
+    /// Whether its agent is in the middle of a lease that has not run out.
+    fn may_act(&self, now: Duration) -> bool {
+        self.journal.as_ref().is_some_and(|journal| {
+            !journal.ended && self.held_until.get(&journal.token).is_some_and(|until| *until > now)
+        })
+    }
+}
+
+impl Watch for Laws {
+    fn before(&self, world: &World, node: &str, change: &str) -> Option<Fault> {
+        // A preparation disturbs nothing and needs no lease.
+        if change.starts_with("pull ") {
+            return None;
+        }
+        let child = change.starts_with("child: ");
+        let mut state = self.lock();
+        if let Some(fault) = state.fault(node, child) {
+            return Some(fault);
+        }
+        state.tell(|| format!("{node}: {change}"));
+        state.check_change(world, node, change, child);
+        None
+    }
+}
+
+impl End {
+    /// Whether the machine goes with it.
+    pub fn cuts_power(self) -> bool {
+        !matches!(self, Self::Agent | Self::AgentOnly)
+    }
+}
+
+/// A token as a number.
+pub(super) fn number(token: FencingToken) -> u64 {
+    token.0
+}

@@ -1,0 +1,118 @@
+//! Deliberately broken builds. The product's code knows nothing of them: each is something of the simulated world that
+//! does what broken code would do, and each must be caught.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use liftlock_agent::engine::context::{Context, TimeSpent};
+use liftlock_agent::engine::runner::StepTable;
+use liftlock_agent::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
+use liftlock_agent::host::Limits;
+use liftlock_agent::steps;
+use liftlock_proto::argv::{self, Argv};
+use liftlock_proto::step::Step;
+use std::time::Duration;
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// The node forgets which tokens it has seen.
+    NoTokenCheck,
+    /// The journal's appends return before their bytes are durable.
+    NoFsync,
+    /// The coordinator leases the next node as well.
+    TwoLeases,
+    /// Whatever cordon there is, it is taken away.
+    UnconditionalUncordon,
+    /// kubeadm runs again without a look at the manifests.
+    ManifestLeftMissing,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::NoTokenCheck,
+        Self::NoFsync,
+        Self::TwoLeases,
+        Self::UnconditionalUncordon,
+        Self::ManifestLeftMissing,
+    ];
+}
+
+/// What carries out the steps, broken or not.
+pub(super) fn step_table(sabotage: Option<Sabotage>) -> Arc<StepTable> {
+    match sabotage {
+        Some(Sabotage::UnconditionalUncordon) => Arc::new(|step| match step {
+            Step::RestoreSchedulability {} => Some(Box::new(Uncordon)),
+            step => steps::runner(step),
+        }),
+        Some(Sabotage::ManifestLeftMissing) => Arc::new(|step| {
+            let runner = steps::runner(step)?;
+            let argv = match step {
+                Step::KubeadmUpgradeApply { version, .. } => argv::kubeadm_upgrade_apply(*version, &[]),
+                Step::KubeadmUpgradeNode { .. } => argv::kubeadm_upgrade_node(&[]),
+                _ => return Some(runner),
+            };
+            Some(Box::new(BareKubeadm { runner, argv }))
+        }),
+        _ => Arc::new(steps::runner),
+    }
+}
+
+struct Uncordon;
+
+#[async_trait]
+impl StepRunner for Uncordon {
+    async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        let node = cx.host.kube.node().await?;
+        Ok(if node.unschedulable { Observed::Absent } else { Observed::Done })
+    }
+
+    async fn capture(&self, _: &Context) -> Result<PreState, StepFailure> {
+        Ok(PreState::Null)
+    }
+
+    async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
+        Ok(cx.host.kube.uncordon(&cx.permit()?).await?)
+    }
+
+    async fn undo(&self, _: &Context, _: &PreState) -> Result<(), StepFailure> {
+        Ok(())
+    }
+
+    fn policy(&self) -> StepPolicy {
+        StepPolicy { attempts: 20, ..StepPolicy::default() }
+    }
+}
+
+struct BareKubeadm {
+    runner: Box<dyn StepRunner>,
+    argv: Argv,
+}
+
+#[async_trait]
+impl StepRunner for BareKubeadm {
+    async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        self.runner.check(cx).await
+    }
+
+    async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
+        self.runner.capture(cx).await
+    }
+
+    async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
+        let limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(6) };
+        let unit = cx.unit("kubeadm");
+        let permit = cx.permit()?;
+        let child = cx.host.commands.run(&permit, &unit, &self.argv, limits, cx);
+        Ok(cx.timed(TimeSpent::Child, child).await?)
+    }
+
+    async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
+        self.runner.undo(cx, pre).await
+    }
+
+    fn policy(&self) -> StepPolicy {
+        self.runner.policy()
+    }
+}

@@ -1,0 +1,174 @@
+//! The coordinator's store: durable at once, as `Store` promises, until it is full or the coordinator ends.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use liftlock::core::rollout::NodeState;
+use liftlock::store::{Batch, Store, StoreError};
+
+use super::laws::Laws;
+use super::schedule::{Commit, Misfortune};
+
+type Entries = BTreeMap<String, Vec<u8>>;
+
+/// What is durable, across the coordinator's ends. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct SimulatedStore {
+    laws: Laws,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Entries,
+    commits: u64,
+    copies: BTreeMap<u64, Entries>,
+    /// Misfortunes that strike at a commit.
+    misfortunes: Vec<Misfortune>,
+    /// The coordinator ended at a commit, and how long it stays away.
+    dead: Option<std::time::Duration>,
+    /// It takes nothing more, and for how long.
+    full: Option<std::time::Duration>,
+}
+
+impl SimulatedStore {
+    pub(super) fn new(laws: &Laws, misfortunes: &[Misfortune]) -> Self {
+        let at_commit = |one: &&Misfortune| {
+            matches!(
+                one,
+                Misfortune::StoreFull { .. }
+                    | Misfortune::CoordinatorRestored { .. }
+                    | Misfortune::CoordinatorEnds { at: Commit::Before(_) | Commit::After(_), .. }
+            )
+        };
+        let misfortunes = misfortunes.iter().filter(at_commit).cloned().collect();
+        let state = State { misfortunes, ..State::default() };
+        Self { laws: laws.clone(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the coordinator stays away, if it ended at a commit.
+    pub(super) fn ended(&self) -> Option<std::time::Duration> {
+        self.lock().dead
+    }
+
+    /// How long it will be full, if it is.
+    pub(super) fn full(&self) -> Option<std::time::Duration> {
+        self.lock().full
+    }
+
+    /// A coordinator starts on it; somebody has made room.
+    pub(super) fn coordinator_starts(&self) {
+        let mut state = self.lock();
+        state.dead = None;
+        state.full = None;
+    }
+
+    /// Puts back a copy; whether there is one.
+    pub(super) fn put_back(&self, copy: u64) -> bool {
+        let mut state = self.lock();
+        let Some(entries) = state.copies.get(&copy).cloned() else { return false };
+        state.entries = entries;
+        true
+    }
+
+    /// How often something was committed.
+    pub(super) fn commits(&self) -> u64 {
+        self.lock().commits
+    }
+
+    /// The nodes under lease with their tokens, by their position in the newest roll-out's plan.
+    pub(super) fn leases(&self) -> BTreeMap<usize, u64> {
+        self.lock().leases()
+    }
+}
+
+impl State {
+    fn leases(&self) -> BTreeMap<usize, u64> {
+        let newest = self.entries.keys().rev().find(|key| key.starts_with("rollout/")).and_then(|key| {
+            let number = key.split('/').nth(1)?;
+            Some(format!("rollout/{number}/node/"))
+        });
+        let Some(prefix) = newest else { return BTreeMap::new() };
+        let nodes = self.entries.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let states = nodes.filter_map(|(key, value)| {
+            let index: usize = key.strip_prefix(&prefix)?.parse().ok()?;
+            // Cheaper than to read them all: only a leased node's record begins so.
+            if !value.starts_with(br#"{"phase":"leased""#) {
+                return None;
+            }
+            let state: NodeState = serde_json::from_slice(value).ok()?;
+            Some((index, super::laws::number(state.lease()?.token)))
+        });
+        states.collect()
+    }
+
+    /// Takes out what strikes at this commit.
+    fn strike(&mut self, laws: &Laws, wanted: impl Fn(&Misfortune) -> bool) -> Option<Misfortune> {
+        let position = self.misfortunes.iter().position(wanted)?;
+        let struck = self.misfortunes.remove(position);
+        laws.strikes(&struck);
+        Some(struck)
+    }
+}
+
+fn refused() -> StoreError {
+    StoreError::Io {
+        path: PathBuf::from("/simulated"),
+        what: "written",
+        source: io::Error::from(io::ErrorKind::StorageFull),
+    }
+}
+
+impl Store for SimulatedStore {
+    fn load(&self) -> Result<Entries, StoreError> {
+        Ok(self.lock().entries.clone())
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.dead.is_some() || state.full.is_some() {
+            return Err(refused());
+        }
+        let number = state.commits + 1;
+        let ends_at = |wanted: Commit| move |one: &Misfortune| matches!(one, Misfortune::CoordinatorEnds { at, .. } if *at == wanted);
+        if let Some(Misfortune::CoordinatorEnds { away, .. }) =
+            state.strike(&self.laws, ends_at(Commit::Before(number)))
+        {
+            state.dead = Some(away);
+            return Err(refused());
+        }
+        let fills =
+            |one: &Misfortune| matches!(one, Misfortune::StoreFull { commit, .. } if *commit == number);
+        if let Some(Misfortune::StoreFull { lasts, .. }) = state.strike(&self.laws, fills) {
+            state.full = Some(lasts);
+            return Err(refused());
+        }
+        state.commits = number;
+        state.entries.extend(batch.writes().map(|(key, value)| (key.to_owned(), value.to_vec())));
+        if state
+            .misfortunes
+            .iter()
+            .any(|one| matches!(one, Misfortune::CoordinatorRestored { copy, .. } if *copy == number))
+        {
+            let entries = state.entries.clone();
+            state.copies.insert(number, entries);
+        }
+        if batch.writes().any(|(key, _)| key.contains("/node/")) {
+            let leased: Vec<String> = state.leases().keys().map(ToString::to_string).collect();
+            self.laws.leased(&leased);
+        }
+        if let Some(Misfortune::CoordinatorEnds { away, .. }) =
+            state.strike(&self.laws, ends_at(Commit::After(number)))
+        {
+            state.dead = Some(away);
+            return Err(refused());
+        }
+        Ok(())
+    }
+}
