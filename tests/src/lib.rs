@@ -12,5 +12,6 @@
 pub mod demo;
 pub mod fleet;
 pub mod matrix;
+pub mod powercut;
 pub mod simulation;
 pub mod standin;

@@ -103,6 +103,9 @@ pub trait Files: Send + Sync {
     async fn space(&self, path: &Utf8Path) -> HostResult<Space>;
     /// Bytes in the regular files below a path, no mount crossed, no link followed.
     async fn size_of_tree(&self, path: &Utf8Path) -> HostResult<u64>;
+    /// Makes durable what a program left at and below a path that syncs nothing itself; nothing where nothing is, no
+    /// link followed, no mount crossed.
+    async fn make_durable(&self, path: &Utf8Path) -> HostResult<()>;
     /// Replaces a file as a whole: temporary file, fsync, rename, fsync of the folder.
     async fn write(&self, permit: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()>;
     /// A folder and its parents, with this mode; fine if it is there.

@@ -32,7 +32,7 @@ struct Chosen {
 
 impl BackUpNode {
     /// Files and folders to copy, as paths on a real node. A worker may have static pods of its own.
-    async fn sources(cx: &Context) -> HostResult<Vec<String>> {
+    pub(super) async fn sources(cx: &Context) -> HostResult<Vec<String>> {
         let mut sources = vec!["/etc/kubernetes/manifests".to_owned(), "/etc/kubernetes/pki".to_owned()];
         let names = cx.host.files.list(&cx.host.layout.at("/etc/kubernetes")).await?;
         let kubeconfigs = names.iter().filter(|name| Utf8Path::new(name).extension() == Some("conf"));

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use liftlock_proto::argv::Argv;
 
+use super::back_up_node::BackUpNode;
 use super::static_pods::{self, Earlier};
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::StepFailure;
@@ -64,8 +66,20 @@ impl Command {
         let bounds = Rules::load(&cx.host).await?.bounds(Program::Kubeadm, &cx.host.layout, LIMITS);
         let (permit, unit) = (cx.permit()?, cx.unit(self.unit));
         let child = cx.host.commands.run(&permit, &unit, &self.argv, &bounds, cx);
-        cx.timed(TimeSpent::Child, child).await
+        let ended = cx.timed(TimeSpent::Child, child).await;
+        make_durable(cx).await?;
+        ended
     }
+}
+
+/// kubeadm syncs nothing: without this, a power cut long after the step takes a manifest that it moved, or empties it.
+async fn make_durable(cx: &Context) -> HostResult<()> {
+    let sources = BackUpNode::sources(cx).await?;
+    let synced = sources.iter().map(|source| async {
+        let path = cx.host.layout.at(source);
+        cx.host.files.make_durable(&path).await
+    });
+    try_join_all(synced).await.map(drop)
 }
 
 /// What of all that kubeadm waits for without a word is not there now.

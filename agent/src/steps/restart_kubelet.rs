@@ -8,7 +8,7 @@ use liftlock_proto::version::KubernetesVersion;
 use super::kubelet;
 use super::mark::Mark;
 use crate::engine::context::{Context, TimeSpent};
-use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
+use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
 use crate::host::UnitState;
 
 pub(super) struct RestartKubelet {
@@ -57,5 +57,10 @@ impl StepRunner for RestartKubelet {
     /// Only the mark: the kubelet is restarted once the earlier one is installed again, by the undo of that step.
     async fn undo(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         Ok(Mark::remove(cx).await?)
+    }
+
+    /// A systemctl that was killed is run again; a kubelet that does not come up is a matter of the next step.
+    fn policy(&self) -> StepPolicy {
+        StepPolicy { attempts: 3, ..StepPolicy::default() }
     }
 }

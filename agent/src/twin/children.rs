@@ -72,9 +72,13 @@ impl Op {
             Self::RestartKubelet => world.restart_kubelet(node),
             _ => {}
         }
+        let now = world.now();
         let Some(machine) = world.machine_mut(node) else {
             return;
         };
+        if let Self::WriteFile(path, _) | Self::MoveManifest(_, path) = self {
+            machine.unsynced.insert(path.to_string(), now);
+        }
         match self {
             Self::MakeFolder(path) => machine.disk.make_folder(path, 0o700),
             Self::WriteFile(path, content) => {

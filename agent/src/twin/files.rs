@@ -68,6 +68,12 @@ impl Files for NodeTwin {
         self.machine(|machine| machine.disk.size(path))
     }
 
+    async fn make_durable(&self, path: &Utf8Path) -> HostResult<()> {
+        self.machine(|machine| {
+            machine.unsynced.retain(|unsynced, _| !Utf8Path::new(unsynced).starts_with(path));
+        })
+    }
+
     async fn write(&self, _: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()> {
         self.put(path, File { content: content.into(), mode }).await
     }

@@ -70,6 +70,8 @@ pub struct Machine {
     pub packages: BTreeMap<String, Package>,
     /// `None` while it does not run.
     pub kubelet: Option<Kubelet>,
+    /// What children have written or moved there, and when, and nobody has made durable since.
+    pub unsynced: BTreeMap<String, Duration>,
     /// Static pods' containers by name.
     pub containers: BTreeMap<String, Container>,
     /// Containers of before that are still on their way out: the component, the image, and until when.

@@ -114,6 +114,7 @@ impl World {
             disk: Disk::default(),
             packages: BTreeMap::new(),
             kubelet: None,
+            unsynced: BTreeMap::new(),
             containers: BTreeMap::new(),
             lingering: Vec::new(),
             stuck: [].into(),

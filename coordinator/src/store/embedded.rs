@@ -9,11 +9,13 @@
 //! - before sled opens the file, what a killed process left in the page cache is made durable, because sled's
 //!   recovery builds upon it;
 //! - commits are counted, in the batch itself and then in the [`Witness`], because sled takes a damaged record for
-//!   the end of its log.
+//!   the end of its log;
+//! - a folder is marked until its store was opened for the first time: sled refuses what a first opening that was cut off
+//!   leaves, and nothing was ever in it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{self, AssertUnwindSafe};
@@ -35,6 +37,12 @@ pub const MAX_BATCH: usize = 192 * 1024;
 
 /// The key of the number of commits. No other key begins with a byte that is no text.
 const COMMITS: &[u8] = b"\xffcommits";
+
+/// There while a store is opened for the first time.
+const UNFINISHED: &str = "unfinished";
+
+/// Held by the process that has the store open.
+const LOCK: &str = "lock";
 
 /// sled in a folder.
 pub struct SledStore {
@@ -58,6 +66,7 @@ impl SledStore {
         let io = |what| move |source| StoreError::Io { path: folder.to_owned(), what, source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("made"))?;
         let lock = lock(folder)?;
+        let first = begin_anew(folder).map_err(io("made"))?;
         let data = open_data(&folder.join("db")).map_err(io("opened"))?;
         data.sync_all().map_err(io("synced"))?;
         let db = open_sled(folder)?;
@@ -68,6 +77,9 @@ impl SledStore {
         witness.write(commits).map_err(io("written"))?;
         for entry in ["conf", "blobs", ".", ".."] {
             File::open(folder.join(entry)).and_then(|f| f.sync_all()).map_err(io("synced"))?;
+        }
+        if first {
+            fs::remove_file(folder.join(UNFINISHED)).and_then(|()| sync(folder)).map_err(io("made"))?;
         }
         let progress = Mutex::new(Progress { commits, failed: None });
         Ok(Self { folder: folder.to_owned(), db, data, witness, progress, _lock: lock })
@@ -152,13 +164,41 @@ fn compare(folder: &Path, db: &sled::Db, witness: &Witness) -> Result<u64, Store
     }
 }
 
+/// Marks a folder that never held a store, or takes away what a first opening left that was cut off. Whether this is a
+/// first opening.
+fn begin_anew(folder: &Path) -> io::Result<bool> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() != LOCK {
+            found.push(entry);
+        }
+    }
+    let unfinished = |entry: &fs::DirEntry| entry.file_name() == UNFINISHED;
+    if !found.is_empty() && !found.iter().any(unfinished) {
+        return Ok(false);
+    }
+    for entry in found.iter().filter(|entry| !unfinished(entry)) {
+        // Of folders there is only one for blobs, and nothing is in it before the first commit.
+        let remove = if entry.file_type()?.is_dir() { fs::remove_dir } else { fs::remove_file };
+        remove(entry.path())?;
+    }
+    open_data(&folder.join(UNFINISHED))?.sync_all()?;
+    sync(folder)?;
+    Ok(true)
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 fn open_data(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// A lock of our own, because sled reports a held one only as a sentence.
 fn lock(folder: &Path) -> Result<Flock<File>, StoreError> {
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     let file =
         open_data(&path).map_err(|source| StoreError::Io { path: path.clone(), what: "opened", source })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {

@@ -93,7 +93,6 @@ struct NodeLaws {
     child_changes: u64,
     appends: u64,
     awaits: u64,
-    manifest_moved: Option<(Duration, String)>,
 }
 
 /// A journal as the disk has it.
@@ -145,6 +144,11 @@ impl Laws {
     /// The first law that was broken.
     pub fn first_violation(&self) -> Option<Violation> {
         self.lock().violations.first().cloned()
+    }
+
+    /// Nothing more goes wrong at changes, appends and moments of waiting.
+    pub fn no_more_misfortunes(&self) {
+        self.lock().misfortunes.clear();
     }
 
     /// Counts a misfortune that struck.
@@ -267,14 +271,6 @@ impl Laws {
         let awaits = *awaits;
         state.end_at(node, |at| *at == Moment::Await(awaits))
     }
-
-    /// A manifest that was moved so short a time ago that the disk may not have it.
-    pub fn manifest_in_flight(&self, node: &str) -> Option<String> {
-        let mut state = self.lock();
-        let now = state.now;
-        let moved = state.node(node).manifest_moved.clone();
-        moved.filter(|(at, _)| *at + Duration::from_secs(30) > now).map(|(_, path)| path)
-    }
 }
 
 impl JournalSeen {
@@ -396,12 +392,6 @@ impl State {
         if change == "uncordon" && object.is_some_and(|node| node.unschedulable && node.cordoned_by.is_none())
         {
             self.broken(Law::Cordons, format!("{node}: a cordon that Liftlock did not set is taken away"));
-        }
-        if let Some(path) = change.strip_prefix("child: move ").and_then(|moved| moved.rsplit(" to ").next())
-            && path.starts_with("/etc/kubernetes/manifests/")
-        {
-            let moved = Some((self.now, path.to_owned()));
-            self.node(node).manifest_moved = moved;
         }
     }
 }

@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_hours(6);
 /// What is left to do when a roll-out has ended: reports, acknowledgements, kubelets.
 const AFTERMATH: Duration = Duration::from_secs(90);
 
+/// The kernel writes back what nobody syncs after so long.
+const WRITE_BACK: Duration = Duration::from_secs(35);
+
 /// systemd's `RestartSec`.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -230,8 +233,12 @@ impl<'a> Simulation<'a> {
             if moved {
                 continue;
             }
-            if self.operator.ended_at.is_some_and(|at| self.now >= at + AFTERMATH) {
-                return self.look_at_the_end();
+            if let Some(at) = self.operator.ended_at {
+                if !self.all_is_well() {
+                    self.operator.ended_at = Some(self.now);
+                } else if self.now >= at + AFTERMATH {
+                    return self.look_at_the_end();
+                }
             }
             if self.now > self.began + PATIENCE {
                 let why = self.whereabouts();
@@ -309,7 +316,7 @@ impl<'a> Simulation<'a> {
         self.wire.process_ended(name, what.cuts_power());
         if what.cuts_power() {
             self.twin.world().strike(name, Fault::PowerFails);
-            if let Some(path) = self.laws.manifest_in_flight(name) {
+            if let Some(path) = self.manifest_in_flight(name) {
                 let mut world = self.twin.world();
                 world.change(name, |machine| match what {
                     End::PowerAndManifest => {
@@ -321,6 +328,16 @@ impl<'a> Simulation<'a> {
             }
         }
         self.laws.tell(|| format!("{name}: {what:?} has ended, for {away:?}"));
+    }
+
+    /// The manifest that was moved last, if that is so short a time ago that the disk may not have it.
+    fn manifest_in_flight(&self, name: &str) -> Option<String> {
+        let world = self.twin.world();
+        let unsynced = world.machine(name)?.unsynced.iter();
+        let manifests = unsynced.filter(|(path, at)| {
+            path.starts_with("/etc/kubernetes/manifests/") && **at + WRITE_BACK > self.now
+        });
+        manifests.max_by_key(|(_, at)| **at).map(|(path, _)| path.clone())
     }
 
     /// Starts again what has been away for long enough.
@@ -587,7 +604,11 @@ impl<'a> Simulation<'a> {
         let Some(keeper) = &self.keeper else { return false };
         if !self.operator.applied {
             let accepted = ["api-outage", "drain-only-node"].map(str::to_owned).to_vec();
-            let Ok(plan) = keeper.plan(TO, &Policy { accepted, ..Policy::default() }) else { return false };
+            let Ok(plan) = keeper
+                .plan(TO, &Policy { accepted, on_failure: self.schedule.on_failure, ..Policy::default() })
+            else {
+                return false;
+            };
             self.operator.applied = keeper.apply(&plan, "simulated").is_ok();
             self.laws.tell(|| "an operator applies the plan".to_owned());
             self.coordinator_lives_on();
@@ -622,6 +643,9 @@ impl<'a> Simulation<'a> {
         self.laws.tell(|| format!("the roll-out has ended: {outcome:?}"));
         self.operator.rest.get_or_insert(outcome);
         self.operator.ended_at = Some(self.now);
+        // What would befall it now is another story.
+        self.timed.clear();
+        self.laws.no_more_misfortunes();
         true
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use liftlock_proto::plan::OnFailure;
+
 use super::dice::Dice;
 
 /// One roll-out and everything that befalls it.
@@ -16,6 +18,8 @@ pub struct Schedule {
     pub workers: usize,
     /// A node that an operator had cordoned before.
     pub cordoned: Option<String>,
+    /// The plan's policy.
+    pub on_failure: OnFailure,
     /// What goes wrong.
     pub misfortunes: Vec<Misfortune>,
 }
@@ -225,7 +229,13 @@ impl Schedule {
             8 => (2, 0),
             _ => (3, 0),
         };
-        let mut schedule = Self { seed, control_planes, workers, cordoned: None, misfortunes: Vec::new() };
+        let on_failure = match dice.within(0..10) {
+            0 => OnFailure::RollBackNode,
+            1 | 2 => OnFailure::RollBackCluster,
+            _ => OnFailure::Halt,
+        };
+        let mut schedule =
+            Self { seed, control_planes, workers, cordoned: None, on_failure, misfortunes: Vec::new() };
         let nodes = schedule.nodes();
         if dice.percent(25) {
             schedule.cordoned = dice.one(&nodes).cloned();
@@ -368,11 +378,12 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} control planes, {} workers, cordoned by an operator before: {}",
+            "seed {}: {} control planes, {} workers, cordoned by an operator before: {}, on failure: {}",
             self.seed,
             self.control_planes,
             self.workers,
-            self.cordoned.as_deref().unwrap_or("none")
+            self.cordoned.as_deref().unwrap_or("none"),
+            self.on_failure
         )?;
         for misfortune in &self.misfortunes {
             writeln!(f, "  {misfortune:?}")?;

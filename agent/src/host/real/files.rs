@@ -120,6 +120,11 @@ impl Files for RealFiles {
         on_a_thread(move || tree::size(&path)).await
     }
 
+    async fn make_durable(&self, path: &Utf8Path) -> HostResult<()> {
+        let path = self.admit(path)?;
+        on_a_thread(move || tree::sync(&path)).await
+    }
+
     async fn write(&self, _: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()> {
         let (path, content) = (self.admit(path)?, content.to_owned());
         on_a_thread(move || replace(&path, &content, mode)).await

@@ -50,6 +50,48 @@ pub(super) fn size(path: &Utf8Path) -> HostResult<u64> {
     size_of(folder.as_fd(), name, &status, status.st_dev, path)
 }
 
+/// Syncs the regular files and the folders at and below a path, and the folder that it lies in; nothing where there is
+/// nothing.
+pub(super) fn sync(path: &Utf8Path) -> HostResult<()> {
+    if !there(path)? {
+        return Ok(());
+    }
+    let (folder, name) = folder_of(path)?;
+    let status =
+        fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("cannot look at", path))?;
+    sync_of(folder.as_fd(), name, &status, status.st_dev, path)?;
+    fs::fsync(&folder).map_err(failed("cannot make durable the folder of", path))
+}
+
+fn sync_of(
+    folder: BorrowedFd<'_>,
+    name: &str,
+    status: &Stat,
+    device: u64,
+    path: &Utf8Path,
+) -> HostResult<()> {
+    let (flags, inside) = match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile => (SOURCE, false),
+        FileType::Directory if status.st_dev == device => (FOLDER, true),
+        _ => return Ok(()),
+    };
+    // What a running node removes between the listing and the look needs no sync.
+    let opened = match fs::openat(folder, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened.map_err(failed("cannot open", path))?,
+    };
+    if inside {
+        for name in names(&opened, path)? {
+            match fs::statat(&opened, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(status) => sync_of(opened.as_fd(), &name, &status, device, &path.join(&*name))?,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed("cannot look at", &path.join(&*name))(error)),
+            }
+        }
+    }
+    fs::fsync(&opened).map_err(failed("cannot make durable", path))
+}
+
 fn there(path: &Utf8Path) -> HostResult<bool> {
     match fs::lstat(path.as_str()) {
         Ok(_) => Ok(true),
