@@ -194,7 +194,9 @@ fn check_journals(state: &State) {
 
 #[test]
 fn no_power_cut_loses_an_acknowledged_record_of_journal_and_fence_or_leaves_half_a_one_believed() {
-    let states = recorded("journal").states(20, 4000);
+    // `Disk::append` promises no more of a journal's file system; where bytes come in another order, the journal says that
+    // it is damaged.
+    let states = Recording { appended_in_order: true, ..recorded("journal") }.states(20, 4000);
     assert!(states.len() > 100, "{} states", states.len());
     states.iter().for_each(check_journals);
 }

@@ -1,0 +1,71 @@
+//! Simulated roll-outs: a sample of what `simulate` runs by the hundred thousand, and the proof that it sees.
+
+use liftlock_tests::simulation::laws::Law;
+use liftlock_tests::simulation::run::run;
+use liftlock_tests::simulation::sabotage::Sabotage;
+use liftlock_tests::simulation::schedule::Schedule;
+use liftlock_tests::simulation::{authority, shortest, simulate};
+
+const JOBS: usize = 2;
+
+#[test]
+fn no_law_is_broken_whatever_befalls_a_roll_out() {
+    let report = simulate(1, 200, JOBS, None, &authority().unwrap());
+    if let Some((schedule, violation)) = &report.broken {
+        panic!("{violation}\nwith {schedule}replay it with `simulate --seed {}`", schedule.seed);
+    }
+    assert_eq!(report.schedules, 200);
+    assert!(report.faults.len() > 10, "{:?}", report.faults);
+    assert!(report.raised > 100 && report.asks > 0, "{report:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_to_the_last_message() {
+    let authority = authority().unwrap();
+    for seed in 40..50 {
+        let schedule = Schedule::of(seed);
+        let once = run(&schedule, None, &authority, true);
+        let again = run(&schedule, None, &authority, true);
+        assert!(once.story.len() > 50, "{schedule}");
+        assert_eq!(once.story, again.story, "{schedule}");
+    }
+}
+
+/// Which laws a broken build breaks, and the first of so many schedules that shows it.
+fn caught(sabotage: Sabotage, laws: &[Law], schedules: u64) {
+    let authority = authority().unwrap();
+    let report = simulate(1, schedules, JOBS, Some(sabotage), &authority);
+    let Some((schedule, violation)) = report.broken else {
+        panic!("{sabotage:?} was not caught in {schedules} schedules");
+    };
+    assert!(laws.contains(&violation.law), "{sabotage:?}: {violation}\nwith {schedule}");
+    let shortest = shortest(&schedule, violation.law, Some(sabotage), &authority);
+    assert!(shortest.misfortunes.len() <= 3, "{sabotage:?} needs no more than {shortest}");
+    let whole = run(&shortest, None, &authority, false);
+    assert_eq!(whole.violation, None, "{sabotage:?} is not what breaks the law with {shortest}");
+}
+
+#[test]
+fn a_build_that_does_not_check_tokens_is_caught() {
+    caught(Sabotage::NoTokenCheck, &[Law::TokensRise, Law::StaleLease], 2000);
+}
+
+#[test]
+fn a_build_that_acts_before_its_journal_is_durable_is_caught() {
+    caught(Sabotage::NoFsync, &[Law::IntentFirst], 10);
+}
+
+#[test]
+fn a_build_that_leases_two_nodes_is_caught() {
+    caught(Sabotage::TwoLeases, &[Law::OneLease, Law::TokensRise], 20);
+}
+
+#[test]
+fn a_build_that_uncordons_whatever_was_there_is_caught() {
+    caught(Sabotage::UnconditionalUncordon, &[Law::Cordons], 50);
+}
+
+#[test]
+fn a_build_that_leaves_a_manifest_missing_is_caught() {
+    caught(Sabotage::ManifestLeftMissing, &[Law::ManifestsBack], 400);
+}
