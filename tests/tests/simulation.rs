@@ -57,7 +57,7 @@ fn a_build_that_acts_before_its_journal_is_durable_is_caught() {
 
 #[test]
 fn a_build_that_leases_two_nodes_is_caught() {
-    caught(Sabotage::TwoLeases, &[Law::OneLease, Law::TokensRise], 20);
+    caught(Sabotage::TwoLeases, &[Law::OneLease, Law::StaleLease], 20);
 }
 
 #[test]

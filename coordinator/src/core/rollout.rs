@@ -83,6 +83,13 @@ pub enum NodeState {
         /// What, why, and what to do.
         failure: String,
     },
+    /// It failed, an operator said retry, and it waits for its lease. What was changed on it still is.
+    ToRetry {
+        /// The lease that failed.
+        lease: Lease,
+        /// The step that failed.
+        progress: Progress,
+    },
     /// An operator said rollback, and it waits for its lease.
     ToRollBack {
         /// Its last lease.
@@ -291,6 +298,7 @@ impl NodeState {
             Self::Leased { .. } => "leased",
             Self::Raised { .. } => "raised",
             Self::Unprepared { .. } | Self::Failed { .. } => "failed",
+            Self::ToRetry { .. } => "to-retry",
             Self::ToRollBack { .. } => "to-roll-back",
             Self::RolledBack { .. } => "rolled-back",
         }
@@ -308,7 +316,11 @@ impl NodeState {
     fn may_be_changed(&self) -> bool {
         matches!(
             self,
-            Self::Leased { .. } | Self::Raised { .. } | Self::Failed { .. } | Self::ToRollBack { .. }
+            Self::Leased { .. }
+                | Self::Raised { .. }
+                | Self::Failed { .. }
+                | Self::ToRetry { .. }
+                | Self::ToRollBack { .. }
         )
     }
 
@@ -316,7 +328,11 @@ impl NodeState {
     fn reached(&self, planned: &PlannedNode) -> Option<usize> {
         match self {
             Self::Raised { .. } => planned.steps.len().checked_sub(1),
-            Self::Leased { progress, .. } | Self::Failed { progress, .. } if progress.attempt > 0 => {
+            Self::Leased { progress, .. }
+            | Self::Failed { progress, .. }
+            | Self::ToRetry { progress, .. }
+                if progress.attempt > 0 =>
+            {
                 usize::try_from(progress.index).ok()
             }
             _ => None,
@@ -447,7 +463,8 @@ impl Rollout {
         }
         self.nodes()
             .find_map(|(planned, state)| {
-                matches!(state, NodeState::Prepared).then_some((planned, Purpose::Raise))
+                matches!(state, NodeState::Prepared | NodeState::ToRetry { .. })
+                    .then_some((planned, Purpose::Raise))
             })
             .ok_or_else(|| "no node is left to lease".to_owned())
     }
@@ -508,7 +525,10 @@ impl Rollout {
                     NodeState::Unprepared { .. } => NodeState::Pending,
                     // What was fetched for its first lease is there. To fetch it again would ask an API server that
                     // may be away for the very reason that the node failed.
-                    NodeState::Failed { .. } | NodeState::RolledBack { .. } => NodeState::Prepared,
+                    NodeState::Failed { lease, progress, .. } => {
+                        NodeState::ToRetry { lease: *lease, progress: *progress }
+                    }
+                    NodeState::RolledBack { .. } => NodeState::Prepared,
                     _ => {
                         return Err(TransitionError::NotFailed { node: node.clone(), state: state.name() });
                     }
@@ -560,7 +580,10 @@ impl Rollout {
         }
         let mut any = false;
         for state in self.nodes.iter_mut().skip(from) {
-            if let NodeState::Raised { lease, .. } | NodeState::Failed { lease, .. } = state {
+            if let NodeState::Raised { lease, .. }
+            | NodeState::Failed { lease, .. }
+            | NodeState::ToRetry { lease, .. } = state
+            {
                 *state = NodeState::ToRollBack { lease: *lease };
                 any = true;
             }
@@ -594,6 +617,7 @@ impl Rollout {
             },
             NodeState::Raised { lease, .. }
             | NodeState::Failed { lease, .. }
+            | NodeState::ToRetry { lease, .. }
             | NodeState::ToRollBack { lease }
             | NodeState::RolledBack { lease, .. }
                 if lease.token == token =>

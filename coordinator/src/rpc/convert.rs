@@ -46,7 +46,7 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
 fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode {
     let phase = match state {
         NodeState::Pending => v1::NodePhase::Pending,
-        NodeState::Prepared => v1::NodePhase::Prepared,
+        NodeState::Prepared | NodeState::ToRetry { .. } => v1::NodePhase::Prepared,
         NodeState::Leased { .. } => v1::NodePhase::Leased,
         NodeState::Raised { .. } => v1::NodePhase::Raised,
         NodeState::Unprepared { .. } | NodeState::Failed { .. } => v1::NodePhase::Failed,
@@ -83,9 +83,10 @@ fn purpose(state: &NodeState) -> v1::Purpose {
     match state {
         NodeState::Pending | NodeState::Prepared | NodeState::Unprepared { .. } => v1::Purpose::Unspecified,
         NodeState::Leased { purpose, .. } => (*purpose).into(),
-        NodeState::Raised { .. } | NodeState::Failed { .. } | NodeState::ToRollBack { .. } => {
-            v1::Purpose::Raise
-        }
+        NodeState::Raised { .. }
+        | NodeState::Failed { .. }
+        | NodeState::ToRetry { .. }
+        | NodeState::ToRollBack { .. } => v1::Purpose::Raise,
         NodeState::RolledBack { .. } => v1::Purpose::RollBack,
     }
 }
@@ -120,7 +121,9 @@ impl Last {
                 ended_at_ms: *ended_at_ms,
                 timings: Some(*timings),
             },
-            NodeState::ToRollBack { lease } => Self { lease: Some(*lease), ..Self::default() },
+            NodeState::ToRetry { lease, .. } | NodeState::ToRollBack { lease } => {
+                Self { lease: Some(*lease), ..Self::default() }
+            }
             NodeState::RolledBack { lease, ended_at_ms, timings } => Self {
                 lease: Some(*lease),
                 ended_at_ms: *ended_at_ms,

@@ -181,6 +181,13 @@ impl Laws {
         *held = (*held).max(sent + ttl);
     }
 
+    /// The agent says that its lease is over: from now on it may change nothing under it.
+    pub fn gives_up(&self, node: &str, token: u64) {
+        let mut state = self.lock();
+        state.tell(|| format!("{node} says that lease {token} has ended"));
+        state.node(node).held_until.remove(&token);
+    }
+
     /// The coordinator sends a lease; `durable` is whether its store says so too.
     pub fn sends_lease(&self, node: &str, token: u64, durable: bool) {
         let mut state = self.lock();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use liftlock_agent::engine::context::{Context, TimeSpent};
 use liftlock_agent::engine::runner::StepTable;
 use liftlock_agent::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
-use liftlock_agent::host::Limits;
+use liftlock_agent::host::{Limits, NodeCondition};
 use liftlock_agent::steps;
 use liftlock_proto::argv::{self, Argv};
 use liftlock_proto::step::Step;
@@ -102,9 +102,11 @@ impl StepRunner for BareKubeadm {
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         let limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(6) };
+        let any = NodeCondition { kubelet_version: None };
+        cx.host.kube.wait_for_node(any, Duration::from_mins(5)).await?;
         let unit = cx.unit("kubeadm");
         let permit = cx.permit()?;
-        let child = cx.host.commands.run(&permit, &unit, &self.argv, limits, cx);
+        let child = cx.host.commands.run(&permit, &unit, &self.argv, &limits.into(), cx);
         Ok(cx.timed(TimeSpent::Child, child).await?)
     }
 

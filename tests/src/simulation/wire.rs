@@ -13,7 +13,7 @@ use liftlock_agent::session::identity::Enrolled;
 use liftlock_agent::session::{Heard, Line, LineError};
 use liftlock_proto::v1::agent_message::Message as Said;
 use liftlock_proto::v1::coordinator_message::Message as Told;
-use liftlock_proto::v1::{AgentMessage, CoordinatorMessage};
+use liftlock_proto::v1::{AgentMessage, CoordinatorMessage, HeldLease, Hello};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Status;
@@ -216,6 +216,7 @@ impl Wire {
             while let Some(heard) = state.connections.get_mut(&number).and_then(Connection::take_said) {
                 moved = true;
                 state.note_renewal(number, heard.as_ref());
+                self.note_end(&state, number, heard.as_ref());
                 state.up(number, heard);
             }
             while let Some(told) = state.connections.get_mut(&number).and_then(Connection::take_told) {
@@ -225,6 +226,17 @@ impl Wire {
             }
         }
         moved
+    }
+
+    fn note_end(&self, state: &State, number: u64, heard: Option<&Said>) {
+        let ended = match heard {
+            Some(Said::LeaseEnd(end)) => end,
+            Some(Said::Hello(Hello { held: Some(HeldLease { ended: Some(end), .. }), .. })) => end,
+            _ => return,
+        };
+        if let Some(connection) = state.connections.get(&number) {
+            self.laws.gives_up(&connection.node, ended.fencing_token);
+        }
     }
 
     fn note_grant(&self, state: &State, number: u64, told: &Result<Told, Status>) {

@@ -255,6 +255,25 @@ fn where_etcd_has_moved_on_no_policy_and_no_order_puts_a_control_plane_back() {
 }
 
 #[test]
+fn a_node_that_waits_to_be_tried_again_is_rolled_back_with_the_others() {
+    let paused = after(failed_in_the_middle(), &[Event::Paused, Event::Retried { node: name(1) }]);
+    let back = after(paused, &[ROLL_BACK_ALL, granted_back(1, 3), ended(1, 3, None)]);
+    assert!(!back.is_final(), "the first is still raised");
+    let back = after(back, &[granted_back(0, 4), ended(0, 4, None)]);
+    assert_eq!(back.phase(), Phase::RolledBack);
+}
+
+#[test]
+fn a_roll_out_does_not_end_rolled_back_while_a_node_that_failed_waits_to_be_tried_again() {
+    let ordered =
+        after(failed_in_the_middle(), &[ROLL_BACK_ALL, granted_back(1, 3), ended(1, 3, Some("no"))]);
+    let retried = after(ordered, &[Event::Retried { node: name(1) }, granted_back(0, 4), ended(0, 4, None)]);
+    assert!(matches!(retried.phase(), Phase::Halted { .. }), "{:?}", retried.phase());
+    let again = after(retried, &[ROLL_BACK_ALL, granted_back(1, 5), ended(1, 5, None)]);
+    assert_eq!(again.phase(), Phase::RolledBack);
+}
+
+#[test]
 fn a_rollback_that_fails_halts_until_an_operator_speaks() {
     let failed =
         after(failed_in_the_middle(), &[ROLL_BACK_ALL, granted_back(1, 3), ended(1, 3, Some("no files"))]);
