@@ -89,7 +89,7 @@ fn header(token: u64) -> Header {
     Header::new(node, plan, "0123456789ab".to_owned(), FencingToken(token), Purpose::Raise, steps)
 }
 
-fn events(token: u64) -> Vec<Event> {
+fn events() -> Vec<Event> {
     let spent = Spent::default();
     let started = |index, attempt| Event::Started { index, attempt, pre: json!("as it was") };
     // Records of several blocks, of which a disk may have the later ones first.
@@ -129,7 +129,7 @@ fn write_journals(folder: &Path, acknowledge: &mut dyn FnMut(&str)) {
         acknowledge(&format!("fence {token}"));
         let mut journal = begin(folder, token);
         acknowledge(&format!("begun {token}"));
-        for event in events(token) {
+        for event in events() {
             journal.append(1, &event).unwrap();
             acknowledge(&format!("event {token}"));
         }
@@ -142,7 +142,7 @@ fn write_journals(folder: &Path, acknowledge: &mut dyn FnMut(&str)) {
 fn lease_after(journal: &Journal, count: usize) -> Option<LeaseState> {
     let steps = journal.header().steps.iter().map(Step::name);
     let mut state = LeaseState::new(Purpose::Raise, steps, journal.header().inherited.clone()).unwrap();
-    for event in events(journal.header().token.0).get(..count)? {
+    for event in events().get(..count)? {
         state = state.after(event).unwrap();
     }
     Some(state)
@@ -163,7 +163,7 @@ fn check_journals(state: &State) {
     let held = journals(folder).held().unwrap_or_else(|error| panic!("{name}: {error}"));
     let Some(journal) = held else {
         let open = TOKENS.into_iter().find(|token| {
-            acknowledged("begun", *token) > 0 && acknowledged("event", *token) < events(*token).len()
+            acknowledged("begun", *token) > 0 && acknowledged("event", *token) < events().len()
         });
         return assert_eq!(open, None, "{name}: lease {open:?} is forgotten");
     };
@@ -187,7 +187,7 @@ fn check_journals(state: &State) {
         Begun::Ended(_) => {}
         Begun::Run(mut journal) => {
             let at = possible.iter().position(|state| state == journal.state()).unwrap();
-            journal.append(2, &events(token)[count + at]).unwrap_or_else(|error| panic!("{name}: {error}"));
+            journal.append(2, &events()[count + at]).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 }

@@ -102,11 +102,12 @@ impl StepRunner for BareKubeadm {
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         let limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(6) };
+        let bounds = limits.into();
         let any = NodeCondition { kubelet_version: None };
         cx.host.kube.wait_for_node(any, Duration::from_mins(5)).await?;
         let unit = cx.unit("kubeadm");
         let permit = cx.permit()?;
-        let child = cx.host.commands.run(&permit, &unit, &self.argv, &limits.into(), cx);
+        let child = cx.host.commands.run(&permit, &unit, &self.argv, &bounds, cx);
         Ok(cx.timed(TimeSpent::Child, child).await?)
     }
 
