@@ -222,12 +222,11 @@ impl Tracer {
                     };
                     let mut bytes = vec![0; length];
                     File::open(&open.link)?.read_exact_at(&mut bytes, offset)?;
-                    match open.file {
-                        Some(file) => self.recording.calls.push(Call::Write { file, offset, bytes }),
-                        None => {
-                            let what = String::from_utf8_lossy(&bytes).trim().to_owned();
-                            self.recording.calls.push(Call::Acknowledge(what));
-                        }
+                    if let Some(file) = open.file {
+                        self.recording.calls.push(Call::Write { file, offset, bytes })
+                    } else {
+                        let what = String::from_utf8_lossy(&bytes).trim().to_owned();
+                        self.recording.calls.push(Call::Acknowledge(what));
                     }
                 }
             }
@@ -274,7 +273,7 @@ struct OpenFile {
 }
 
 /// `AT_FDCWD` as a call's argument has it.
-const HERE: u64 = (libc::AT_FDCWD as u32) as u64;
+const HERE: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
 
 /// The path of a call's arguments.
 fn path_at(thread: Pid, folder: u64, path: u64) -> Result<PathBuf> {

@@ -240,7 +240,7 @@ impl Laws {
         match event {
             Event::Started { index, .. } | Event::UndoStarted { index } => journal.open = Some(*index),
             Event::Adopted { .. } | Event::Succeeded { .. } | Event::Failed { .. } | Event::Undone { .. } => {
-                journal.open = None
+                journal.open = None;
             }
             Event::Ended(_) => journal.ended = true,
         }

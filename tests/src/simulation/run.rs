@@ -279,8 +279,7 @@ impl<'a> Simulation<'a> {
         let mut moved = false;
         let names: Vec<String> = self.nodes.keys().cloned().collect();
         for name in names {
-            loop {
-                let Some(node) = self.nodes.get_mut(&name) else { break };
+            while let Some(node) = self.nodes.get_mut(&name) {
                 if node.stopped_until.is_some() {
                     break;
                 }
@@ -453,7 +452,6 @@ impl<'a> Simulation<'a> {
         let Arrived { connection, node, session, said } = arrived;
         let Ok(name) = node.parse::<NodeName>() else { return };
         match (said, session) {
-            (None, None) => {}
             (None, Some(session)) => keeper.close_session(&name, session),
             (Some(Said::Hello(hello)), None) => {
                 self.laws.tell(|| {
@@ -464,12 +462,12 @@ impl<'a> Simulation<'a> {
                 match keeper.open_session(&name, hello, outbox) {
                     Ok(session) => self.wire.opened(connection, session, inbox),
                     Err(error) => {
-                        self.wire.refuse(connection, Status::failed_precondition(error.to_string()))
+                        self.wire.refuse(connection, Status::failed_precondition(error.to_string()));
                     }
                 }
             }
-            // The session has ended and the agent does not know yet.
-            (Some(_), None) => {}
+            // The session has ended, and the agent hung up or does not know yet.
+            (_, None) => {}
             (Some(said), Some(session)) => match keeper.hear(&name, session, said) {
                 Ok(true) => {}
                 Ok(false) => self.wire.refuse(connection, Status::aborted("the session has ended")),

@@ -76,7 +76,7 @@ struct Session {
 /// What arrives.
 pub(super) enum Delivery {
     /// At the coordinator; `None`: the agent hung up.
-    Up(u64, Option<Said>),
+    Up(u64, Option<Box<Said>>),
     /// At the agent; an error ends the stream.
     Down(u64, Result<Told, Status>),
 }
@@ -230,8 +230,10 @@ impl Wire {
 
     fn note_end(&self, state: &State, number: u64, heard: Option<&Said>) {
         let ended = match heard {
-            Some(Said::LeaseEnd(end)) => end,
-            Some(Said::Hello(Hello { held: Some(HeldLease { ended: Some(end), .. }), .. })) => end,
+            Some(
+                Said::LeaseEnd(end)
+                | Said::Hello(Hello { held: Some(HeldLease { ended: Some(end), .. }), .. }),
+            ) => end,
             _ => return,
         };
         if let Some(connection) = state.connections.get(&number) {
@@ -268,6 +270,7 @@ impl Wire {
             match entry.remove() {
                 Delivery::Down(number, told) => state.hand_down(number, told),
                 Delivery::Up(number, said) => {
+                    let said = said.map(|said| *said);
                     let Some(connection) = state.connections.get(&number) else { continue };
                     let node = connection.node.clone();
                     if let Some(until) = state.cut_off_until(&node, Way::Up) {
@@ -343,7 +346,7 @@ impl State {
         connection.last_up = connection.last_up.max(at);
         let at = connection.last_up;
         self.numbers += 1;
-        self.under_way.insert((at, self.numbers), Delivery::Up(number, said));
+        self.under_way.insert((at, self.numbers), Delivery::Up(number, said.map(Box::new)));
     }
 
     fn down(&mut self, number: u64, told: Result<Told, Status>) {
