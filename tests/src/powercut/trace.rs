@@ -223,7 +223,7 @@ impl Tracer {
                     let mut bytes = vec![0; length];
                     File::open(&open.link)?.read_exact_at(&mut bytes, offset)?;
                     if let Some(file) = open.file {
-                        self.recording.calls.push(Call::Write { file, offset, bytes })
+                        self.recording.calls.push(Call::Write { file, offset, bytes });
                     } else {
                         let what = String::from_utf8_lossy(&bytes).trim().to_owned();
                         self.recording.calls.push(Call::Acknowledge(what));

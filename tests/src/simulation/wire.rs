@@ -229,12 +229,12 @@ impl Wire {
     }
 
     fn note_end(&self, state: &State, number: u64, heard: Option<&Said>) {
-        let ended = match heard {
-            Some(
-                Said::LeaseEnd(end)
-                | Said::Hello(Hello { held: Some(HeldLease { ended: Some(end), .. }), .. }),
-            ) => end,
-            _ => return,
+        let Some(
+            Said::LeaseEnd(ended)
+            | Said::Hello(Hello { held: Some(HeldLease { ended: Some(ended), .. }), .. }),
+        ) = heard
+        else {
+            return;
         };
         if let Some(connection) = state.connections.get(&number) {
             self.laws.gives_up(&connection.node, ended.fencing_token);
