@@ -281,7 +281,7 @@ fn the_replay_finds_a_store_that_does_not_sync() {
     let last = recording.state(recording.calls.len(), Mixture::Nothing);
     assert_eq!(last.acknowledged.len(), 1 + usize::try_from(COMMITS).unwrap());
     let folder = last.restored().unwrap();
-    let found = std::fs::metadata(folder.path().join("db")).map(|status| status.len()).unwrap_or(0);
+    let found = std::fs::metadata(folder.path().join("db")).map_or(0, |status| status.len());
     assert_eq!(found, 0, "something of it was synced");
 }
 
