@@ -1,5 +1,7 @@
 //! Simulated roll-outs: a sample of what `simulate` runs by the hundred thousand, and the proof that it sees.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at what it did not expect")]
+
 use liftlock_tests::simulation::laws::Law;
 use liftlock_tests::simulation::run::run;
 use liftlock_tests::simulation::sabotage::Sabotage;
