@@ -69,5 +69,5 @@ fn a_build_that_uncordons_whatever_was_there_is_caught() {
 
 #[test]
 fn a_build_that_leaves_a_manifest_missing_is_caught() {
-    caught(Sabotage::ManifestLeftMissing, &[Law::ManifestsBack], 400);
+    caught(Sabotage::ManifestLeftMissing, &[Law::ManifestsBack, Law::AsksNobody], 400);
 }
