@@ -241,6 +241,10 @@ impl<'a> Simulation<'a> {
                 }
             }
             if self.now > self.began + PATIENCE {
+                // A power cut that broke the only control plane before anything was applied leaves nothing to end.
+                if self.keeper.as_ref().is_some_and(|keeper| keeper.rollout(None).is_err()) {
+                    return;
+                }
                 let why = self.whereabouts();
                 return self.laws.broken(Law::Ends, format!("it goes on after {PATIENCE:?}: {why}"));
             }
@@ -600,6 +604,8 @@ impl<'a> Simulation<'a> {
         }
         self.operator.looks_at = self.now + Duration::from_secs(3);
         let Some(keeper) = &self.keeper else { return false };
+        // The answer to an earlier try may have been lost with the coordinator, after the roll-out was stored.
+        self.operator.applied |= keeper.rollout(None).is_ok();
         if !self.operator.applied {
             let accepted = ["api-outage", "drain-only-node"].map(str::to_owned).to_vec();
             let Ok(plan) = keeper
