@@ -24,8 +24,10 @@ kill_between_renames() {
   timeout 300 strace --follow-forks --attach "$pid" --output "$LOGS/strace.txt" --trace-path "/etc/kubernetes/manifests/$2.yaml" \
     --trace rename,renameat,renameat2 --inject rename,renameat,renameat2:error=EIO:signal=SIGKILL:when=2 || true
   # The first rename came back, the second one never did. strace tells of a call in two lines where another thread had a word meanwhile.
-  grep -qE "\"/etc/kubernetes/manifests/$2\.yaml\"(\) += \?| <unfinished \.\.\.>)" "$LOGS/strace.txt" &&
-    ! grep -qE 'rename[a-z0-9]* resumed>.* = -?[0-9]' "$LOGS/strace.txt" || die "kubeadm on $1 was not killed between its renames of $2.yaml"
+  if ! grep -qE "\"/etc/kubernetes/manifests/$2\.yaml\"(\) += \?| <unfinished \.\.\.>)" "$LOGS/strace.txt" ||
+    grep -qE 'rename[a-z0-9]* resumed>.* = -?[0-9]' "$LOGS/strace.txt"; then
+    die "kubeadm on $1 was not killed between its renames of $2.yaml"
+  fi
 }
 
 # lease_resumed NODE: how often the coordinator took up the node's lease again
