@@ -179,7 +179,10 @@ fn record(step: &str, event: &str) -> Moment {
 
 /// Whether a step finds its work done wherever nothing is wrong, so that it never runs and is never undone.
 fn only_looks(step: &Step) -> bool {
-    matches!(step, Step::EtcdQuorumGate { .. } | Step::VerifyControlPlane { .. })
+    matches!(
+        step,
+        Step::EtcdQuorumGate { .. } | Step::VerifyControlPlane { .. } | Step::VerifyProtectedPaths {}
+    )
 }
 
 /// The places inside the programs that a step runs, in their order.
