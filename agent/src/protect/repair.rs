@@ -48,6 +48,7 @@ fn verdict(cx: &Context, left: &[Finding]) -> Result<(), StepFailure> {
         return Ok(());
     }
     for finding in left {
+        tracing::error!(%finding, "a protected path changed and is not put back");
         cx.reporter.line(cx.step, &format!("changed under protection and not put back: {finding}"));
     }
     let named: Vec<String> = left.iter().take(NAMED).map(ToString::to_string).collect();
@@ -123,6 +124,7 @@ impl Repair<'_> {
             Cure::Aside => trees.set_aside(&self.cx.permit()?, place, &self.aside_of(finding)).await?,
             Cure::Follows | Cure::None(_) => return Ok(()),
         }
+        tracing::warn!(%finding, found = %self.aside, "a protected path changed and is put back");
         let line = format!("put back {finding}; what was found is kept in {}", self.aside);
         self.cx.reporter.line(self.cx.step, &line);
         Ok(())
