@@ -133,6 +133,11 @@ fn hello(node: &str) -> v1::AgentMessage {
     says(node, Said::Hello(v1::Hello { step_list_version: STEP_LIST_VERSION, ..v1::Hello::default() }))
 }
 
+fn ask_for_backups(node: &str) -> v1::AskRequest {
+    let kind = Some(v1::asked::Kind::ListBackups(v1::ListBackups {}));
+    v1::AskRequest { node: node.to_owned(), asked: Some(v1::Asked { kind }) }
+}
+
 #[tokio::test]
 async fn without_a_certificate_one_can_enrol_and_nothing_else() {
     let served = Served::start().await;
@@ -197,6 +202,9 @@ async fn roles_may_do_what_is_theirs_and_no_more() {
     let mut viewing = OperatorServiceClient::new(served.dial(&viewer).await);
     viewing.list_nodes(v1::ListNodesRequest {}).await.unwrap();
     viewing.history(v1::HistoryRequest::default()).await.unwrap();
+    // That nobody is there to answer is another matter.
+    let listed = viewing.ask(ask_for_backups("cp1")).await.unwrap_err();
+    assert_eq!(listed.code(), Code::FailedPrecondition, "{listed}");
     let create =
         v1::CreateTokenRequest { subject: v1::Subject::Operator.into(), name: "eve".into(), ttl_seconds: 60 };
     let denied = [
@@ -208,6 +216,7 @@ async fn roles_may_do_what_is_theirs_and_no_more() {
             .get(v1::GetRequest::default())
             .await
             .unwrap_err(),
+        OperatorServiceClient::new(served.dial(&agent).await).ask(ask_for_backups("cp1")).await.unwrap_err(),
         served.session(&viewer, hello("cp1")).await.err().unwrap(),
     ];
     for status in denied {

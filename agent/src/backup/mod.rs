@@ -19,8 +19,6 @@
 //! a folder whose index reads, nothing on the node is changed ([`Backup::require`]).
 
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::Timestamp;
-use liftlock_proto::name::{NodeName, PlanId};
 
 use crate::engine::context::Context;
 use crate::engine::step::StepFailure;
@@ -28,10 +26,13 @@ use crate::host::{Host, HostError, HostResult};
 
 pub mod digest;
 pub mod index;
+pub mod inventory;
+pub mod name;
 pub mod packages;
 
 use digest::FileDigest;
 use index::{Entry, Index};
+use name::BackupName;
 
 /// The files of the kubelet that kubeadm or a package may change.
 pub const KUBELET_FILES: [&str; 4] = [
@@ -40,6 +41,9 @@ pub const KUBELET_FILES: [&str; 4] = [
     "/var/lib/kubelet/kubeadm-flags.env",
     "/etc/default/kubelet",
 ];
+
+/// The snapshot of etcd in a folder.
+pub const SNAPSHOT: &str = "etcd-snapshot.db";
 
 const CLOSED: &str = "closed";
 
@@ -50,14 +54,17 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// The folder of this name.
+    pub fn of(host: &Host, name: &BackupName) -> Self {
+        Self { path: host.layout.backups().join(name.to_string()) }
+    }
+
     /// The newest folder of this node in this plan that was not closed.
     pub async fn newest(cx: &Context) -> HostResult<Option<Self>> {
         let backups = cx.host.layout.backups();
         for name in cx.host.files.list(&backups).await?.iter().rev() {
             let folder = Self { path: backups.join(name) };
-            if is_name_of(&cx.plan, &cx.node, name)
-                && !cx.host.files.exists(&folder.path.join(CLOSED)).await?
-            {
+            if is_name_of(cx, name) && !cx.host.files.exists(&folder.path.join(CLOSED)).await? {
                 return Ok(Some(folder));
             }
         }
@@ -68,7 +75,7 @@ impl Folder {
     pub async fn all(cx: &Context) -> HostResult<Vec<Self>> {
         let backups = cx.host.layout.backups();
         let mut names = cx.host.files.list(&backups).await?;
-        names.retain(|name| plan_of(name).is_some_and(|plan| is_name_of(&plan, &cx.node, name)));
+        names.retain(|name| name.parse::<BackupName>().is_ok_and(|name| name.node == cx.node));
         let time = |name: &str| name.rsplit_once('-').map(|(_, time)| time.to_owned());
         names.sort_by_key(|name| std::cmp::Reverse(time(name)));
         Ok(names.iter().map(|name| Self { path: backups.join(name) }).collect())
@@ -83,7 +90,7 @@ impl Folder {
         let taken = cx.host.files.list(&cx.host.layout.backups()).await?;
         let mut unix_ms = cx.host.clock.unix_ms();
         loop {
-            let name = name_at(&cx.plan, &cx.node, unix_ms);
+            let name = BackupName::at(&cx.plan, &cx.node, unix_ms).to_string();
             if !taken.contains(&name) {
                 return Ok(name);
             }
@@ -93,7 +100,7 @@ impl Folder {
 
     /// The folder of a name that [`Folder::choose`] gave.
     pub fn named(cx: &Context, name: &str) -> HostResult<Self> {
-        if is_name_of(&cx.plan, &cx.node, name) {
+        if is_name_of(cx, name) {
             Ok(Self { path: cx.host.layout.backups().join(name) })
         } else {
             Err(HostError::Malformed {
@@ -212,55 +219,7 @@ impl Backup {
     }
 }
 
-/// `liftlock-p-0123456789ab-cp1-20261121T150007Z`
-fn name_at(plan: &PlanId, node: &NodeName, unix_ms: u64) -> String {
-    let time =
-        i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
-    format!("liftlock-{plan}-{node}-{}", time.strftime("%Y%m%dT%H%M%SZ"))
-}
-
-/// The plan in a folder's name: `p-` and twelve characters.
-fn plan_of(name: &str) -> Option<PlanId> {
-    let (plan, _) = name.strip_prefix("liftlock-")?.split_at_checked("p-0123456789ab".len())?;
-    plan.parse().ok()
-}
-
-fn is_name_of(plan: &PlanId, node: &NodeName, name: &str) -> bool {
-    let time = name.strip_prefix(&format!("liftlock-{plan}-{node}-")).unwrap_or_default();
-    time.len() == 16
-        && time.bytes().enumerate().all(|(at, byte)| match at {
-            8 => byte == b'T',
-            15 => byte == b'Z',
-            _ => byte.is_ascii_digit(),
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_named_after_plan_node_and_second_and_found_again_by_them() {
-        let plan: PlanId = "p-0123456789ab".parse().unwrap();
-        let node: NodeName = "cp1".parse().unwrap();
-        let name = name_at(&plan, &node, 1_795_273_207_999);
-        assert_eq!(name, "liftlock-p-0123456789ab-cp1-20261121T150007Z");
-        assert!(is_name_of(&plan, &node, &name));
-    }
-
-    #[test]
-    fn another_nodes_folder_is_not_this_nodes() {
-        let plan: PlanId = "p-0123456789ab".parse().unwrap();
-        let node: NodeName = "cp1".parse().unwrap();
-        for name in [
-            "liftlock-p-0123456789ab-cp1-b-20261121T150007Z",
-            "liftlock-p-0123456789ab-cp10-20261121T150007Z",
-            "liftlock-p-ba9876543210-cp1-20261121T150007Z",
-            "liftlock-p-0123456789ab-cp1-../../../../etc1",
-            "liftlock-p-0123456789ab-cp1-",
-            "kubeadm-backup-manifests-2026-11-21-15-00-07",
-        ] {
-            assert!(!is_name_of(&plan, &node, name), "{name}");
-        }
-    }
+/// Whether a folder of this name serves this node in this plan.
+fn is_name_of(cx: &Context, name: &str) -> bool {
+    name.parse::<BackupName>().is_ok_and(|name| (&name.plan, &name.node) == (&cx.plan, &cx.node))
 }

@@ -22,6 +22,7 @@ use crate::session::inquiry::Inquiry;
 use crate::session::line::Line;
 use crate::session::outbox::Outbox;
 use crate::session::preparing::Preparing;
+use crate::session::questions::Questions;
 use crate::session::tasks::{Task, TaskFailed, Tasks};
 use crate::session::voice::Voice;
 
@@ -58,6 +59,7 @@ pub(crate) struct Duties {
     next: Option<Granted>,
     preparing: Preparing,
     inquiry: Inquiry,
+    questions: Questions,
 }
 
 /// The lease that this node is in the middle of.
@@ -97,6 +99,7 @@ pub(crate) enum Finished {
     Engine(Result<Outcome, TaskFailed>),
     Preparing(v1::PrepareReport),
     Inquiry(Box<v1::NodeFacts>),
+    Question(v1::Answer),
 }
 
 /// How an engine stopped.
@@ -155,6 +158,7 @@ impl Duties {
             next: None,
             preparing,
             inquiry,
+            questions: Questions::default(),
         })
     }
 
@@ -201,6 +205,11 @@ impl Duties {
     /// Reads the node's facts and puts them in the outbox.
     pub(crate) fn inquire(&mut self, refresh: bool) {
         self.inquiry.ask(&self.place, refresh);
+    }
+
+    /// Answers an operator's question; the answer goes into the outbox.
+    pub(crate) fn answer(&mut self, id: u64, asked: Option<v1::Asked>) {
+        self.questions.ask(&self.place, id, asked);
     }
 
     /// Does what disturbs nothing.
@@ -269,6 +278,7 @@ impl Duties {
             outcome = engine(&mut self.held) => Finished::Engine(outcome),
             report = self.preparing.done() => Finished::Preparing(report),
             facts = self.inquiry.done(&self.place) => Finished::Inquiry(Box::new(facts)),
+            answer = self.questions.done() => Finished::Question(answer),
         }
     }
 
@@ -279,6 +289,7 @@ impl Duties {
             Finished::Engine(Err(error)) => return Err(EngineFailed(error.to_string())),
             Finished::Preparing(report) => self.outbox.push(Message::PrepareReport(report)),
             Finished::Inquiry(facts) => self.outbox.push(Message::Facts(*facts)),
+            Finished::Question(answer) => self.outbox.push(Message::Answer(answer)),
         }
         Ok(Done::Told)
     }

@@ -19,6 +19,7 @@ mod line;
 mod order;
 mod outbox;
 mod preparing;
+mod questions;
 mod tasks;
 mod voice;
 

@@ -6,7 +6,7 @@ use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use liftlock_proto::plan;
 use liftlock_proto::step::{Step, StepError};
 use liftlock_proto::v1::coordinator_message::Message;
-use liftlock_proto::v1::{CoordinatorMessage, Grant, Prepare};
+use liftlock_proto::v1::{Asked, CoordinatorMessage, Grant, Prepare};
 
 use crate::engine::journal::Header;
 
@@ -58,6 +58,13 @@ pub(crate) enum Order {
     },
     /// A new certificate, PEM.
     Certificate(String),
+    /// An operator asks something.
+    Question {
+        /// What the answer must name.
+        id: u64,
+        /// What is asked; `None` where this agent is older than the question.
+        asked: Option<Asked>,
+    },
 }
 
 /// A message that makes no sense to this agent.
@@ -90,6 +97,7 @@ pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order
             Order::Refused { token: FencingToken(refused.fencing_token), reason: refused.reason }
         }
         Message::CertificatePem(pem) => Order::Certificate(pem),
+        Message::Question(question) => Order::Question { id: question.id, asked: question.asked },
     })
 }
 

@@ -96,6 +96,15 @@ impl Stream {
         hello
     }
 
+    async fn ask(&mut self, id: u64, kind: Option<v1::asked::Kind>) -> v1::answer::Outcome {
+        self.tell(Told::Question(v1::Question { id, asked: Some(v1::Asked { kind }) })).await;
+        let answer = |said: &Said| match said {
+            Said::Answer(answer) if answer.id == id => answer.outcome.clone(),
+            _ => None,
+        };
+        self.hear(answer).await
+    }
+
     async fn lease_end(&mut self) -> v1::LeaseEnd {
         self.hear(|said| if let Said::LeaseEnd(end) = said { Some(end.clone()) } else { None }).await
     }
@@ -573,5 +582,35 @@ async fn a_certificate_is_renewed_from_half_of_its_life_on() {
     let path = bench.state_dir().join("identity/cert.pem");
     let stored = crate::disk::Disk::read(&LocalDisk, &path).unwrap().unwrap();
     assert_eq!(String::from_utf8(stored).unwrap(), renewed);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_is_answered_in_the_middle_of_a_lease() {
+    let mut bench = Bench::new().await;
+    let held = Arc::clone(&bench.node.hold).lock_owned().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    stream.tell(long_grant(7)).await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
+    let outcome = stream.ask(1, Some(v1::asked::Kind::ListBackups(v1::ListBackups {}))).await;
+    let nothing = v1::reply::Kind::Backups(v1::Backups::default());
+    assert_eq!(outcome, v1::answer::Outcome::Reply(v1::Reply { kind: Some(nothing) }));
+    drop(held);
+    assert_eq!(stream.lease_end().await.failure, "");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_of_a_kind_that_this_agent_does_not_know_is_refused_in_words_and_the_stream_goes_on() {
+    let mut bench = Bench::new().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    for id in [1, 2] {
+        let v1::answer::Outcome::Refusal(why) = stream.ask(id, None).await else { panic!() };
+        assert!(why.contains("install the same version"), "{why}");
+    }
     agent.stop().await;
 }

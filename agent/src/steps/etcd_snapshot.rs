@@ -5,13 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::api::patiently;
 use super::static_pods;
-use crate::backup::Folder;
 use crate::backup::digest::{FileDigest, SnapshotProof, SnapshotWriter};
+use crate::backup::{Folder, SNAPSHOT};
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 use crate::host::{HostError, HostResult};
 
-const DATABASE: &str = "etcd-snapshot.db";
 const FACTS: &str = "etcd-snapshot.json";
 
 pub(super) struct EtcdSnapshot;
@@ -26,7 +25,7 @@ impl EtcdSnapshot {
     /// Whether the snapshot that lies on the disk proves itself: `None` where none lies there.
     async fn proven(cx: &Context, folder: &Folder) -> HostResult<Option<bool>> {
         let mut proof = SnapshotProof::default();
-        let there = cx.host.files.stream(&folder.path().join(DATABASE), &mut proof).await?;
+        let there = cx.host.files.stream(&folder.path().join(SNAPSHOT), &mut proof).await?;
         if !there {
             return Ok(None);
         }
@@ -74,7 +73,7 @@ impl StepRunner for EtcdSnapshot {
         // After a power cut the agent may be up before etcd is.
         patiently(cx, || cx.host.etcd.alarms()).await?;
         cx.timed(TimeSpent::Snapshot, async {
-            let file = cx.host.files.create(&cx.permit()?, &folder.path().join(DATABASE)).await?;
+            let file = cx.host.files.create(&cx.permit()?, &folder.path().join(SNAPSHOT)).await?;
             let mut writer = SnapshotWriter::new(file);
             cx.host.etcd.snapshot(&mut writer).await?;
             let digest = writer.finish().await?;

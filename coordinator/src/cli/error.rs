@@ -116,6 +116,9 @@ pub enum CliError {
     /// There is nothing of that name.
     #[error("{0}")]
     NotFound(String),
+    /// A node's agent could not do it, or did not answer.
+    #[error("{0}")]
+    Agent(String),
     /// The coordinator could not do it.
     #[error("the coordinator could not do it: {message} ({code:?}); its log says more")]
     Coordinator {
@@ -183,6 +186,7 @@ impl From<Status> for CliError {
             Code::InvalidArgument => Self::Usage(message),
             Code::Unimplemented => Self::OtherVersion,
             _ if is_cut(&status) => Self::Lost { why: status.source().map_or(message, causes) },
+            Code::Unknown | Code::DeadlineExceeded => Self::Agent(message),
             code => Self::Coordinator { code, message },
         }
     }

@@ -29,6 +29,7 @@ use crate::store::{Store, StoreError};
 mod facts;
 mod orders;
 mod queries;
+mod questions;
 mod sessions;
 mod tokens;
 
@@ -54,6 +55,7 @@ struct State {
     saved: Saved,
     sessions: BTreeMap<NodeName, sessions::Session>,
     last_session: u64,
+    last_question: u64,
     facts: BTreeMap<NodeName, facts::Reported>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
@@ -81,6 +83,12 @@ pub enum KeeperError {
     /// It is not for whoever asked.
     #[error("{0}")]
     Denied(String),
+    /// An agent was asked and tried, and could not.
+    #[error("{0}")]
+    Agent(String),
+    /// An agent was asked and did not answer.
+    #[error("{0}")]
+    Unanswered(String),
     /// The core refuses the event.
     #[error(transparent)]
     Transition(#[from] TransitionError),

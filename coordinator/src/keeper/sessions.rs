@@ -11,6 +11,7 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::questions::Unanswered;
 use super::{Keeper, KeeperError, State};
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings};
@@ -38,6 +39,7 @@ pub(super) struct Session {
     id: SessionId,
     outbox: Outbox,
     told: BTreeSet<Notice>,
+    unanswered: Unanswered,
 }
 
 /// What a session is told only once.
@@ -80,7 +82,7 @@ impl Keeper {
 
         state.last_session += 1;
         let id = SessionId(state.last_session);
-        let session = Session { id, outbox, told: BTreeSet::new() };
+        let session = Session { id, outbox, told: BTreeSet::new(), unanswered: Unanswered::new() };
         if let Some(earlier) = state.sessions.insert(node.clone(), session) {
             earlier.end(Status::aborted(format!("another session of {node} was opened")));
         }
@@ -131,6 +133,7 @@ impl Keeper {
                 state.send(node, Told::CertificatePem(certificate));
                 Ok(())
             }
+            Said::Answer(answer) => state.answered(node, answer),
         };
         unless_unrecorded(heard)?;
         self.advance(&mut state);
@@ -332,6 +335,11 @@ impl State {
         let lease = newest_first.take_while(|record| record.kind != HistoryKind::LeaseGranted);
         let mut steps = lease.filter(|record| record.kind.is_of_step());
         steps.find(|record| record.node.as_ref() == Some(node) && record.token == Some(token))
+    }
+
+    /// What a node's session was asked and has not answered, if it has one.
+    pub(super) fn unanswered_of(&mut self, node: &NodeName) -> Option<&mut Unanswered> {
+        self.sessions.get_mut(node).map(|session| &mut session.unanswered)
     }
 
     /// Ends a node's session.

@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use liftlock_proto::enrollment::CertificateRequest;
 use liftlock_proto::plan::{Plan, Policy};
@@ -767,4 +768,116 @@ proptest! {
             world.look()?;
         }
     }
+}
+
+fn list_backups() -> v1::Asked {
+    v1::Asked { kind: Some(v1::asked::Kind::ListBackups(v1::ListBackups {})) }
+}
+
+fn backups() -> v1::Reply {
+    v1::Reply { kind: Some(v1::reply::Kind::Backups(v1::Backups::default())) }
+}
+
+impl Agent {
+    /// The number of the one question that it was asked since the last time.
+    fn question(&mut self) -> u64 {
+        let questions: Vec<u64> = self
+            .received()
+            .into_iter()
+            .filter_map(|told| if let Told::Question(question) = told { Some(question.id) } else { None })
+            .collect();
+        assert_eq!(questions.len(), 1);
+        questions[0]
+    }
+
+    fn answers(&self, coordinator: &Coordinator, id: u64, outcome: v1::answer::Outcome) {
+        self.says(coordinator, Said::Answer(v1::Answer { id, outcome: Some(outcome) })).unwrap();
+    }
+}
+
+impl Coordinator {
+    /// Asks while something happens on the agent's side.
+    async fn ask(&self, node: &str, meanwhile: impl FnOnce()) -> Result<v1::Reply, KeeperError> {
+        let node = node.parse().unwrap();
+        let asked = self.keeper.ask(&node, list_backups(), Duration::from_mins(1));
+        // In this order: `join` polls the question first.
+        tokio::join!(asked, async { meanwhile() }).0
+    }
+}
+
+#[tokio::test]
+async fn an_answer_reaches_whoever_asked_by_its_number() {
+    use v1::answer::Outcome;
+    let coordinator = Coordinator::new();
+    let mut cp1 = coordinator.connect("cp1");
+    let answer = coordinator.ask("cp1", || {
+        let id = cp1.question();
+        cp1.answers(&coordinator, id + 1, Outcome::Failure("of another question".to_owned()));
+        cp1.answers(&coordinator, id, Outcome::Reply(backups()));
+        cp1.answers(&coordinator, id, Outcome::Failure("a second time".to_owned()));
+    });
+    assert_eq!(answer.await.unwrap(), backups());
+
+    let answer = coordinator.ask("cp1", || {
+        let id = cp1.question();
+        cp1.answers(&coordinator, id, Outcome::Refusal("not now".to_owned()));
+    });
+    assert!(matches!(answer.await, Err(KeeperError::NotNow(why)) if why == "not now"));
+
+    let answer = coordinator.ask("cp1", || {
+        let id = cp1.question();
+        cp1.answers(&coordinator, id, Outcome::Failure("the disk is broken".to_owned()));
+    });
+    assert!(matches!(answer.await, Err(KeeperError::Agent(why)) if why == "the disk is broken"));
+}
+
+#[tokio::test]
+async fn a_question_ends_with_the_session_that_it_was_put_to() {
+    let coordinator = Coordinator::new();
+    let cp1 = coordinator.connect("cp1");
+    let error = coordinator.ask("cp1", || cp1.leaves(&coordinator)).await.unwrap_err();
+    assert!(matches!(&error, KeeperError::Unanswered(why) if why.contains("cp1")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_answer_is_named_once_the_time_is_up() {
+    let coordinator = Coordinator::new();
+    let mut cp1 = coordinator.connect("cp1");
+    let error = coordinator.ask("cp1", || ()).await.unwrap_err().to_string();
+    assert!(error.contains("cp1's agent is connected and did not answer within 60 s"), "{error}");
+    let late = v1::answer::Outcome::Reply(backups());
+    let id = cp1.question();
+    cp1.answers(&coordinator, id, late);
+}
+
+#[tokio::test]
+async fn a_node_without_a_connected_agent_is_not_asked() {
+    let coordinator = Coordinator::new();
+    let error = coordinator.ask("cp1", || ()).await.unwrap_err();
+    assert!(
+        matches!(&error, KeeperError::NotFound(why) if why.contains("no agent on a node cp1")),
+        "{error}"
+    );
+    coordinator.connect("cp1").leaves(&coordinator);
+    let error = coordinator.ask("cp1", || ()).await.unwrap_err();
+    assert!(matches!(&error, KeeperError::NotNow(why) if why.contains("is not connected")), "{error}");
+}
+
+#[tokio::test]
+async fn the_number_of_a_question_is_never_used_again_also_after_a_restart() {
+    let coordinator = Coordinator::new();
+    let mut cp1 = coordinator.connect("cp1");
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        let answer = coordinator.ask("cp1", || {
+            let id = cp1.question();
+            numbers.push(id);
+            cp1.answers(&coordinator, id, v1::answer::Outcome::Reply(backups()));
+        });
+        answer.await.unwrap();
+    }
+    let first_run = *numbers.last().unwrap();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    // The clock has gone on: that is what tells the next run's numbers from those of this one.
+    assert!(coordinator.keeper.clock.unix_ms() > first_run);
 }

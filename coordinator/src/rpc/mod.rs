@@ -31,6 +31,8 @@ fn status(error: &KeeperError) -> Status {
         KeeperError::Denied(_) => Code::PermissionDenied,
         KeeperError::Token(_) => Code::Unauthenticated,
         KeeperError::Invalid(_) | KeeperError::Identity(IdentityError::Request(_)) => Code::InvalidArgument,
+        KeeperError::Agent(_) => Code::Unknown,
+        KeeperError::Unanswered(_) => Code::DeadlineExceeded,
         KeeperError::Identity(_) | KeeperError::Store(_) => Code::Internal,
     };
     Status::new(code, error.to_string())

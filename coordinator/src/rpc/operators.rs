@@ -8,6 +8,7 @@ use futures::Stream;
 use liftlock_proto::name::{NameError, NodeName, PlanId};
 use liftlock_proto::plan::{Plan, PlanError, Policy};
 use liftlock_proto::v1;
+use liftlock_proto::v1::asked::Kind;
 use liftlock_proto::v1::operator_service_server::OperatorService;
 use liftlock_proto::version::{KubernetesVersion, VersionError};
 use prost::Message;
@@ -16,12 +17,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::access::caller;
-use super::{convert, with_keeper};
+use super::{convert, status, with_keeper};
 use crate::identity::subject::{Role, Subject};
 use crate::keeper::{Keeper, Order};
 
 /// How long agents may take to say what their nodes are like, package lists read anew included.
 const FACTS_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long an agent may take to answer a question: it may have to read a backup of gigabytes.
+const ANSWER_LIMIT: Duration = Duration::from_mins(5);
 
 /// A watcher is told of changes at most this often: a child may print a thousand lines a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -203,6 +207,23 @@ impl OperatorService for Operators {
             history.into_iter().map(|(sequence, record)| convert::history_event(sequence, record)).collect();
         let events = newest_within(HISTORY_BYTES, events);
         Ok(Response::new(v1::HistoryResponse { events }))
+    }
+
+    async fn ask(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskResponse>, Status> {
+        let kind = request.get_ref().asked.as_ref().and_then(|asked| asked.kind.as_ref());
+        let kind = kind.ok_or_else(|| {
+            Status::invalid_argument("the request asks nothing that this version of Liftlock knows")
+        })?;
+        // What changes something on the node is an operator's to ask.
+        let askers = match kind {
+            Kind::ListBackups(_) => READERS,
+        };
+        caller(&self.keeper, &request, askers)?;
+        let v1::AskRequest { node, asked } = request.into_inner();
+        let node: NodeName = node.parse().map_err(|e: NameError| invalid(&e))?;
+        let answered = self.keeper.ask(&node, asked.unwrap_or_default(), ANSWER_LIMIT).await;
+        let reply = answered.map_err(|error| status(&error))?;
+        Ok(Response::new(v1::AskResponse { reply: Some(reply) }))
     }
 }
 
