@@ -1,12 +1,14 @@
 //! The agent's configuration: `/etc/liftlock/agent.toml`, and the command line over it.
 
 use std::io;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use jiff::SignedDuration;
 use liftlock_proto::address::CoordinatorUrl;
 use liftlock_proto::name::{NameError, NodeName};
+use liftlock_proto::retention::{Age, Retention, Size};
 use serde::Deserialize;
 
 use crate::disk::Disk;
@@ -21,6 +23,10 @@ const TOKEN_FILE: &str = "/etc/liftlock/join-token";
 
 /// Where the agent keeps its state, below the root.
 const STATE_DIR: &str = "/var/lib/liftlock";
+
+/// Room for a few minor versions, of which one is raised after the other in half a year.
+const KEEP: Retention =
+    Retention { keep: Some(3), age: Some(Age(Duration::from_hours(180 * 24))), size: Some(Size(10 << 30)) };
 
 /// What the configuration file, or the command line over it, may say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
@@ -50,6 +56,15 @@ pub struct Settings {
     /// How long a step goes on asking an API server that does not answer before it fails, such as 90s: 3m.
     #[arg(long, value_name = "DURATION")]
     pub api_timeout: Option<SignedDuration>,
+    /// Once a roll-out has raised every node, keep so many whole backups: 3.
+    #[arg(long, value_name = "NUMBER")]
+    pub keep_backups: Option<u32>,
+    /// And none that is older, such as 90d: 180d. The newest whole one stays.
+    #[arg(long, value_name = "AGE")]
+    pub keep_backups_for: Option<Age>,
+    /// And only as many of the newest as fit, such as 5GiB: 10GiB. The newest whole one stays.
+    #[arg(long, value_name = "SIZE")]
+    pub keep_backups_within: Option<Size>,
 }
 
 /// The whole configuration.
@@ -101,6 +116,9 @@ impl Config {
             runtime_endpoint: over.runtime_endpoint.or(read.runtime_endpoint),
             etcd_endpoint: over.etcd_endpoint.or(read.etcd_endpoint),
             api_timeout: over.api_timeout.or(read.api_timeout),
+            keep_backups: over.keep_backups.or(read.keep_backups),
+            keep_backups_for: over.keep_backups_for.or(read.keep_backups_for),
+            keep_backups_within: over.keep_backups_within.or(read.keep_backups_within),
         };
         Ok(Self { settings })
     }
@@ -136,6 +154,15 @@ impl Config {
     /// Where a join token is looked for.
     pub fn token_file(&self) -> Utf8PathBuf {
         self.layout().at(TOKEN_FILE)
+    }
+
+    /// Which backups stay after a roll-out that ended well.
+    pub fn retention(&self) -> Retention {
+        Retention {
+            keep: self.settings.keep_backups.or(KEEP.keep),
+            age: self.settings.keep_backups_for.or(KEEP.age),
+            size: self.settings.keep_backups_within.or(KEEP.size),
+        }
     }
 
     /// What the host needs to know.

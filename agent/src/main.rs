@@ -172,6 +172,7 @@ async fn run(args: NodeArgs) -> Result<()> {
         preparations: Arc::new(steps::preparation),
         tasks: Arc::new(Threads),
         line: Arc::new(TlsLine),
+        retention: start.config.retention(),
     };
     let agent = Agent::open(place, start.store.clone(), enrolled).await?;
     let result = agent.run(stop).await;

@@ -159,6 +159,59 @@ pub fn kubelet_version() -> Argv {
     argv(&["kubelet", "--version"])
 }
 
+/// `etcdutl version` or `etcdctl version`
+pub fn etcd_tool_version(program: &str) -> Argv {
+    argv(&[program, "version"])
+}
+
+/// `etcdctl snapshot restore` into a scratch folder, which it makes (0700) and which must not be there yet. What comes
+/// out is a member of a cluster of one that is never started.
+pub fn etcd_rehearse(program: &str, snapshot: &str, data_dir: &str) -> Argv {
+    argv(&[program, "snapshot", "restore", snapshot, &format!("--data-dir={data_dir}")])
+}
+
+/// A member of etcd as it begins anew out of a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct RestoredMember<'a> {
+    /// Its name: the node's.
+    pub name: &'a str,
+    /// Where its peers will reach it.
+    pub peer_urls: &'a str,
+    /// Where its data will lie; must not be there yet.
+    pub data_dir: &'a str,
+    /// Every member: `cp1=https://10.0.0.1:2380,cp2=…`
+    pub initial_cluster: &'a str,
+    /// Other than any before, so that no member of the old cluster joins the new one.
+    pub token: &'a str,
+}
+
+/// `etcdctl snapshot restore` of one member of a cluster. Liftlock shows it and does not run it.
+pub fn etcd_restore(program: &str, snapshot: &str, member: &RestoredMember<'_>) -> Argv {
+    let RestoredMember { name, peer_urls, data_dir, initial_cluster, token } = member;
+    let mut argv = argv(&[program, "snapshot", "restore", snapshot]);
+    argv.extend([
+        format!("--data-dir={data_dir}"),
+        format!("--name={name}"),
+        format!("--initial-cluster={initial_cluster}"),
+        format!("--initial-cluster-token={token}"),
+        format!("--initial-advertise-peer-urls={peer_urls}"),
+    ]);
+    argv
+}
+
+/// `etcdctl` as kubeadm's own certificates let it ask the member on the same node. Liftlock shows it and does not run it.
+pub fn etcdctl_local(words: &[&str]) -> Argv {
+    let mut argv = argv(&[
+        "etcdctl",
+        "--endpoints=https://127.0.0.1:2379",
+        "--cacert=/etc/kubernetes/pki/etcd/ca.crt",
+        "--cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt",
+        "--key=/etc/kubernetes/pki/etcd/healthcheck-client.key",
+    ]);
+    argv.extend(words.iter().map(|&word| word.to_owned()));
+    argv
+}
+
 /// `systemctl daemon-reload`
 pub fn systemctl_daemon_reload() -> Argv {
     argv(&["systemctl", "daemon-reload"])

@@ -11,6 +11,7 @@ pub mod join_token;
 pub mod name;
 pub mod pinned;
 pub mod plan;
+pub mod retention;
 pub mod step;
 pub mod version;
 

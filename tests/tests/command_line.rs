@@ -12,8 +12,11 @@ use liftlock_tests::standin::cluster::Shape;
 const LIMIT: Duration = Duration::from_mins(3);
 
 /// What differs from run to run, and what stands for it.
-const REDACTIONS: [(&str, &str); 12] = [
-    (r"agent_memory_bytes(.?): \d+", "agent_memory_bytes${1}: NUMBER"),
+const REDACTIONS: [(&str, &str); 15] = [
+    (r"bytes(.?): \d+", "bytes${1}: NUMBER"),
+    (r"\b\d+\.\d [KMG]iB\b", "SIZE"),
+    (r"\b\d{8}T\d{6}Z\b", "TIME"),
+    (r"(kubeadm-(backup|upgraded)-[a-z]+)-?\d[\d-]*", "${1}-TIME"),
     (r"p-[0-9a-f]{12}", "p-PLAN"),
     (r"liftlock1\.[0-9a-f]{8}\.[0-9a-f]{64}\.[0-9a-f]{64}", "liftlock1.ID.SECRET.HASH"),
     (r"\b[0-9a-f]{64}\b", "HASH"),
@@ -68,6 +71,13 @@ async fn the_help_of_every_verb() {
         "resume",
         "abort",
         "retry",
+        "rollback",
+        "backups",
+        "backups list",
+        "backups verify",
+        "backups prune",
+        "etcd",
+        "etcd restore",
         "history",
         "token",
         "token create",
@@ -128,6 +138,10 @@ async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     }
     in_every_format(&fleet, "status-raised", &["status"]).await;
     in_every_format(&fleet, "nodes-after", &["nodes"]).await;
+    in_every_format(&fleet, "backups-list", &["backups", "list", "cp1"]).await;
+    in_every_format(&fleet, "backups-verify", &["backups", "verify", "cp1"]).await;
+    let prune = ["backups", "prune", "cp1", "--keep", "1", "--kubeadm-leftovers", "--dry-run"];
+    in_every_format(&fleet, "backups-prune", &prune).await;
     let history = fleet.cli(&["history"]).await.unwrap().success().unwrap();
     golden("history", &ordered(&history.stdout));
     let again = ["plan", "v1.31.2", "--accept", "api-outage"];

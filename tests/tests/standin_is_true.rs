@@ -72,6 +72,25 @@ impl RealShape {
         similar(&format!("{name}: standard error"), &stderr, &transcript.stderr);
     }
 
+    /// The same in a folder, and of standard error only the errors: the rest is a log.
+    fn compare_in(&self, folder: &Utf8Path, node: &str, transcript: &str) {
+        let Transcript { name, argv, status, stdout, stderr } = Transcript::read(transcript).unwrap();
+        let tree = &self.cluster.machine(node).unwrap().tree;
+        let output = Command::new(tree.programs().join(&argv[0]))
+            .args(&argv[1..])
+            .current_dir(folder)
+            .env(ROOT_VARIABLE, tree.root())
+            .output()
+            .unwrap();
+        let errors = |text: &str| {
+            text.lines().filter(|line| line.starts_with("Error: ")).collect::<Vec<_>>().join("\n")
+        };
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{name}: exit status; standard error: {said}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), stdout, "{name}: standard output");
+        assert_eq!(errors(&said), errors(&stderr), "{name}: standard error");
+    }
+
     async fn run(&self, node: &str, argv: &[String]) -> (i32, String, String) {
         let tree = self.cluster.machine(node).unwrap().tree.clone();
         let argv = argv.to_vec();
@@ -139,6 +158,29 @@ fn normalized_word(word: &str) -> String {
         }
     }
     word
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcdctl_restores_and_refuses_snapshots_as_the_real_one_does() {
+    let real = recorded_shape().await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Utf8Path::from_path(folder.path()).unwrap();
+    let fixtures = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real/etcd");
+    let mut snapshot = fs::read(fixtures.join("snapshot/snapshot.db")).unwrap();
+    fs::write(folder.join("snapshot.db"), &snapshot).unwrap();
+    snapshot[9000] = 0x55;
+    fs::write(folder.join("flipped.db"), &snapshot).unwrap();
+    for transcript in [
+        "tool-version",
+        "snapshot-restore",
+        "snapshot-restore-again",
+        "snapshot-restore-flipped",
+        "snapshot-restore-missing",
+    ] {
+        real.compare_in(folder, "cp1", &format!("etcd/{transcript}"));
+    }
+    let database = fs::read(folder.join("scratch/member/snap/db")).unwrap();
+    assert_eq!(database.len() + 32, snapshot.len());
 }
 
 #[tokio::test]

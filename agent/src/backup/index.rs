@@ -11,7 +11,8 @@ use super::digest::FileDigest;
 use crate::engine::context::Context;
 use crate::host::{Host, HostError, HostResult};
 
-const NAME: &str = "index.json";
+/// Its name in the folder.
+pub const NAME: &str = "index.json";
 
 /// Raised whenever the meaning of a field changes.
 const FORMAT: u32 = 1;
@@ -61,13 +62,18 @@ struct Sealed {
 impl Index {
     /// An index of nothing yet.
     pub fn new(cx: &Context, role: Role, cluster_version: Option<KubernetesVersion>) -> Self {
+        let index = Self::of(cx.plan.clone(), cx.node.clone(), role, cx.host.clock.unix_ms());
+        Self { cluster_version, ..index }
+    }
+
+    pub(super) fn of(plan: PlanId, node: NodeName, role: Role, taken_at_ms: u64) -> Self {
         Self {
             format: FORMAT,
-            plan: cx.plan.clone(),
-            node: cx.node.clone(),
+            plan,
+            node,
             role,
-            taken_at_ms: cx.host.clock.unix_ms(),
-            cluster_version,
+            taken_at_ms,
+            cluster_version: None,
             earlier_kubeadm_backups: Vec::new(),
             snapshot: None,
             entries: Vec::new(),
@@ -77,10 +83,13 @@ impl Index {
     /// Writes it; from now on the backup counts as whole.
     pub async fn write(mut self, cx: &Context, folder: &Folder) -> HostResult<()> {
         self.entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let sealed = Sealed { sha256: self.sha256(), index: self };
-        let json =
-            serde_json::to_vec_pretty(&sealed).map_err(|source| malformed(folder, &source.to_string()))?;
+        let json = self.sealed().map_err(|source| malformed(folder, &source.to_string()))?;
         cx.host.files.write(&cx.permit()?, &folder.path().join(NAME), &json, 0o600).await
+    }
+
+    /// As it lies in the file.
+    pub(super) fn sealed(self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec_pretty(&Sealed { sha256: self.sha256(), index: self })
     }
 
     /// The index of a folder, or `None` where none was written.

@@ -6,7 +6,7 @@ use liftlock_proto::v1;
 use super::index::Index;
 use super::name::BackupName;
 use super::{CLOSED, Folder, SNAPSHOT};
-use crate::host::{Host, HostResult};
+use crate::host::{HALF_REMOVED, Host, HostResult};
 
 /// What kubeadm makes in /etc/kubernetes/tmp with every upgrade and never removes
 /// (kubernetes/kubernetes, cmd/kubeadm/app/constants and phases/upgrade/staticpods.go).
@@ -20,6 +20,8 @@ pub struct Inventory {
     pub backups: Vec<Stored>,
     /// kubeadm's folders, by name.
     pub leftovers: Vec<Leftover>,
+    /// Folders whose removal was interrupted; they have lost their names already.
+    pub half_removed: Vec<String>,
 }
 
 /// A backup as it lies on the disk.
@@ -52,14 +54,16 @@ impl Inventory {
     /// As it is now. Only indexes are read.
     pub async fn take(host: &Host, node: &NodeName) -> HostResult<Self> {
         let folder = host.layout.backups();
-        let mut inventory = Self { backups: Vec::new(), leftovers: Vec::new() };
+        let mut inventory = Self { backups: Vec::new(), leftovers: Vec::new(), half_removed: Vec::new() };
         for name in host.files.list(&folder).await? {
             let path = folder.join(&name);
             if let Ok(backup) = name.parse::<BackupName>()
                 && backup.node == *node
             {
                 inventory.backups.push(Stored::look(host, backup).await?);
-            } else if KUBEADM.iter().any(|prefix| name.starts_with(prefix)) {
+            } else if let Some(name) = removed_name(&name) {
+                inventory.half_removed.push(name.to_owned());
+            } else if is_kubeadms(&name) {
                 let bytes = host.files.size_of_tree(&path).await?;
                 inventory.leftovers.push(Leftover { name, bytes });
             }
@@ -67,6 +71,16 @@ impl Inventory {
         inventory.backups.sort_by_key(|backup| backup.name.taken_at_ms());
         Ok(inventory)
     }
+}
+
+fn is_kubeadms(name: &str) -> bool {
+    KUBEADM.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// What a folder was called before its removal began.
+fn removed_name(name: &str) -> Option<&str> {
+    let name = name.strip_prefix('.')?.strip_suffix(HALF_REMOVED)?;
+    (is_kubeadms(name) || name.parse::<BackupName>().is_ok()).then_some(name)
 }
 
 impl Stored {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! etcd-snapshot.db     on control planes with a local etcd
-//! etcd-snapshot.json   its size and digests
+//! etcd-snapshot.json   its size, digest, revision and number of keys: it was rehearsed
 //! files/…              copies below their absolute paths
 //! configmaps/*.yaml    on control planes
 //! packages.json        installed versions and holds
@@ -24,11 +24,18 @@ use crate::engine::context::Context;
 use crate::engine::step::StepFailure;
 use crate::host::{Host, HostError, HostResult};
 
+#[cfg(test)]
+pub(crate) mod bench;
+pub mod bolt;
 pub mod digest;
 pub mod index;
 pub mod inventory;
 pub mod name;
 pub mod packages;
+pub mod prune;
+pub mod rehearsal;
+pub mod snapshot;
+pub mod verification;
 
 use digest::FileDigest;
 use index::{Entry, Index};

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod fence;
 mod frame;
+pub mod idle;
 pub mod journal;
 pub mod lease;
 pub(crate) mod meter;

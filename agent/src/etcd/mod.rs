@@ -8,15 +8,18 @@ use futures::future::join_all;
 use liftlock_proto::causes::causes;
 use liftlock_proto::etcd::alarm_request::AlarmAction;
 use liftlock_proto::etcd::cluster_client::ClusterClient;
+use liftlock_proto::etcd::kv_client::KvClient;
 use liftlock_proto::etcd::maintenance_client::MaintenanceClient;
 use liftlock_proto::etcd::{
-    AlarmRequest, AlarmType, Member, MemberListRequest, MemberListResponse, SnapshotRequest, StatusRequest,
-    StatusResponse,
+    AlarmRequest, AlarmType, Member, MemberListRequest, MemberListResponse, RangeRequest, SnapshotRequest,
+    StatusRequest, StatusResponse,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::host::{ChunkSink, Etcd, EtcdMember, EtcdStatus, Files, HostError, HostResult, Layout};
+use crate::host::{ChunkSink, Etcd, EtcdHead, EtcdMember, EtcdStatus, Files, HostError, HostResult, Layout};
 use crate::kube::static_pod::StaticPod;
+
+pub mod description;
 
 /// Where kubeadm's etcd listens on its own node.
 const LOCAL: &str = "https://127.0.0.1:2379";
@@ -24,6 +27,8 @@ const LOCAL: &str = "https://127.0.0.1:2379";
 const STATUS: Duration = Duration::from_secs(3);
 /// How long a question to the whole cluster may take.
 const REQUEST: Duration = Duration::from_secs(10);
+/// How long it may take to count all keys.
+const COUNT: Duration = Duration::from_mins(1);
 /// How long a snapshot may stand still between two chunks.
 const CHUNK: Duration = Duration::from_secs(30);
 
@@ -125,6 +130,29 @@ impl RealEtcd {
 
 #[async_trait]
 impl Etcd for RealEtcd {
+    async fn head(&self) -> HostResult<EtcdHead> {
+        let what = "cannot read the revision of this node's etcd";
+        let mut client = MaintenanceClient::new(self.local(what).await?);
+        let status = self.within(REQUEST, what, client.status(StatusRequest {})).await?;
+        let revision = status.header.and_then(|header| u64::try_from(header.revision).ok());
+        Ok(EtcdHead { version: status.version, revision: revision.unwrap_or_default() })
+    }
+
+    async fn keys(&self, revision: u64) -> HostResult<u64> {
+        let what = "cannot count the keys of this node's etcd";
+        let mut client = KvClient::new(self.local(what).await?);
+        // From the first possible key on, without end. Serializable: this member itself answers.
+        let request = RangeRequest {
+            key: vec![0],
+            range_end: vec![0],
+            revision: i64::try_from(revision).unwrap_or(i64::MAX),
+            serializable: true,
+            count_only: true,
+        };
+        let counted = self.within(COUNT, what, client.range(request)).await?;
+        Ok(u64::try_from(counted.count).unwrap_or_default())
+    }
+
     async fn members(&self) -> HostResult<Vec<EtcdMember>> {
         let channel = self.local("cannot reach this node's etcd").await?;
         let list = self.list(channel.clone()).await?;
@@ -205,6 +233,7 @@ fn in_our_words(member: Member, local: u64, status: Result<StatusResponse, Strin
     EtcdMember {
         id: member.id,
         name: member.name,
+        peer_urls: member.peer_urls,
         learner: member.is_learner,
         local: member.id == local,
         status: status.map(|status| EtcdStatus {

@@ -1,7 +1,8 @@
 //! The only room that touches the machine. Everything else in the agent sees these traits.
 //!
 //! What changes the node asks for a [`Permit`]: proof, just made, that the lease is still this agent's. There is
-//! no other way to make one than [`crate::engine::lease::Lease::permit`], so no step can forget the check.
+//! no other way to make one than [`crate::engine::lease::Lease::permit`], so no step can forget the check. Backups are
+//! removed while there is no lease: with the proof of that, [`Idle`].
 //!
 //! The real implementations stand beside this file; [`real::host`] puts them together. Tests bring twins.
 
@@ -15,6 +16,7 @@ use liftlock_proto::argv::Argv;
 use liftlock_proto::name::PlanId;
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
 
 pub mod error;
@@ -88,6 +90,16 @@ impl Layout {
     }
 }
 
+/// How the name of a folder ends from the beginning of its removal to the end; a dot goes before it.
+pub const HALF_REMOVED: &str = ".liftlock-removed";
+
+/// Proof that whoever removes something of Liftlock's own may: its lease's [`Permit`], or [`Idle`].
+pub trait Clearance: Send + Sync {}
+
+impl Clearance for Permit {}
+impl Clearance for Idle {}
+impl<C: Clearance> Clearance for &C {}
+
 /// Files and folders. Blocking calls are made on threads for them.
 #[async_trait]
 pub trait Files: Send + Sync {
@@ -120,8 +132,43 @@ pub trait Files: Send + Sync {
     async fn restore_file(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()>;
     /// Removes a file; fine if there is none.
     async fn remove_file(&self, permit: &Permit, path: &Utf8Path) -> HostResult<()>;
+    /// Removes a folder with everything in it; fine if there is none. It loses its name first, so that no part of it is
+    /// ever taken for the whole, and a removal that was interrupted is finished by the next call with the same path. No
+    /// link is followed; one with something mounted in it is refused before anything is removed.
+    async fn remove_tree(&self, by: &dyn Clearance, path: &Utf8Path) -> HostResult<()>;
+    /// The regular files below a path, relative to it and sorted; none where it is not there. No mount crossed, no link
+    /// followed.
+    async fn files_below(&self, path: &Utf8Path) -> HostResult<Vec<Utf8PathBuf>>;
+    /// Hands a file to `inspect`, where that holds up no other task; false where there is none.
+    async fn inspect(&self, path: &Utf8Path, inspect: Inspection) -> HostResult<bool>;
     /// Opens a new file for a stream (0600). Nothing is at `path` before [`NewFile::finish`].
     async fn create(&self, permit: &Permit, path: &Utf8Path) -> HostResult<Box<dyn NewFile>>;
+}
+
+/// What looks into a file, anywhere in it. See [`inspected`].
+pub type Inspection = Box<dyn FnOnce(&mut dyn RandomAccess) + Send>;
+
+/// A file that can be read from anywhere. Calls block.
+pub trait RandomAccess {
+    /// In bytes.
+    fn size(&self) -> u64;
+    /// Fills the buffer with what stands there; an error where the file ends before.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()>;
+}
+
+/// What an inspection of a file finds; `None` where there is no file.
+pub async fn inspected<T: Send + 'static>(
+    files: &dyn Files,
+    path: &Utf8Path,
+    inspect: impl FnOnce(&mut dyn RandomAccess) -> T + Send + 'static,
+) -> HostResult<Option<T>> {
+    let (found, finding) = std::sync::mpsc::channel();
+    let inspection = move |file: &mut dyn RandomAccess| {
+        // Whoever asked may have gone.
+        let _ = found.send(inspect(file));
+    };
+    files.inspect(path, Box::new(inspection)).await?;
+    Ok(finding.try_recv().ok())
 }
 
 /// A file that is being written and is not there yet.
@@ -381,6 +428,10 @@ pub enum Eviction {
 /// etcd, over its own API.
 #[async_trait]
 pub trait Etcd: Send + Sync {
+    /// How far this node's own member is.
+    async fn head(&self) -> HostResult<EtcdHead>;
+    /// How many keys there were at a revision, by this node's own member.
+    async fn keys(&self, revision: u64) -> HostResult<u64>;
     /// Every member, each asked for its status itself.
     async fn members(&self) -> HostResult<Vec<EtcdMember>>;
     /// Alarms that are raised: `NOSPACE on cp2`.
@@ -403,12 +454,23 @@ pub struct EtcdMember {
     pub id: u64,
     /// Empty until it has started for the first time.
     pub name: String,
+    /// Where its peers reach it: `https://10.0.0.1:2380`.
+    pub peer_urls: Vec<String>,
     /// Has no vote yet.
     pub learner: bool,
     /// This node's own member.
     pub local: bool,
     /// Its answer, or why there is none.
     pub status: Result<EtcdStatus, String>,
+}
+
+/// How far a member is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdHead {
+    /// `3.4.13`
+    pub version: String,
+    /// Of the last change that it has applied.
+    pub revision: u64,
 }
 
 /// A member's answer.

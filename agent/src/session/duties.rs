@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use liftlock_proto::retention::Retention;
 use liftlock_proto::step::Step;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message;
 
+use crate::backup::prune::{Wish, prune};
 use crate::disk::Disk;
 use crate::engine::fence::{Fence, FenceError};
+use crate::engine::idle::Turn;
 use crate::engine::journal::{Header, Journal};
 use crate::engine::lease::Lease;
 use crate::engine::recovery::{Begun, Journals};
@@ -22,7 +25,7 @@ use crate::session::inquiry::Inquiry;
 use crate::session::line::Line;
 use crate::session::outbox::Outbox;
 use crate::session::preparing::Preparing;
-use crate::session::questions::Questions;
+use crate::session::questions::{Idleness, Questions};
 use crate::session::tasks::{Task, TaskFailed, Tasks};
 use crate::session::voice::Voice;
 
@@ -46,6 +49,8 @@ pub struct Workplace {
     pub tasks: Arc<dyn Tasks>,
     /// How the coordinator is reached.
     pub line: Arc<dyn Line>,
+    /// Which backups stay after a roll-out that ended well.
+    pub retention: Retention,
 }
 
 /// Everything under way.
@@ -60,6 +65,9 @@ pub(crate) struct Duties {
     preparing: Preparing,
     inquiry: Inquiry,
     questions: Questions,
+    turn: Turn,
+    /// Why nobody knows which lease was here last.
+    unreadable: Option<String>,
 }
 
 /// The lease that this node is in the middle of.
@@ -136,12 +144,14 @@ impl Duties {
         let journals = Journals::new(Arc::clone(&place.disk), folder, place.node.clone())?;
         let fence = Fence::open(Arc::clone(&place.disk), state_dir.join("fence"))?;
         let mut inquiry = Inquiry::default();
+        let mut unreadable = None;
         let held = match journals.held() {
             Ok(journal) => journal.as_ref().map(Held::of),
             Err(error) => {
                 // The agent stays up, so that the coordinator hears of it: as a fact now, as a refusal of each lease.
                 tracing::error!(%error, "no lease can go on or begin on this node");
                 inquiry.always(error.to_string());
+                unreadable = Some(error.to_string());
                 None
             }
         };
@@ -159,6 +169,8 @@ impl Duties {
             preparing,
             inquiry,
             questions: Questions::default(),
+            turn: Turn::default(),
+            unreadable,
         })
     }
 
@@ -209,7 +221,23 @@ impl Duties {
 
     /// Answers an operator's question; the answer goes into the outbox.
     pub(crate) fn answer(&mut self, id: u64, asked: Option<v1::Asked>) {
-        self.questions.ask(&self.place, id, asked);
+        let idle = || idle(&self.turn, self.held.as_ref(), self.unreadable.as_deref());
+        self.questions.ask(&self.place, id, asked, idle);
+    }
+
+    /// The roll-out has ended well: backups that the settings do not keep are removed.
+    pub(crate) fn tidy(&self) {
+        let idle = match idle(&self.turn, self.held.as_ref(), self.unreadable.as_deref()) {
+            Ok(idle) => idle,
+            Err(why) => return tracing::info!(why, "no backup is removed now"),
+        };
+        let Workplace { host, node, retention, tasks, .. } = self.place.clone();
+        tasks.start(Box::pin(async move {
+            let wish = Wish { retention, kubeadm_leftovers: false, dry_run: false };
+            if let Err(error) = prune(&host, &node, &idle, wish).await {
+                tracing::warn!(%error, "backups that are not kept any more could not be removed");
+            }
+        }));
     }
 
     /// Does what disturbs nothing.
@@ -340,8 +368,12 @@ impl Duties {
             steps: Arc::clone(&self.place.steps),
         };
         let (fence, journals) = (Arc::clone(&self.fence), self.journals.clone());
+        let turn = self.turn.clone();
         // A thread of its own: each fsync of the journal blocks, and nothing else must wait for it.
-        let work = async move { carry_out(&fence, &journals, *header, gear).await };
+        let work = async move {
+            let _busy = turn.take().await;
+            carry_out(&fence, &journals, *header, gear).await
+        };
         let engine = Task::start_blocking(self.place.tasks.as_ref(), work);
         let running = Running { lease, voice, ttl, engine, taken_back: false };
         self.held = Some(Held { plan, token, stage: Stage::Running(running) });
@@ -391,6 +423,20 @@ impl Held {
         tracing::info!(token = %self.token, failure = end.failure, "the lease has ended here");
         outbox.push(Message::LeaseEnd(end.clone()));
         self.stage = Stage::Ended(end);
+    }
+}
+
+/// Proof that there is no lease here, or why something that needs that is refused.
+fn idle(turn: &Turn, held: Option<&Held>, unreadable: Option<&str>) -> Idleness {
+    match (held, unreadable) {
+        (Some(held), _) => Err(format!(
+            "this node holds lease {}, which may need its backups: wait until it has ended",
+            held.token
+        )),
+        (None, Some(why)) => Err(format!("nobody knows which lease was here last: {why}")),
+        (None, None) => turn.idle().ok_or_else(|| {
+            "this node's backups are being pruned or rehearsed already, or a lease ends this moment: ask again".to_owned()
+        }),
     }
 }
 

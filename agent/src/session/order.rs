@@ -58,6 +58,8 @@ pub(crate) enum Order {
     },
     /// A new certificate, PEM.
     Certificate(String),
+    /// The roll-out has raised every node.
+    Tidy,
     /// An operator asks something.
     Question {
         /// What the answer must name.
@@ -97,6 +99,7 @@ pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order
             Order::Refused { token: FencingToken(refused.fencing_token), reason: refused.reason }
         }
         Message::CertificatePem(pem) => Order::Certificate(pem),
+        Message::TidyBackups(_) => Order::Tidy,
         Message::Question(question) => Order::Question { id: question.id, asked: question.asked },
     })
 }

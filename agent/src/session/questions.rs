@@ -5,13 +5,20 @@ use std::task::Poll;
 
 use futures::FutureExt;
 use liftlock_proto::name::NodeName;
+use liftlock_proto::v1;
 use liftlock_proto::v1::answer::Outcome;
 use liftlock_proto::v1::asked::Kind;
 use liftlock_proto::v1::reply::Kind as ReplyKind;
 use liftlock_proto::v1::{Answer, Asked, Reply};
 
-use crate::backup::inventory::Inventory;
-use crate::host::{Host, HostError};
+use crate::backup::inventory::{Inventory, Stored};
+use crate::backup::prune::{Wish, prune};
+use crate::backup::rehearsal::{Rehearsal, rehearse};
+use crate::backup::snapshot;
+use crate::backup::verification::Verdict;
+use crate::engine::idle::Idle;
+use crate::etcd::description::describe;
+use crate::host::{Host, HostError, Lines};
 use crate::session::duties::Workplace;
 use crate::session::tasks::{Task, TaskFailed};
 
@@ -41,22 +48,41 @@ enum NoReply {
     Task(#[from] TaskFailed),
 }
 
+/// Whether there is no lease on this node now, or why something that needs that is refused.
+pub(crate) type Idleness = Result<Idle, String>;
+
+/// A question to be answered.
+struct Question {
+    place: Workplace,
+    kind: Kind,
+    /// `None` where it is answered in the middle of a lease too.
+    idle: Option<Idleness>,
+}
+
 impl Questions {
-    /// Begins to answer. `asked` is `None` where it is of a kind that this agent does not know.
-    pub(crate) fn ask(&mut self, place: &Workplace, id: u64, asked: Option<Asked>) {
-        let crowded = self.0.len() >= AT_ONCE;
-        let (host, node) = (place.host.clone(), place.node.clone());
-        let reply = Task::start(place.tasks.as_ref(), async move {
-            match asked.and_then(|asked| asked.kind) {
-                None => Err(NoReply::Refused(format!(
-                    "the agent on {node} does not know this question: install the same version of Liftlock on both sides"
-                ))),
-                Some(_) if crowded => Err(NoReply::Refused(format!(
-                    "the agent on {node} answers {AT_ONCE} questions already: ask again when they are answered"
-                ))),
-                Some(kind) => reply(host, node, kind).await,
+    /// Begins to answer. What is of a kind that this agent does not know is refused in words. `idle` is asked where the
+    /// answer changes something.
+    pub(crate) fn ask(
+        &mut self,
+        place: &Workplace,
+        id: u64,
+        asked: Option<Asked>,
+        idle: impl FnOnce() -> Idleness,
+    ) {
+        let node = place.node.clone();
+        let question = match asked.and_then(|asked| asked.kind) {
+            None => Err(NoReply::Refused(format!(
+                "the agent on {node} does not know this question: install the same version of Liftlock on both sides"
+            ))),
+            Some(_) if self.0.len() >= AT_ONCE => Err(NoReply::Refused(format!(
+                "the agent on {node} answers {AT_ONCE} questions already: ask again when they are answered"
+            ))),
+            Some(kind) => {
+                let idle = needs_idleness(&kind).then(idle);
+                Ok(Question { place: place.clone(), kind, idle })
             }
-        });
+        };
+        let reply = Task::start(place.tasks.as_ref(), async move { question?.reply().await });
         self.0.push(UnderWay { id, reply });
     }
 
@@ -90,8 +116,101 @@ fn outcome(reply: Result<ReplyKind, NoReply>) -> Outcome {
     }
 }
 
-async fn reply(host: Host, node: NodeName, asked: Kind) -> Result<ReplyKind, NoReply> {
-    Ok(match asked {
-        Kind::ListBackups(_) => ReplyKind::Backups(Inventory::take(&host, &node).await?.into()),
-    })
+fn needs_idleness(kind: &Kind) -> bool {
+    match kind {
+        Kind::ListBackups(_) | Kind::VerifyBackups(_) | Kind::DescribeEtcd(_) => false,
+        Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => true,
+    }
+}
+
+impl Question {
+    async fn reply(self) -> Result<ReplyKind, NoReply> {
+        let Self { place, kind, idle } = self;
+        let (host, node) = (&place.host, &place.node);
+        match kind {
+            Kind::ListBackups(_) => Ok(ReplyKind::Backups(Inventory::take(host, node).await?.into())),
+            Kind::DescribeEtcd(_) => Ok(ReplyKind::Etcd(describe(host).await)),
+            Kind::RehearseSnapshot(wanted) => rehearsed(host, node, &idleness(idle)?, &wanted.backup).await,
+            Kind::VerifyBackups(wanted) => verify(host, node, &wanted.backup).await,
+            Kind::PruneBackups(wanted) => {
+                let wish = Wish {
+                    retention: wanted.retention.map_or(place.retention, Into::into),
+                    kubeadm_leftovers: wanted.kubeadm_leftovers,
+                    dry_run: wanted.dry_run,
+                };
+                let (pruned, kept) = prune(host, node, &idleness(idle)?, wish).await?;
+                Ok(ReplyKind::Pruned(v1::PrunedBackups {
+                    pruned: pruned.into_iter().map(Into::into).collect(),
+                    kept: u32::try_from(kept).unwrap_or(u32::MAX),
+                    dry_run: wish.dry_run,
+                }))
+            }
+        }
+    }
+}
+
+fn idleness(idle: Option<Idleness>) -> Result<Idle, NoReply> {
+    let asked = idle.unwrap_or_else(|| Err("nobody asked whether there is a lease".to_owned()));
+    asked.map_err(NoReply::Refused)
+}
+
+/// The backups of this node, or the one of this name.
+async fn named(host: &Host, node: &NodeName, name: &str) -> Result<Vec<Stored>, NoReply> {
+    let mut backups = Inventory::take(host, node).await?.backups;
+    if !name.is_empty() {
+        backups.retain(|backup| backup.name.to_string() == name);
+        if backups.is_empty() {
+            return Err(NoReply::Refused(format!(
+                "there is no backup {name} on {node}: see `liftlock backups list {node}`"
+            )));
+        }
+    }
+    Ok(backups)
+}
+
+/// Verifies a whole backup and rehearses the restore of its snapshot.
+async fn rehearsed(host: &Host, node: &NodeName, idle: &Idle, name: &str) -> Result<ReplyKind, NoReply> {
+    let backups = named(host, node, name).await?;
+    let backup = backups.last().ok_or_else(|| NoReply::Refused(format!("there is no backup on {node}")))?;
+    let Verdict { findings, .. } = Verdict::of(host, backup).await?;
+    if !findings.is_empty() {
+        return Err(NoReply::Refused(format!(
+            "the backup {name} on {node} is damaged and nothing is restored from it: {}",
+            findings.join("; ")
+        )));
+    }
+    if !backup.snapshot {
+        return Err(NoReply::Refused(format!("the backup {name} on {node} holds no snapshot of etcd")));
+    }
+    let unit = format!("liftlock-{}-rehearsal", backup.name.plan);
+    let Rehearsal { contents, with } =
+        rehearse(host, &backup.folder, None, &unit, || Ok(idle), &ToLog).await?;
+    Ok(ReplyKind::Rehearsal(v1::Rehearsal {
+        path: snapshot::path(&backup.folder).into_string(),
+        taken_at_ms: backup.name.taken_at_ms(),
+        revision: contents.revision,
+        keys: contents.keys,
+        with,
+    }))
+}
+
+/// What the rehearsal's tool prints.
+struct ToLog;
+
+impl Lines for ToLog {
+    fn line(&self, line: &str) {
+        tracing::debug!(line, "rehearsal");
+    }
+}
+
+/// One backup, or with an empty name every one.
+async fn verify(host: &Host, node: &NodeName, name: &str) -> Result<ReplyKind, NoReply> {
+    let backups = named(host, node, name).await?;
+    let mut verdicts = Vec::new();
+    for backup in &backups {
+        let Verdict { files, bytes, findings } = Verdict::of(host, backup).await?;
+        let (name, taken_at_ms) = (backup.name.to_string(), backup.name.taken_at_ms());
+        verdicts.push(v1::BackupVerdict { name, taken_at_ms, files, bytes, findings });
+    }
+    Ok(ReplyKind::Verdicts(v1::BackupVerdicts { verdicts }))
 }

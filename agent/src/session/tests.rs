@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::enrollment::Identity;
+use liftlock_proto::retention::Retention;
 use liftlock_proto::step::Step;
 use liftlock_proto::v1::agent_message::Message as Said;
 use liftlock_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
@@ -282,6 +283,7 @@ impl Bench {
             preparations: Arc::new(move |_| Some(Box::new(preparation.clone()))),
             tasks: Arc::new(Threads),
             line: Arc::new(TlsLine),
+            retention: Retention { keep: Some(1), ..Retention::default() },
         };
         let store = IdentityStore::new(disk, self.state_dir().join("identity"));
         let identity = self.pki.identity(&self.key, since, ends);
@@ -599,6 +601,28 @@ async fn a_question_is_answered_in_the_middle_of_a_lease() {
     assert_eq!(outcome, v1::answer::Outcome::Reply(v1::Reply { kind: Some(nothing) }));
     drop(held);
     assert_eq!(stream.lease_end().await.failure, "");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_prune_is_refused_in_the_middle_of_a_lease() {
+    let mut bench = Bench::new().await;
+    let held = Arc::clone(&bench.node.hold).lock_owned().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    stream.tell(long_grant(7)).await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
+    let prune = || Some(v1::asked::Kind::PruneBackups(v1::PruneBackups::default()));
+    let v1::answer::Outcome::Refusal(why) = stream.ask(1, prune()).await else { panic!() };
+    assert!(why.contains("holds lease 7"), "{why}");
+    drop(held);
+    assert_eq!(stream.lease_end().await.failure, "");
+    // Until its end is recorded, the coordinator does not know how it ended.
+    let v1::answer::Outcome::Refusal(why) = stream.ask(2, prune()).await else { panic!() };
+    assert!(why.contains("holds lease 7"), "{why}");
+    stream.tell(Told::LeaseEndRecorded(v1::LeaseEndRecorded { fencing_token: 7 })).await;
+    assert!(matches!(stream.ask(3, prune()).await, v1::answer::Outcome::Reply(_)));
     agent.stop().await;
 }
 

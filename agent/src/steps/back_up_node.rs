@@ -8,10 +8,11 @@ use liftlock_proto::version::KubernetesVersion;
 use serde::{Deserialize, Serialize};
 
 use super::api::patiently;
-use super::{etcd_snapshot, static_pods};
+use super::static_pods;
 use crate::backup::digest::FileDigest;
 use crate::backup::index::{Entry, Index};
 use crate::backup::packages::{self, PackageState};
+use crate::backup::snapshot::SnapshotFacts;
 use crate::backup::{Backup, Folder, KUBELET_FILES};
 use crate::engine::context::Context;
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
@@ -121,8 +122,8 @@ impl StepRunner for BackUpNode {
         .await?;
         let mut index = Index::new(cx, self.role, cluster_version);
         index.earlier_kubeadm_backups = static_pods::kubeadm_backups(cx).await?;
-        index.snapshot = etcd_snapshot::facts(cx, &folder).await?;
         index.entries = [files, config_maps].concat();
+        index.snapshot = SnapshotFacts::read(&cx.host, &folder).await?.map(|facts| facts.digest());
         let json = installed.write(cx, &folder).await?;
         index.entries.push(Entry { path: packages::NAME.into(), digest: FileDigest::of(&json) });
         index.write(cx, &folder).await?;

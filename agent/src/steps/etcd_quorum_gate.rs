@@ -160,7 +160,14 @@ mod tests {
     fn member(id: u64) -> EtcdMember {
         let status =
             EtcdStatus { version: "3.5.12".to_owned(), db_size: 4096, leader: 1, errors: Vec::new() };
-        EtcdMember { id, name: format!("cp{id}"), learner: false, local: id == 1, status: Ok(status) }
+        EtcdMember {
+            id,
+            name: format!("cp{id}"),
+            peer_urls: Vec::new(),
+            learner: false,
+            local: id == 1,
+            status: Ok(status),
+        }
     }
 
     fn members(n: u64) -> Vec<EtcdMember> {

@@ -1,17 +1,18 @@
-//! A snapshot of etcd, proven while it streams in and again from the disk.
+//! A snapshot of etcd: proven while it streams in, rehearsed, compared with what etcd says, and proven again from the
+//! disk. What cannot be restored stops the raise here, before its first change.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::api::patiently;
 use super::static_pods;
-use crate::backup::digest::{FileDigest, SnapshotProof, SnapshotWriter};
-use crate::backup::{Folder, SNAPSHOT};
+use crate::backup::Folder;
+use crate::backup::digest::{SnapshotProof, SnapshotWriter};
+use crate::backup::rehearsal::{Rehearsal, rehearse};
+use crate::backup::snapshot::{self, SnapshotFacts};
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
-use crate::host::{HostError, HostResult};
-
-const FACTS: &str = "etcd-snapshot.json";
+use crate::host::{EtcdHead, HostResult};
 
 pub(super) struct EtcdSnapshot;
 
@@ -25,26 +26,52 @@ impl EtcdSnapshot {
     /// Whether the snapshot that lies on the disk proves itself: `None` where none lies there.
     async fn proven(cx: &Context, folder: &Folder) -> HostResult<Option<bool>> {
         let mut proof = SnapshotProof::default();
-        let there = cx.host.files.stream(&folder.path().join(SNAPSHOT), &mut proof).await?;
+        let there = cx.host.files.stream(&snapshot::path(folder), &mut proof).await?;
         if !there {
             return Ok(None);
         }
-        let known = facts(cx, folder).await?;
+        let known = SnapshotFacts::read(&cx.host, folder).await?.map(|facts| facts.digest());
         Ok(Some(proof.finish().is_ok_and(|proof| known == Some(proof))))
     }
-}
 
-/// What is known of a folder's snapshot; `None` where there is none.
-pub(super) async fn facts(cx: &Context, folder: &Folder) -> HostResult<Option<FileDigest>> {
-    let path = folder.path().join(FACTS);
-    let Some(json) = cx.host.files.read(&path).await? else {
-        return Ok(None);
-    };
-    let malformed = |source: serde_json::Error| HostError::Malformed {
-        what: format!("the backup {path}"),
-        why: source.to_string(),
-    };
-    serde_json::from_slice(&json).map(Some).map_err(malformed)
+    /// Takes a snapshot and proves that it can be restored and holds what etcd does.
+    async fn take(cx: &Context, folder: &Folder) -> Result<(), StepFailure> {
+        // After a power cut the agent may be up before etcd is.
+        let before = patiently(cx, || cx.host.etcd.head()).await?;
+        let file = cx.host.files.create(&cx.permit()?, &snapshot::path(folder)).await?;
+        let mut writer = SnapshotWriter::new(file);
+        cx.host.etcd.snapshot(&mut writer).await?;
+        let digest = writer.finish().await?;
+        let rehearsal =
+            rehearse(&cx.host, folder, Some(&before.version), &cx.unit("rehearsal"), || Ok(cx.permit()?), cx)
+                .await;
+        let Rehearsal { contents, with } =
+            rehearsal.map_err(|error| unsafe_to_go_on(cx, &error.to_string()))?;
+        let keys = patiently(cx, || cx.host.etcd.keys(contents.revision)).await?;
+        let EtcdHead { revision, .. } = before;
+        let found = format!("the snapshot {} is of revision {}", snapshot::path(folder), contents.revision);
+        if contents.revision < revision {
+            return Err(unsafe_to_go_on(
+                cx,
+                &format!("{found}, and etcd was at {revision} before it was taken"),
+            ));
+        }
+        if contents.keys != keys {
+            let why =
+                format!("{found} and holds {} keys, and etcd counts {keys} at that revision", contents.keys);
+            return Err(unsafe_to_go_on(cx, &why));
+        }
+        cx.reporter
+            .line(cx.step, &format!("revision {}, {keys} keys, rehearsed with {with}", contents.revision));
+        let facts = SnapshotFacts {
+            size: digest.size,
+            sha256: digest.sha256,
+            revision: contents.revision,
+            keys,
+            rehearsed_with: with,
+        };
+        Ok(facts.write(cx, folder).await?)
+    }
 }
 
 #[async_trait]
@@ -70,18 +97,7 @@ impl StepRunner for EtcdSnapshot {
         let Chosen { folder } = serde_json::from_value(pre.clone())?;
         let folder = Folder::named(cx, &folder)?;
         folder.create(cx).await?;
-        // After a power cut the agent may be up before etcd is.
-        patiently(cx, || cx.host.etcd.alarms()).await?;
-        cx.timed(TimeSpent::Snapshot, async {
-            let file = cx.host.files.create(&cx.permit()?, &folder.path().join(SNAPSHOT)).await?;
-            let mut writer = SnapshotWriter::new(file);
-            cx.host.etcd.snapshot(&mut writer).await?;
-            let digest = writer.finish().await?;
-            let json = serde_json::to_vec_pretty(&digest)?;
-            cx.host.files.write(&cx.permit()?, &folder.path().join(FACTS), &json, 0o600).await?;
-            Ok(())
-        })
-        .await
+        cx.timed(TimeSpent::Snapshot, Self::take(cx, &folder)).await
     }
 
     /// The snapshot stays. What comes after the undo is another upgrade, with a snapshot of its own.
@@ -89,4 +105,12 @@ impl StepRunner for EtcdSnapshot {
         let Chosen { folder } = serde_json::from_value(pre.clone())?;
         Ok(Folder::named(cx, &folder)?.close(cx).await?)
     }
+}
+
+fn unsafe_to_go_on(cx: &Context, why: &str) -> StepFailure {
+    StepFailure::Refused(format!(
+        "{why}. Nothing on {} was changed. A snapshot that cannot be restored is no backup: look at its disk and its etcd \
+         (`etcdctl endpoint hashkv --cluster` compares the members), then retry the node",
+        cx.node
+    ))
 }

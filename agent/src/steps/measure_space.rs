@@ -13,8 +13,11 @@ use crate::protect::rules::Rules;
 
 const MIB: u64 = 1 << 20;
 
-/// kubeadm copies etcd's data in every run and removes nothing; our snapshot is a third copy beside two attempts.
-const COPIES_OF_ETCD: u64 = 3;
+/// kubeadm copies etcd's data in every run and removes nothing: two attempts, our snapshot, and for a while the folder
+/// that its restore is rehearsed in.
+const COPIES_OF_ETCD: u64 = 4;
+/// What a restore makes besides: a file of etcd's write-ahead log.
+const REHEARSAL: u64 = 64 * MIB;
 /// Manifests, certificates, `ConfigMap`s.
 const BACKUP: u64 = 32 * MIB;
 /// etcd makes its next write-ahead log file, 64 MB, before it needs it.
@@ -47,7 +50,7 @@ impl MeasureSpace {
         let mut backups = BACKUP + keep::LIMIT;
         let etcd = layout.at("/var/lib/etcd");
         if self.role.is_control_plane() && cx.host.files.exists(&etcd).await? {
-            backups += COPIES_OF_ETCD * cx.host.files.size_of_tree(&etcd).await?;
+            backups += COPIES_OF_ETCD * cx.host.files.size_of_tree(&etcd).await? + REHEARSAL;
             needs.push(Need { path: etcd, bytes: ETCD_GROWTH });
         }
         needs.push(Need { path: layout.backups(), bytes: backups });

@@ -56,6 +56,14 @@ impl Disk {
         self.files.remove(path.as_str()).is_some()
     }
 
+    /// Takes away whatever is at a path and below it.
+    pub fn remove_tree(&mut self, path: &Utf8Path) {
+        let below = format!("{path}/");
+        let kept = |at: &String| at != path.as_str() && !at.starts_with(&below);
+        self.files.retain(|at, _| kept(at));
+        self.folders.retain(|at, _| kept(at));
+    }
+
     /// A folder and those above it.
     pub fn make_folder(&mut self, path: &Utf8Path, mode: u32) {
         for folder in path.ancestors() {

@@ -1,14 +1,29 @@
 //! etcd: a member on each control plane, healthy while its container runs.
 
-use async_trait::async_trait;
-use sha2::{Digest, Sha256};
+use std::sync::LazyLock;
 
+use super::bolt;
 use super::fault::SnapshotFault;
 use super::node::NodeTwin;
-use crate::host::{ChunkSink, Etcd, EtcdMember, EtcdStatus, HostError, HostResult};
+use crate::host::{ChunkSink, Etcd, EtcdHead, EtcdMember, EtcdStatus, HostError, HostResult};
+use async_trait::async_trait;
 
 /// Bytes that a message of a snapshot's stream carries here. Not a divisor of anything, so that chunks end anywhere.
-const CHUNK: usize = 700;
+const CHUNK: usize = 7000;
+
+/// What every member holds, whatever the cluster's objects are: nothing here depends on them.
+const REVISION: u64 = 42;
+const KEYS: u64 = 17;
+
+/// In the page of the buckets, the first letter of `key`.
+const NAME_OF_THE_FIRST_BUCKET: usize = 3 * 4096 + 16 + 2 * 16;
+
+static DATABASE: LazyLock<Vec<u8>> = LazyLock::new(|| database_at(REVISION));
+
+fn database_at(revision: u64) -> Vec<u8> {
+    let objects: Vec<_> = (0..KEYS).map(|at| (format!("/registry/{at:03}"), vec![1; 20])).collect();
+    bolt::database(revision, &objects)
+}
 
 impl NodeTwin {
     fn etcd_error(&self, what: &str, why: &str) -> HostError {
@@ -40,6 +55,17 @@ impl NodeTwin {
 
 #[async_trait]
 impl Etcd for NodeTwin {
+    async fn head(&self) -> HostResult<EtcdHead> {
+        self.require_local_member("cannot read the revision of this node's etcd")?;
+        let version = self.etcd_version(&self.name).unwrap_or_default();
+        Ok(EtcdHead { version, revision: REVISION })
+    }
+
+    async fn keys(&self, revision: u64) -> HostResult<u64> {
+        self.require_local_member("cannot count the keys of this node's etcd")?;
+        Ok(KEYS.min(revision))
+    }
+
     async fn members(&self) -> HostResult<Vec<EtcdMember>> {
         self.require_local_member("cannot list etcd's members")?;
         let names = self.world(|world| world.cluster.etcd_members.clone());
@@ -53,6 +79,7 @@ impl Etcd for NodeTwin {
             .zip(names.into_iter().zip(versions))
             .map(|(id, (name, version))| EtcdMember {
                 id,
+                peer_urls: vec![format!("https://{name}:2380")],
                 learner: false,
                 local: name == self.name,
                 name,
@@ -73,16 +100,25 @@ impl Etcd for NodeTwin {
 
     async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()> {
         self.require_local_member("cannot take a snapshot of etcd")?;
-        let mut bytes: Vec<u8> = (0_u16..2048).map(|at| at.to_le_bytes()[0]).collect();
-        bytes.extend_from_slice(&Sha256::digest(&bytes));
-        match self.world(|world| world.snapshot_fault) {
+        let fault = self.world(|world| world.snapshot_fault);
+        let mut database = match fault {
+            Some(SnapshotFault::Behind) => database_at(REVISION - 1),
+            _ => DATABASE.clone(),
+        };
+        if let Some(SnapshotFault::CorruptAtSource) = fault
+            && let Some(byte) = database.get_mut(NAME_OF_THE_FIRST_BUCKET)
+        {
+            *byte ^= 1;
+        }
+        let mut bytes = bolt::snapshot(database);
+        match fault {
             Some(SnapshotFault::Flipped) => {
                 if let Some(byte) = bytes.get_mut(1000) {
                     *byte ^= 1;
                 }
             }
             Some(SnapshotFault::CutOff) => bytes.truncate(1024),
-            None => {}
+            Some(SnapshotFault::CorruptAtSource | SnapshotFault::Behind) | None => {}
         }
         for chunk in bytes.chunks(CHUNK) {
             sink.chunk(chunk).await?;

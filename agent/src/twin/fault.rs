@@ -28,6 +28,10 @@ pub enum SnapshotFault {
     Flipped,
     /// The end is missing, though the stream ended well.
     CutOff,
+    /// The database itself is damaged, so that its digest matches.
+    CorruptAtSource,
+    /// It is one of an earlier moment.
+    Behind,
 }
 
 /// Faults to come and faults that struck, and every change so far.

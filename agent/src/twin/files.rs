@@ -11,7 +11,9 @@ use super::node::NodeTwin;
 use super::world::World;
 use crate::backup::digest::FileDigest;
 use crate::engine::lease::Permit;
-use crate::host::{ChunkSink, CopiedFile, Files, HostResult, NewFile, Space};
+use crate::host::{
+    ChunkSink, Clearance, CopiedFile, Files, HostResult, Inspection, NewFile, RandomAccess, Space,
+};
 
 impl NodeTwin {
     /// Puts a file, if its folder is there.
@@ -130,8 +132,48 @@ impl Files for NodeTwin {
         .await
     }
 
+    async fn remove_tree(&self, _: &dyn Clearance, path: &Utf8Path) -> HostResult<()> {
+        if !self.exists(path).await? {
+            return Ok(());
+        }
+        let refused = || file_error("cannot remove", path, ErrorKind::PermissionDenied);
+        self.change(&format!("remove all of {path}"), refused, |world| {
+            if let Some(machine) = world.machine_mut(&self.name) {
+                machine.disk.remove_tree(path);
+            }
+        })
+        .await
+    }
+
+    async fn files_below(&self, path: &Utf8Path) -> HostResult<Vec<Utf8PathBuf>> {
+        let files = self.machine(|machine| machine.disk.below(path))?;
+        let relative = files.iter().filter_map(|(file, _)| file.strip_prefix(path).ok());
+        Ok(relative.filter(|file| !file.as_str().is_empty()).map(Utf8Path::to_owned).collect())
+    }
+
+    async fn inspect(&self, path: &Utf8Path, inspect: Inspection) -> HostResult<bool> {
+        let Some(mut content) = self.read(path).await? else {
+            return Ok(false);
+        };
+        inspect(&mut content);
+        Ok(true)
+    }
+
     async fn create(&self, _: &Permit, path: &Utf8Path) -> HostResult<Box<dyn NewFile>> {
         Ok(Box::new(Unfinished { twin: self.clone(), path: path.to_owned(), content: Vec::new() }))
+    }
+}
+
+impl RandomAccess for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = self.get(start..start.saturating_add(buffer.len())).ok_or(ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ use liftlock_proto::version::KubernetesVersion;
 use crate::host::real::API_TIMEOUT;
 use crate::host::{Host, Layout};
 
+pub mod bolt;
 mod children;
 mod clock;
 mod cluster;

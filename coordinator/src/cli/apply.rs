@@ -1,12 +1,10 @@
 //! `liftlock apply VERSION`
 
-use std::io::{self, IsTerminal, Write};
-
 use clap::Args;
 use liftlock_proto::v1::ApplyRequest;
-use tokio::task::spawn_blocking;
 
 use crate::cli::Desk;
+use crate::cli::confirm::{self, confirm};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, Format, OutputArgs};
@@ -30,7 +28,7 @@ pub struct ApplyArgs {
 }
 
 pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> {
-    if !args.yes && !io::stdin().is_terminal() {
+    if !args.yes && !confirm::possible() {
         return Err(CliError::Usage(
             "there is no terminal to ask on: look at `liftlock plan`, then give apply --yes".to_owned(),
         ));
@@ -62,21 +60,4 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
 
 fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
-}
-
-/// Asks on the terminal; anything but yes is no.
-async fn confirm(question: String) -> Result<(), CliError> {
-    let answer = spawn_blocking(move || {
-        let mut stderr = io::stderr().lock();
-        stderr.write_all(question.as_bytes())?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).map(|_| answer)
-    })
-    .await
-    .map_err(io::Error::other)??;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(CliError::NotConfirmed),
-    }
 }

@@ -140,7 +140,7 @@ pub enum CliError {
     #[error(transparent)]
     Enrollment(#[from] EnrollmentError),
     /// The operator said no.
-    #[error("not confirmed: nothing was started")]
+    #[error("not confirmed: nothing was changed")]
     NotConfirmed,
     /// Standard output does not take it, or a value has no textual form.
     #[error("the answer could not be written: {why}")]

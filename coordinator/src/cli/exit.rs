@@ -13,7 +13,7 @@ pub enum Exit {
     Usage,
     /// A rule refuses the plan or the order.
     Refused,
-    /// The roll-out halted at a failure or was aborted.
+    /// The roll-out halted at a failure or was aborted, or a backup is damaged.
     NotRaised,
     /// The coordinator does not answer.
     Unreachable,
@@ -57,7 +57,9 @@ impl Exit {
             Self::Error => "an error that is none of those below",
             Self::Usage => "the command line or the plan file does not make sense",
             Self::Refused => "a rule refuses it; nothing was changed",
-            Self::NotRaised => "the roll-out halted at a failure or was aborted",
+            Self::NotRaised => {
+                "the roll-out halted at a failure or was aborted; after backups verify: one is damaged"
+            }
             Self::Unreachable => "the coordinator does not answer",
             Self::NotPermitted => "this identity may not do that",
             Self::StoppedFollowing => "Ctrl-C ended the following; the roll-out goes on",

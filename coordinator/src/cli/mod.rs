@@ -2,9 +2,13 @@
 
 pub mod abort;
 pub mod apply;
+pub mod ask;
+pub mod backups;
 pub mod completions;
+pub mod confirm;
 pub mod connect;
 pub mod error;
+pub mod etcd;
 pub mod exit;
 pub mod follow;
 pub mod get;
@@ -110,6 +114,10 @@ pub enum OperatorVerb {
     Retry(retry::RetryArgs),
     /// Put back what the roll-out changed, on one node or on all, the last one first.
     Rollback(rollback::RollbackArgs),
+    /// Show, verify and remove the backups that a node keeps of itself.
+    Backups(backups::BackupsArgs),
+    /// Show how etcd is restored from a backup.
+    Etcd(etcd::EtcdArgs),
     /// Show what happened, oldest first.
     History(history::HistoryArgs),
     /// Make, list and revoke join tokens.
@@ -165,6 +173,8 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Abort(args) => abort::run(&desk, args).await,
         OperatorVerb::Retry(args) => retry::run(&desk, args).await,
         OperatorVerb::Rollback(args) => rollback::run(&desk, args).await,
+        OperatorVerb::Backups(args) => backups::run(&desk, args).await,
+        OperatorVerb::Etcd(args) => etcd::run(&desk, args).await,
         OperatorVerb::History(args) => history::run(&desk, args).await,
         OperatorVerb::Token(args) => token::run(&desk, args).await,
         OperatorVerb::Login(args) => login::run(&desk, args).await,

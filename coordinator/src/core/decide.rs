@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::Purpose;
 
-use crate::core::rollout::{Lease, NodeState, Rollout};
+use crate::core::rollout::{Lease, NodeState, Phase, Rollout};
 
 /// Something to do. The shell around the core tells a session each thing once; asked again, `decide` says it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,11 @@ pub enum Decision {
         /// What it is for.
         purpose: Purpose,
     },
+    /// Tell the node that every node is raised: backups that it need not keep may go.
+    Tidy {
+        /// Which.
+        node: NodeName,
+    },
     /// Send the lease that it holds already, with the same token: it reconnected.
     Resume {
         /// To which node.
@@ -36,7 +41,10 @@ pub enum Decision {
 /// What each connected agent should be told now, at most one [`Decision::Grant`] among it.
 pub fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>) -> Vec<Decision> {
     if rollout.is_final() {
-        return Vec::new();
+        // After any other end a backup may be what puts a node back.
+        let tidied = rollout.nodes().filter(|_| rollout.phase() == Phase::Raised);
+        let nodes = tidied.map(|(planned, _)| planned.name.clone()).filter(|node| connected.contains(node));
+        return nodes.map(|node| Decision::Tidy { node }).collect();
     }
     let mut decisions: Vec<Decision> = rollout
         .nodes()

@@ -51,6 +51,7 @@ pub enum HistoryKind {
     TokenRevoked,
     NodeEnrolled,
     FenceRaised,
+    BackupsPruned,
 }
 
 impl HistoryKind {
@@ -88,6 +89,7 @@ impl HistoryKind {
             Self::TokenRevoked => "token-revoked",
             Self::NodeEnrolled => "node-enrolled",
             Self::FenceRaised => "fence-raised",
+            Self::BackupsPruned => "backups-pruned",
         }
     }
 }

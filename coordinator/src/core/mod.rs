@@ -7,6 +7,7 @@
 pub mod decide;
 pub mod history;
 pub mod planning;
+pub mod restoration;
 pub mod reversal;
 pub mod rollout;
 pub mod sequence;

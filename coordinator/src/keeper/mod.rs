@@ -257,6 +257,7 @@ impl State {
         for decision in decide(&rollout, &self.connected()) {
             match decision {
                 Decision::Prepare { node } => self.send_prepare(number, &rollout, &node),
+                Decision::Tidy { node } => self.send_tidy(number, &rollout, &node),
                 Decision::Resume { node, lease, purpose } => {
                     self.send_lease(&rollout, &node, lease, purpose);
                 }

@@ -6,11 +6,16 @@ use std::time::Duration;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::v1;
 use liftlock_proto::v1::answer::Outcome;
+use liftlock_proto::v1::asked::Kind as Asked;
 use liftlock_proto::v1::coordinator_message::Message as Told;
+use liftlock_proto::v1::reply::Kind;
 use tokio::sync::oneshot;
 
 use super::sessions::clipped;
 use super::{Keeper, KeeperError, State};
+use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::rollout::NodeState;
+use crate::store::records::Change;
 
 /// What one session was asked and has not answered. When the session ends, so does the waiting.
 pub(super) type Unanswered = BTreeMap<u64, oneshot::Sender<Outcome>>;
@@ -47,13 +52,64 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Keeps what an answer says was changed.
+    pub fn record_answer(
+        &self,
+        node: &NodeName,
+        reply: &v1::Reply,
+        operator: &str,
+    ) -> Result<(), KeeperError> {
+        let Some(Kind::Pruned(v1::PrunedBackups { pruned, dry_run: false, kept })) = &reply.kind else {
+            return Ok(());
+        };
+        if pruned.is_empty() {
+            return Ok(());
+        }
+        let text =
+            format!("{} folders were removed from the backups of {node}, {kept} backups stay", pruned.len());
+        let record = HistoryRecord {
+            node: Some(node.clone()),
+            operator: Some(operator.to_owned()),
+            ..self.record(HistoryKind::BackupsPruned, text)
+        };
+        Ok(self.commit(&mut self.lock(), Change { history: vec![record], ..Change::default() })?)
+    }
+}
+
 impl State {
-    fn put_question(
+    /// Backups stay for as long as one of them may be what puts a node back.
+    fn refuse_in_a_failure(&self, node: &NodeName, asked: &v1::Asked) -> Result<(), KeeperError> {
+        if !matches!(asked.kind, Some(Asked::PruneBackups(_))) {
+            return Ok(());
+        }
+        let Some((_, rollout)) = self.saved.newest() else {
+            return Ok(());
+        };
+        let plan = &rollout.plan.id;
+        let why = if !rollout.is_final() {
+            format!("the roll-out of plan {plan} has not ended")
+        } else if let Some((failed, _)) =
+            rollout.nodes().find(|(_, state)| matches!(state, NodeState::Failed { .. }))
+        {
+            format!("the roll-out of plan {plan} ended with {} failed", failed.name)
+        } else if self.unknown_leases.contains_key(node) {
+            format!("{node} holds a lease that this coordinator does not know")
+        } else {
+            return Ok(());
+        };
+        Err(KeeperError::NotNow(format!(
+            "{why}: no backup is removed while one of them may be what puts a node back; see `liftlock status`"
+        )))
+    }
+
+    pub(super) fn put_question(
         &mut self,
         node: &NodeName,
         asked: v1::Asked,
         now_ms: u64,
     ) -> Result<oneshot::Receiver<Outcome>, KeeperError> {
+        self.refuse_in_a_failure(node, &asked)?;
         // Above every number of an earlier run of the coordinator: an agent may still have an answer to one of those.
         let id = now_ms.max(self.last_question.saturating_add(1));
         self.last_question = id;

@@ -47,6 +47,7 @@ pub(super) struct Session {
 enum Notice {
     Prepare { rollout: u64 },
     Lease { token: FencingToken },
+    Tidy { rollout: u64 },
 }
 
 impl Session {
@@ -374,6 +375,13 @@ impl State {
         if self.first_time(node, Notice::Prepare { rollout: number }) {
             let (plan_id, steps) = (rollout.plan.id.to_string(), messages(&planned.prepare));
             self.send(node, Told::Prepare(v1::Prepare { plan_id, steps }));
+        }
+    }
+
+    pub(super) fn send_tidy(&mut self, number: u64, rollout: &Rollout, node: &NodeName) {
+        if self.first_time(node, Notice::Tidy { rollout: number }) {
+            let plan_id = rollout.plan.id.to_string();
+            self.send(node, Told::TidyBackups(v1::TidyBackups { plan_id }));
         }
     }
 

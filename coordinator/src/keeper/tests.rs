@@ -805,6 +805,45 @@ impl Coordinator {
     }
 }
 
+/// Whether the agent was told that its backups may go.
+fn may_tidy(agent: &mut Agent) -> bool {
+    agent.received().iter().any(|told| matches!(told, Told::TidyBackups(_)))
+}
+
+/// Why a prune of cp1's backups is refused, or `None` where the question is put.
+fn prune_refused(coordinator: &Coordinator) -> Option<String> {
+    let asked = v1::Asked { kind: Some(v1::asked::Kind::PruneBackups(v1::PruneBackups::default())) };
+    match coordinator.keeper.lock().put_question(&"cp1".parse().unwrap(), asked, 0) {
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+#[test]
+fn no_backup_is_pruned_before_the_roll_out_has_ended_well() {
+    let (coordinator, mut agents) = running();
+    for index in 0..agents.len() {
+        assert!(prune_refused(&coordinator).unwrap().contains("has not ended"));
+        assert!(!agents.iter_mut().any(|agent| agent.node.as_str() == "w1" && may_tidy(agent)));
+        agents[index].ends(&coordinator, index as u64 + 1, "");
+    }
+    assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::Raised);
+    assert_eq!(prune_refused(&coordinator), None);
+    assert!(agents.iter_mut().all(may_tidy));
+    let mut back = coordinator.connect("cp1");
+    assert!(may_tidy(&mut back), "one that was away is told when it is back");
+}
+
+#[test]
+fn no_backup_is_pruned_after_a_roll_out_that_ended_with_a_failure() {
+    let (coordinator, mut agents) = running();
+    agents[0].ends(&coordinator, 1, "the disk is full");
+    coordinator.keeper.order(&Order::Abort, "alice").unwrap();
+    assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::Aborted);
+    assert!(prune_refused(&coordinator).unwrap().contains("ended with cp1 failed"));
+    assert!(!agents.iter_mut().any(may_tidy));
+}
+
 #[tokio::test]
 async fn an_answer_reaches_whoever_asked_by_its_number() {
     use v1::answer::Outcome;

@@ -214,16 +214,23 @@ impl OperatorService for Operators {
         let kind = kind.ok_or_else(|| {
             Status::invalid_argument("the request asks nothing that this version of Liftlock knows")
         })?;
-        // What changes something on the node is an operator's to ask.
-        let askers = match kind {
-            Kind::ListBackups(_) => READERS,
-        };
-        caller(&self.keeper, &request, askers)?;
+        let operator = caller(&self.keeper, &request, askers(kind))?.subject.name;
         let v1::AskRequest { node, asked } = request.into_inner();
         let node: NodeName = node.parse().map_err(|e: NameError| invalid(&e))?;
         let answered = self.keeper.ask(&node, asked.unwrap_or_default(), ANSWER_LIMIT).await;
         let reply = answered.map_err(|error| status(&error))?;
+        let done = reply.clone();
+        with_keeper(&self.keeper, move |keeper| keeper.record_answer(&node, &done, &operator)).await?;
         Ok(Response::new(v1::AskResponse { reply: Some(reply) }))
+    }
+}
+
+/// Who may ask this: what changes something on the node is an operator's to ask.
+fn askers(asked: &Kind) -> &'static [Role] {
+    match asked {
+        Kind::ListBackups(_) | Kind::VerifyBackups(_) | Kind::DescribeEtcd(_) => READERS,
+        Kind::PruneBackups(wanted) if wanted.dry_run => READERS,
+        Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => WRITERS,
     }
 }
 

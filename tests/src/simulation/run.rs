@@ -15,6 +15,7 @@ use liftlock_agent::twin::{Fault, Meanwhile, Picture, Shape, Twin};
 use liftlock_proto::enrollment::Identity;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::Policy;
+use liftlock_proto::retention::Retention;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
 use liftlock_proto::v1::coordinator_message::Message as Told;
@@ -394,6 +395,8 @@ impl<'a> Simulation<'a> {
             preparations: Arc::new(steps::preparation),
             tasks: Arc::new(started.clone()),
             line: Arc::new(line),
+            // The shortest that there is: whatever may be removed is removed.
+            retention: Retention { keep: Some(1), ..Retention::default() },
         };
         let store = IdentityStore::new(Arc::new(node.disk.clone()), "/var/lib/liftlock/identity".into());
         let identity =

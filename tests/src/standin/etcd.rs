@@ -1,11 +1,13 @@
 //! A stand-in etcd: the members of a cluster, and their gRPC services.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use futures::Stream;
+use liftlock_agent::twin::bolt;
 use liftlock_proto::etcd::cluster_server::{Cluster, ClusterServer};
 use liftlock_proto::etcd::kv_server::{Kv, KvServer};
 use liftlock_proto::etcd::maintenance_server::{Maintenance, MaintenanceServer};
@@ -54,6 +56,9 @@ struct State {
     /// Every member has run.
     complete: bool,
     most_stopped: usize,
+    corrupt_database: bool,
+    /// How many keys there were at the revisions of which somebody took a snapshot.
+    counts: BTreeMap<u64, usize>,
 }
 
 impl Ensemble {
@@ -115,6 +120,11 @@ impl Ensemble {
         self.lock().corrupt_snapshots = corrupt;
     }
 
+    /// Flips one byte in the members' databases: every later snapshot carries it, and a digest that matches.
+    pub fn corrupt_database(&self, corrupt: bool) {
+        self.lock().corrupt_database = corrupt;
+    }
+
     /// Whether a majority of the voters runs.
     pub fn has_quorum(&self) -> bool {
         self.leader() != 0
@@ -128,29 +138,37 @@ impl Ensemble {
         if running.len() > voters.count() / 2 { running.first().copied().unwrap_or_default() } else { 0 }
     }
 
-    /// What a member's database holds: the objects, in whole pages, as bbolt's file is.
+    /// What a member's database holds: the objects, as bbolt's file is. Its size is that of a small real one at least.
     fn database(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for resource in ["configmaps", "nodes", "poddisruptionbudgets", "pods"] {
-            for object in self.objects.list(resource, None) {
-                bytes.extend_from_slice(object.to_string().as_bytes());
-                bytes.push(b'\n');
-            }
-        }
-        bytes.resize(bytes.len().next_multiple_of(PAGE).max(64 * PAGE), 0);
+        let (revision, objects) = self.objects.all();
+        self.lock().counts.insert(revision, objects.len());
+        let values: Vec<_> =
+            objects.into_iter().map(|(key, object)| (key, object.to_string().into())).collect();
+        let mut bytes = bolt::database(revision, &values);
+        bytes.resize(bytes.len().max(64 * PAGE), 0);
         bytes
     }
 
     /// The database and, in the last 32 bytes, its SHA-256.
     fn snapshot(&self) -> Vec<u8> {
+        let flip = |bytes: &mut Vec<u8>, at: usize| {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1;
+            }
+        };
         let mut bytes = self.database();
-        let digest = Sha256::digest(&bytes);
-        if self.lock().corrupt_snapshots
-            && let Some(byte) = bytes.first_mut()
-        {
-            *byte ^= 1;
+        let (corrupt_database, corrupt_snapshots) = {
+            let state = self.lock();
+            (state.corrupt_database, state.corrupt_snapshots)
+        };
+        if corrupt_database {
+            // The number of the page that the buckets are on, in that page itself.
+            flip(&mut bytes, 3 * PAGE);
         }
-        bytes.extend_from_slice(&digest);
+        let mut bytes = bolt::snapshot(bytes);
+        if corrupt_snapshots {
+            flip(&mut bytes, 0);
+        }
         bytes
     }
 
@@ -252,11 +270,10 @@ impl Cluster for Service {
 
 #[tonic::async_trait]
 impl Kv for Service {
-    async fn range(&self, _: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        let count = ["configmaps", "nodes", "poddisruptionbudgets", "pods"]
-            .iter()
-            .map(|resource| self.ensemble.objects.list(resource, None).len())
-            .sum::<usize>();
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let at = u64::try_from(request.into_inner().revision).unwrap_or_default();
+        let known = self.ensemble.lock().counts.get(&at).copied();
+        let count = known.unwrap_or_else(|| self.ensemble.objects.all().1.len());
         Ok(Response::new(RangeResponse {
             header: Some(self.ensemble.header(self.id)),
             count: i64::try_from(count).unwrap_or(i64::MAX),

@@ -19,7 +19,7 @@ use crate::standin::release::{Release, STATIC_PODS};
 const SLASH: &str = "!";
 
 /// The programs that a stand-in node has.
-pub const PROGRAMS: [&str; 10] = [
+pub const PROGRAMS: [&str; 11] = [
     "kubeadm",
     "kubelet",
     "apt-get",
@@ -30,6 +30,7 @@ pub const PROGRAMS: [&str; 10] = [
     "dpkg-deb",
     "systemctl",
     "systemd-run",
+    "etcdctl",
 ];
 
 /// Names the node that a stand-in program acts on: its root.

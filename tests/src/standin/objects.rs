@@ -78,6 +78,13 @@ impl Objects {
         self.lock().revision
     }
 
+    /// The revision, and every object at it with its key in etcd.
+    pub fn all(&self) -> (u64, Vec<(String, Value)>) {
+        let state = self.lock();
+        let key = |key: &Key| format!("/registry/{}/{}/{}", key.resource, key.namespace, key.name);
+        (state.revision, state.objects.iter().map(|(at, object)| (key(at), object.clone())).collect())
+    }
+
     /// The last change of anything that a kubelet or a controller looks at.
     pub fn noticed(&self) -> u64 {
         self.lock().noticed

@@ -57,6 +57,12 @@ impl Release {
         }
     }
 
+    /// The version of its etcd: `3.5.15`.
+    pub fn etcd(self) -> &'static str {
+        let tag = self.companions().0;
+        tag.split('-').next().unwrap_or(tag)
+    }
+
     /// What `kubeadm config images list` prints, in its order.
     pub fn images(self, registry: &str) -> Vec<String> {
         [

@@ -303,6 +303,28 @@ async fn a_snapshot_that_differs_from_its_checksum_stops_the_raise_before_any_ch
 }
 
 #[tokio::test]
+async fn one_flipped_byte_in_etcds_database_stops_the_raise_before_any_change() {
+    let fleet = small_fleet().await;
+    fleet.cluster.etcd.corrupt_database(true);
+    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
+    let rollout = end_of(&fleet).await;
+    assert_eq!(rollout.phase(), RolloutPhase::Halted);
+    let why = &rollout.reason;
+    assert!(why.contains("cannot be restored") && why.contains("Nothing on cp1 was changed"), "{why}");
+    assert_eq!(fleet.cluster.kubeadm_config_version(), "v1.30.4");
+    let tree = &fleet.cluster.machine("cp1").unwrap().tree;
+    let dpkg = liftlock_tests::standin::packages::Dpkg::read(tree).unwrap();
+    assert_eq!(dpkg.get("kubeadm").unwrap().version, "1.30.4-1.1", "kubeadm was installed all the same");
+    fleet.cluster.etcd.corrupt_database(false);
+    fleet.cli(&["retry", "cp1"]).await.unwrap().success().unwrap();
+    raised(&fleet, TO).await;
+    let backup = liftlock_tests::fleet::proofs::backups_of(&fleet, "cp1").unwrap().remove(0);
+    assert!(!backup.join("rehearsal").exists(), "the scratch folder is left");
+    let facts = std::fs::read_to_string(backup.join("etcd-snapshot.json")).unwrap();
+    assert!(facts.contains("etcdctl 3.5.12"), "{facts}");
+}
+
+#[tokio::test]
 async fn an_etcd_with_an_alarm_stops_the_raise_and_says_which_member() {
     let fleet = small_fleet().await;
     fleet.cluster.etcd.raise_nospace("cp1");

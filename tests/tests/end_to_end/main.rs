@@ -1,8 +1,14 @@
 //! The real coordinator, agents and command line on stand-in clusters, from end to end.
 
 #![expect(clippy::disallowed_methods, reason = "the tests stand on the other side of the host boundary")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at what it did not expect")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test ends at what it did not expect"
+)]
 
+mod backups;
 mod bad_input;
 mod gates;
 mod interruptions;

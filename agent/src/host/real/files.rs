@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 
 use async_trait::async_trait;
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
@@ -13,7 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::tree::{self, LinkError};
 use crate::engine::lease::Permit;
-use crate::host::{ChunkSink, CopiedFile, Files, HostError, HostResult, Layout, NewFile, Space};
+use crate::host::{
+    ChunkSink, Clearance, CopiedFile, Files, HostError, HostResult, Inspection, Layout, NewFile,
+    RandomAccess, Space,
+};
 
 const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
@@ -162,12 +165,52 @@ impl Files for RealFiles {
         on_a_thread(move || remove(&path)).await
     }
 
+    async fn remove_tree(&self, _: &dyn Clearance, path: &Utf8Path) -> HostResult<()> {
+        let path = self.admit(path)?;
+        on_a_thread(move || tree::remove_all(&path)).await
+    }
+
+    async fn files_below(&self, path: &Utf8Path) -> HostResult<Vec<Utf8PathBuf>> {
+        let path = self.admit(path)?;
+        on_a_thread(move || tree::files(&path)).await
+    }
+
+    async fn inspect(&self, path: &Utf8Path, inspect: Inspection) -> HostResult<bool> {
+        let path = self.admit(path)?;
+        on_a_thread(move || {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = match fs::open(path.as_str(), flags, Mode::empty()) {
+                Err(Errno::NOENT) => return Ok(false),
+                file => File::from(file.map_err(failed("cannot open", &path))?),
+            };
+            let size = file.metadata().map_err(failed("cannot look at", &path))?.len();
+            inspect(&mut Opened { file, size });
+            Ok(true)
+        })
+        .await
+    }
+
     async fn create(&self, _: &Permit, path: &Utf8Path) -> HostResult<Box<dyn NewFile>> {
         let path = self.admit(path)?;
         let part = on_a_thread(move || Part::new(&path, 0o600)).await?;
         let file =
             tokio::fs::File::from_std(part.file.try_clone().map_err(failed("cannot open", &part.path))?);
         Ok(Box::new(Stream { part, file }))
+    }
+}
+
+struct Opened {
+    file: File,
+    size: u64,
+}
+
+impl RandomAccess for Opened {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
     }
 }
 

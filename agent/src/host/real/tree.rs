@@ -11,12 +11,14 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::{self, AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    self, AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::files::{failed, hexadecimal};
-use crate::host::{CopiedFile, HostError, HostResult};
+use crate::host::{CopiedFile, HALF_REMOVED, HostError, HostResult};
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const SOURCE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -90,6 +92,120 @@ fn sync_of(
         }
     }
     fs::fsync(&opened).map_err(failed("cannot make durable", path))
+}
+
+/// The regular files below a folder, relative to it and sorted; none where it is not there.
+pub(super) fn files(path: &Utf8Path) -> HostResult<Vec<Utf8PathBuf>> {
+    let mut files = Vec::new();
+    walk(path, &mut |entry| {
+        if let (FileType::RegularFile, Ok(relative)) = (entry.kind, entry.path.strip_prefix(path)) {
+            files.push(relative.to_owned());
+        }
+        Ok(())
+    })?;
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Removes a folder and everything in it, and what an interrupted removal of it left. Where something is mounted in
+/// it, nothing is removed.
+pub(super) fn remove_all(path: &Utf8Path) -> HostResult<()> {
+    if !path.parent().is_some_and(Utf8Path::exists) {
+        return Ok(());
+    }
+    let (folder, name) = folder_of(path)?;
+    let doomed = path.with_file_name(doomed(name));
+    empty_out(&doomed)?;
+    if there(path)? {
+        walk(path, &mut |entry| if entry.mounted { Err(mounted(entry.path)) } else { Ok(()) })?;
+        fs::renameat(&folder, name, &folder, doomed.file_name().unwrap_or_default())
+            .map_err(failed("cannot take away the name of", path))?;
+        fs::fsync(&folder).map_err(failed("cannot make durable the folder of", path))?;
+        empty_out(&doomed)?;
+    }
+    fs::fsync(&folder).map_err(failed("cannot make durable the folder of", path))
+}
+
+/// What a folder is called from the beginning of its removal to the end.
+fn doomed(name: &str) -> String {
+    format!(".{name}{HALF_REMOVED}")
+}
+
+fn empty_out(path: &Utf8Path) -> HostResult<()> {
+    walk(path, &mut |entry| {
+        let flags = match entry.kind {
+            _ if entry.mounted => return Err(mounted(entry.path)),
+            FileType::Directory => AtFlags::REMOVEDIR,
+            _ => AtFlags::empty(),
+        };
+        fs::unlinkat(entry.folder, entry.name, flags).map_err(failed("cannot remove", entry.path))
+    })
+}
+
+fn mounted(path: &Utf8Path) -> HostError {
+    HostError::Malformed {
+        what: format!("the folder {path}"),
+        why: "something is mounted on it, and nothing beyond a mount is removed: unmount it first".to_owned(),
+    }
+}
+
+/// Something in a tree.
+struct Entry<'a> {
+    /// The folder that it lies in, and its name there.
+    folder: BorrowedFd<'a>,
+    name: &'a str,
+    path: &'a Utf8Path,
+    kind: FileType,
+    /// A folder that something is mounted on; it is not entered.
+    mounted: bool,
+}
+
+type Visit<'a> = dyn FnMut(&Entry<'_>) -> HostResult<()> + 'a;
+
+/// Shows everything in a tree, what is in a folder before the folder. Nothing where there is nothing.
+fn walk(path: &Utf8Path, visit: &mut Visit<'_>) -> HostResult<()> {
+    if !there(path)? {
+        return Ok(());
+    }
+    let (folder, name) = folder_of(path)?;
+    let device = fs::fstat(&folder).map_err(failed("cannot look at the folder of", path))?.st_dev;
+    walk_from(folder.as_fd(), name, path, device, visit)
+}
+
+fn walk_from(
+    folder: BorrowedFd<'_>,
+    name: &str,
+    path: &Utf8Path,
+    device: u64,
+    visit: &mut Visit<'_>,
+) -> HostResult<()> {
+    let status =
+        fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("cannot look at", path))?;
+    let kind = FileType::from_raw_mode(status.st_mode);
+    let mut mounted = false;
+    if kind == FileType::Directory {
+        let inside = if status.st_dev == device { open_in(folder, name) } else { Err(Errno::XDEV) };
+        match inside {
+            Err(Errno::XDEV) => mounted = true,
+            inside => {
+                let inside = inside.map_err(failed("cannot open", path))?;
+                for name in names(&inside, path)? {
+                    walk_from(inside.as_fd(), &name, &path.join(&name), device, visit)?;
+                }
+            }
+        }
+    }
+    visit(&Entry { folder, name, path, kind, mounted })
+}
+
+/// Opens a folder in a folder; `XDEV` where something is mounted on it, be it a part of the same file system.
+fn open_in(folder: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    match fs::openat2(folder, name, FOLDER, Mode::empty(), resolve) {
+        // Linux before 5.6: another device is all that shows.
+        Err(Errno::NOSYS) => fs::openat(folder, name, FOLDER, Mode::empty()),
+        opened => opened,
+    }
 }
 
 fn there(path: &Utf8Path) -> HostResult<bool> {
@@ -364,6 +480,49 @@ mod tests {
         copy.entry(&place, (&name, "copy"), &status).unwrap();
         assert_eq!(copy.files, []);
         assert_eq!(names(fs::open(to.as_str(), FOLDER, Mode::empty()).unwrap(), &to).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_removal_takes_a_link_for_itself_and_what_an_interrupted_one_left() {
+        let (_folder, path) = folder();
+        let (tree, elsewhere) = (path.join("tree"), path.join("elsewhere"));
+        std::fs::create_dir_all(tree.join("a/b")).unwrap();
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join("file"), "stays").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, tree.join("a/link")).unwrap();
+        std::fs::create_dir(path.join(doomed("tree"))).unwrap();
+        std::fs::write(path.join(doomed("tree")).join("half"), "").unwrap();
+        assert_eq!(files(&tree).unwrap(), ["file"]);
+        remove_all(&tree).unwrap();
+        remove_all(&tree).unwrap();
+        let left = names(fs::open(path.as_str(), FOLDER, Mode::empty()).unwrap(), &path).unwrap();
+        assert_eq!(left, ["elsewhere"]);
+        assert_eq!(std::fs::read_to_string(elsewhere.join("file")).unwrap(), "stays");
+    }
+
+    #[test]
+    fn nothing_is_removed_where_something_is_mounted_below() {
+        let (_folder, path) = folder();
+        std::fs::create_dir(path.join("tree/sub")).unwrap();
+        let (inside, name) = folder_of(&path.join("tree")).map(|(fd, name)| (fd, name.to_owned())).unwrap();
+        let device = fs::fstat(&inside).unwrap().st_dev;
+        let mut seen = Vec::new();
+        let look = &mut |entry: &Entry<'_>| {
+            seen.push((entry.name.to_owned(), entry.mounted));
+            Ok(())
+        };
+        walk_from(inside.as_fd(), &name, &path.join("tree"), device + 1, look).unwrap();
+        assert_eq!(seen, [("tree".to_owned(), true)], "a folder on another device was entered");
+        // A file system of the kernel's own that every machine has mounted on a folder of the root's.
+        let root = fs::open("/", FOLDER, Mode::empty()).unwrap();
+        let mut mounts = 0;
+        let look = &mut |entry: &Entry<'_>| {
+            mounts += usize::from(entry.mounted);
+            Ok(())
+        };
+        walk_from(root.as_fd(), "proc", Utf8Path::new("/proc"), fs::fstat(&root).unwrap().st_dev, look)
+            .unwrap();
+        assert_eq!(mounts, 1);
     }
 
     #[test]

@@ -141,6 +141,26 @@ fn a_snapshot_that_is_not_what_etcd_says_is_refused_and_not_kept() {
 }
 
 #[test]
+fn a_snapshot_that_does_not_rehearse_stops_the_raise_before_any_change() {
+    for (fault, said) in [
+        (SnapshotFault::CorruptAtSource, "no bucket \"key\""),
+        (SnapshotFault::Behind, "is of revision 41, and etcd was at 42 before"),
+    ] {
+        let mut leased = first();
+        leased.twin.world().snapshot_fault = Some(fault);
+        let why = leased.fail("etcd-snapshot");
+        assert!(why.contains(said) && why.contains("Nothing on cp1 was changed"), "{fault:?}: {why}");
+        let snapshot = leased.step("etcd-snapshot");
+        assert_eq!(leased.check(&snapshot).unwrap(), Observed::Partial, "{fault:?}");
+        // Once etcd is well, it is taken again.
+        leased.twin.world().snapshot_fault = None;
+        assert_eq!(leased.carry(&snapshot), End::Done);
+        assert_eq!(leased.backups().len(), 1);
+        assert!(leased.log.lines().iter().any(|line| line.contains("revision 42, 17 keys")), "{fault:?}");
+    }
+}
+
+#[test]
 fn a_snapshot_that_went_bad_on_the_disk_is_taken_again() {
     let mut leased = first();
     leased.carry_until("back-up-node");
@@ -181,7 +201,7 @@ fn backups_are_for_nobodys_eyes_and_hold_everything() {
     let index: serde_json::Value =
         serde_json::from_slice(disk.read(&folder.join("index.json")).unwrap()).unwrap();
     assert_eq!(index["index"]["clusterVersion"], FROM.to_string());
-    assert_eq!(index["index"]["snapshot"]["size"], 2080);
+    assert_eq!(index["index"]["snapshot"]["size"], 20_512);
 }
 
 #[test]

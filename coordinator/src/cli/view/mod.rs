@@ -1,9 +1,11 @@
 //! Answers: the fields that programs read, and the tables that people read. Nothing here asks anything.
 
+pub mod backups;
 pub mod changes;
 pub mod history;
 pub mod nodes;
 pub mod plan;
+pub mod restoration;
 pub mod rollout;
 pub mod tokens;
 

@@ -2,6 +2,7 @@
 
 mod apt;
 mod dpkg;
+mod etcdctl;
 mod kubeadm;
 mod kubeadm_policy;
 mod kubeadm_upgrade;
@@ -100,6 +101,7 @@ pub fn main() -> ExitCode {
             "apt-get" => apt::get(&call),
             "apt-cache" => apt::cache(&call),
             "apt-mark" => apt::mark(&call),
+            "etcdctl" => etcdctl::etcdctl(&call),
             "dpkg" => dpkg::dpkg(&call),
             "dpkg-query" => dpkg::query(&call),
             "dpkg-deb" => dpkg::deb(&call),

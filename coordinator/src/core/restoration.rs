@@ -1,0 +1,390 @@
+//! How etcd is restored from a snapshot by hand: the commands in their order, or why that would lose more than it saves.
+//!
+//! A member that is restored alone begins a cluster of its own with old data. So one member is restored only as a part of
+//! all of them; where the others are a quorum, it is removed and added again, and takes its data from them.
+
+use liftlock_proto::argv::{self, Argv, RestoredMember};
+use liftlock_proto::name::NodeName;
+
+/// Where the manifests wait while nothing runs.
+const ASIDE: &str = "/etc/kubernetes/liftlock-restore";
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// The static pods that need etcd.
+const CLIENTS: [&str; 3] = ["kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml"];
+
+/// The control planes and what they know of etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Situation {
+    /// Every control plane with a member of etcd, in the order in which they are restored.
+    pub members: Vec<Member>,
+    /// What the members say that run; `None` where none answers.
+    pub running: Option<Running>,
+}
+
+/// A member of etcd, as its node starts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The node, and the member's name.
+    pub node: NodeName,
+    /// `https://10.0.0.1:2380`
+    pub peer_urls: String,
+    /// `/var/lib/etcd`
+    pub data_dir: String,
+    /// `etcdctl 3.4.23`; `None` where the node has no program that restores snapshots.
+    pub tool: Option<String>,
+}
+
+/// An etcd that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// `3.5.15`
+    pub version: String,
+    /// The highest that any member reports.
+    pub revision: u64,
+    /// As they know each other.
+    pub members: Vec<RunningMember>,
+}
+
+/// A member as the others know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningMember {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// It answers, has a vote and finds nothing wrong with itself.
+    pub healthy: bool,
+}
+
+/// A snapshot that was rehearsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// On which node.
+    pub node: NodeName,
+    /// Where it lies there.
+    pub path: String,
+    /// etcd's revision in it.
+    pub revision: u64,
+    /// When it was taken, as people read it.
+    pub taken_at: String,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instruction {
+    /// Run this on the node.
+    Run(Argv),
+    /// What no command does by itself.
+    Do(String),
+}
+
+/// Things to do on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// What for.
+    pub title: String,
+    /// Where; `None`: on the operator's own machine.
+    pub node: Option<NodeName>,
+    /// In this order.
+    pub instructions: Vec<Instruction>,
+}
+
+/// What a restore loses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing was written after the snapshot.
+    Nothing,
+    /// So many revisions were written after it.
+    Revisions(u64),
+    /// The running etcd is older than the snapshot: they are not of one history.
+    AnotherHistory,
+    /// No member answers, so nobody knows.
+    Unknown,
+}
+
+impl Situation {
+    /// What is lost with a snapshot of this revision.
+    pub fn loss(&self, revision: u64) -> Loss {
+        match self.running.as_ref().map(|running| running.revision) {
+            None => Loss::Unknown,
+            Some(now) if now == revision => Loss::Nothing,
+            Some(now) if now < revision => Loss::AnotherHistory,
+            Some(now) => Loss::Revisions(now - revision),
+        }
+    }
+
+    /// Whether the members without this one are a quorum of all of them, so that it needs no snapshot.
+    pub fn others_are_a_quorum(&self, node: &NodeName) -> bool {
+        let Some(running) = &self.running else {
+            return false;
+        };
+        let healthy = running.members.iter().filter(|member| member.healthy && member.name != node.as_str());
+        let all = running.members.len();
+        all > 1 && healthy.count() > all / 2
+    }
+
+    /// The whole cluster out of one snapshot.
+    pub fn restore(&self, snapshot: &Snapshot) -> Vec<Stage> {
+        let initial_cluster: Vec<String> =
+            self.members.iter().map(|member| format!("{}={}", member.node, member.peer_urls)).collect();
+        let initial_cluster = initial_cluster.join(",");
+        let token = format!("liftlock-{}-{}", snapshot.node, snapshot.revision);
+        let mut stages = Vec::new();
+        for member in &self.members {
+            stages.push(stage("stop the control plane", member, stop()));
+        }
+        let elsewhere: Vec<&Member> =
+            self.members.iter().filter(|member| member.node != snapshot.node).collect();
+        if !elsewhere.is_empty() {
+            let bring = elsewhere.iter().map(|member| {
+                let from = format!("root@{}:{}", snapshot.node, snapshot.path);
+                run(&["scp", "-3", "-p", &from, &format!("root@{}:{}", member.node, brought())])
+            });
+            let title = "bring the snapshot to the other control planes".to_owned();
+            stages.push(Stage { title, node: None, instructions: bring.collect() });
+        }
+        for member in &self.members {
+            let path = if member.node == snapshot.node { snapshot.path.clone() } else { brought() };
+            let restored = RestoredMember {
+                name: member.node.as_str(),
+                peer_urls: &member.peer_urls,
+                data_dir: &member.data_dir,
+                initial_cluster: &initial_cluster,
+                token: &token,
+            };
+            let mut instructions =
+                vec![run(&["mv", &member.data_dir, &format!("{}.before-restore", member.data_dir)])];
+            let program = member.tool.as_deref().and_then(|tool| tool.split(' ').next());
+            if program.is_none() {
+                instructions.push(Instruction::Do(format!(
+                    "install etcdctl here first ({}): this node has no program that restores snapshots",
+                    self.running.as_ref().map_or_else(
+                        || "of etcd's own version; from 3.6 on etcdutl in its place".to_owned(),
+                        |running| format!("of etcd {}; from 3.6 on etcdutl in its place", running.version)
+                    )
+                )));
+            }
+            instructions.push(Instruction::Run(argv::etcd_restore(
+                program.unwrap_or("etcdctl"),
+                &path,
+                &restored,
+            )));
+            stages.push(stage("restore its data", member, instructions));
+        }
+        for member in &self.members {
+            stages.push(stage("start etcd", member, vec![back("etcd.yaml")]));
+        }
+        if let Some(member) = self.members.first() {
+            let check = vec![Instruction::Run(argv::etcdctl_local(&["endpoint", "health", "--cluster"]))];
+            stages.push(stage("wait until every member is healthy", member, check));
+        }
+        for member in &self.members {
+            let instructions =
+                CLIENTS.iter().map(|manifest| back(manifest)).chain([restart_kubelet()]).collect();
+            stages.push(stage("start the rest of the control plane", member, instructions));
+        }
+        stages.push(Stage {
+            title: "check; then restart the kubelet of each worker, which may have seen what is gone now"
+                .to_owned(),
+            node: None,
+            instructions: vec![run(&["kubectl", "get", "--raw=/readyz"]), run(&["kubectl", "get", "nodes"])],
+        });
+        stages
+    }
+
+    /// One member anew, with its data from the others. `None` where it is not among those that are known.
+    pub fn replace(&self, node: &NodeName) -> Option<Vec<Stage>> {
+        let running = self.running.as_ref()?;
+        let member = self.members.iter().find(|member| member.node == *node)?;
+        let healthy = |name: &NodeName| {
+            running.members.iter().any(|other| other.healthy && other.name == name.as_str())
+        };
+        let helper = self.members.iter().find(|other| other.node != *node && healthy(&other.node))?;
+        let mut stages = vec![stage("stop the control plane", member, stop())];
+        if let Some(known) = running.members.iter().find(|other| other.name == node.as_str()) {
+            let remove = argv::etcdctl_local(&["member", "remove", &format!("{:x}", known.id)]);
+            stages.push(stage("remove the member", helper, vec![Instruction::Run(remove)]));
+        }
+        let aside = run(&["mv", &member.data_dir, &format!("{}.before-restore", member.data_dir)]);
+        stages.push(stage("move its data aside", member, vec![aside]));
+        let peers = format!("--peer-urls={}", member.peer_urls);
+        let add = argv::etcdctl_local(&["member", "add", node.as_str(), &peers]);
+        stages.push(stage("add it again", helper, vec![Instruction::Run(add)]));
+        let others = self.members.iter().filter(|other| other.node == *node || healthy(&other.node));
+        let initial_cluster: Vec<String> =
+            others.map(|other| format!("{}={}", other.node, other.peer_urls)).collect();
+        let edit = Instruction::Do(format!(
+            "in {ASIDE}/etcd.yaml set --initial-cluster={} and --initial-cluster-state=existing",
+            initial_cluster.join(",")
+        ));
+        stages.push(stage("start etcd", member, vec![edit, back("etcd.yaml")]));
+        let check = argv::etcdctl_local(&["endpoint", "health", "--cluster"]);
+        stages.push(stage("wait until every member is healthy", helper, vec![Instruction::Run(check)]));
+        let rest = CLIENTS.iter().map(|manifest| back(manifest)).chain([restart_kubelet()]).collect();
+        stages.push(stage("start the rest of the control plane", member, rest));
+        Some(stages)
+    }
+}
+
+fn stage(title: &str, member: &Member, instructions: Vec<Instruction>) -> Stage {
+    Stage { title: title.to_owned(), node: Some(member.node.clone()), instructions }
+}
+
+fn run(words: &[&str]) -> Instruction {
+    Instruction::Run(words.iter().map(|&word| word.to_owned()).collect())
+}
+
+/// The kubelet ends the pods of manifests that go.
+fn stop() -> Vec<Instruction> {
+    let manifests = CLIENTS.iter().chain(&["etcd.yaml"]).map(|manifest| format!("{MANIFESTS}/{manifest}"));
+    let mut mv = vec!["mv".to_owned()];
+    mv.extend(manifests.chain([format!("{ASIDE}/")]));
+    vec![
+        run(&["mkdir", "-m", "0700", ASIDE]),
+        Instruction::Run(mv),
+        run(&["crictl", "ps", "--quiet", "--name", "^(etcd|kube-apiserver)$"]),
+        Instruction::Do("repeat the last command until it prints nothing".to_owned()),
+    ]
+}
+
+fn back(manifest: &str) -> Instruction {
+    run(&["mv", &format!("{ASIDE}/{manifest}"), &format!("{MANIFESTS}/")])
+}
+
+fn restart_kubelet() -> Instruction {
+    Instruction::Run(argv::systemctl_restart_kubelet())
+}
+
+/// Where the snapshot lies on a node that it was brought to: a folder that only root can look into.
+fn brought() -> String {
+    format!("{ASIDE}/etcd-snapshot.db")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn situation(members: usize, healthy: &[usize]) -> Situation {
+        let member = |n: usize| Member {
+            node: format!("cp{n}").parse().unwrap(),
+            peer_urls: format!("https://10.0.0.{n}:2380"),
+            data_dir: "/var/lib/etcd".to_owned(),
+            tool: (n != 2).then(|| "etcdctl 3.5.15".to_owned()),
+        };
+        let running = |n: usize| RunningMember {
+            id: 0xa0 + n as u64,
+            name: format!("cp{n}"),
+            healthy: healthy.contains(&n),
+        };
+        Situation {
+            members: (1..=members).map(member).collect(),
+            running: (!healthy.is_empty()).then(|| Running {
+                version: "3.5.15".to_owned(),
+                revision: 1000,
+                members: (1..=members).map(running).collect(),
+            }),
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            node: "cp1".parse().unwrap(),
+            path: "/etc/kubernetes/tmp/b/etcd-snapshot.db".to_owned(),
+            revision: 900,
+            taken_at: "2026-11-21T15:00:07Z".to_owned(),
+        }
+    }
+
+    /// `cp1: mv a b`, in order.
+    fn lines(stages: &[Stage]) -> Vec<String> {
+        let line = |stage: &Stage, instruction: &Instruction| {
+            let place = stage.node.as_ref().map_or("here", NodeName::as_str);
+            match instruction {
+                Instruction::Run(argv) => format!("{place}: {}", argv.join(" ")),
+                Instruction::Do(what) => format!("{place}: ({what})"),
+            }
+        };
+        stages.iter().flat_map(|stage| stage.instructions.iter().map(move |i| line(stage, i))).collect()
+    }
+
+    fn position(lines: &[String], wanted: &str) -> usize {
+        lines.iter().position(|line| line.contains(wanted)).unwrap_or_else(|| panic!("{wanted}: {lines:#?}"))
+    }
+
+    #[test]
+    fn a_loss_is_what_was_written_after_the_snapshot() {
+        let running = situation(3, &[1, 2, 3]);
+        assert_eq!(running.loss(1000), Loss::Nothing);
+        assert_eq!(running.loss(900), Loss::Revisions(100));
+        assert_eq!(running.loss(1001), Loss::AnotherHistory);
+        assert_eq!(situation(3, &[]).loss(900), Loss::Unknown);
+    }
+
+    #[test]
+    fn a_member_needs_no_snapshot_where_the_others_are_a_quorum() {
+        let cp3: NodeName = "cp3".parse().unwrap();
+        assert!(situation(3, &[1, 2]).others_are_a_quorum(&cp3));
+        assert!(situation(3, &[1, 2, 3]).others_are_a_quorum(&cp3));
+        assert!(!situation(3, &[1, 3]).others_are_a_quorum(&cp3));
+        assert!(!situation(3, &[]).others_are_a_quorum(&cp3));
+        assert!(
+            !situation(2, &[1, 2]).others_are_a_quorum(&"cp2".parse().unwrap()),
+            "one of two is no quorum"
+        );
+        assert!(!situation(1, &[1]).others_are_a_quorum(&"cp1".parse().unwrap()));
+    }
+
+    #[test]
+    fn nothing_starts_before_everything_stopped_and_every_member_is_told_all_of_them() {
+        let lines = lines(&situation(3, &[1]).restore(&snapshot()));
+        let last_stop = position(&lines, "cp3: mv /etc/kubernetes/manifests/");
+        let first_restore =
+            position(&lines, "cp1: etcdctl snapshot restore /etc/kubernetes/tmp/b/etcd-snapshot.db");
+        let last_restore = position(&lines, "cp3: etcdctl snapshot restore");
+        let first_start = position(&lines, "cp1: mv /etc/kubernetes/liftlock-restore/etcd.yaml");
+        let health = position(&lines, "endpoint health");
+        let clients = position(&lines, "liftlock-restore/kube-apiserver.yaml");
+        assert!(last_stop < first_restore && first_restore < last_restore && last_restore < first_start);
+        assert!(first_start < health && health < clients, "{lines:#?}");
+        let restores: Vec<&String> = lines.iter().filter(|line| line.contains("snapshot restore")).collect();
+        let all =
+            "--initial-cluster=cp1=https://10.0.0.1:2380,cp2=https://10.0.0.2:2380,cp3=https://10.0.0.3:2380";
+        assert!(restores.len() == 3 && restores.iter().all(|line| line.contains(all)), "{restores:#?}");
+        assert!(restores.iter().all(|line| line.contains("--initial-cluster-token=liftlock-cp1-900")));
+        let scp =
+            position(&lines, "here: scp -3 -p root@cp1:/etc/kubernetes/tmp/b/etcd-snapshot.db root@cp2:");
+        assert!(scp > last_stop, "the folder that it goes to is made before");
+        assert!(
+            position(&lines, "cp2: (install etcdctl here first (of etcd 3.5.15")
+                < position(&lines, "cp2: etcdctl")
+        );
+    }
+
+    #[test]
+    fn data_is_moved_aside_and_never_removed() {
+        for stages in [
+            situation(3, &[1]).restore(&snapshot()),
+            situation(3, &[1, 2]).replace(&"cp3".parse().unwrap()).unwrap(),
+        ] {
+            let lines = lines(&stages);
+            assert!(lines.iter().any(|line| line.contains("mv /var/lib/etcd /var/lib/etcd.before-restore")));
+            assert!(!lines.iter().any(|line| line.contains(" rm ") || line.contains("rmdir")), "{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn a_member_is_removed_and_added_again_by_one_that_is_healthy() {
+        let lines = lines(&situation(3, &[2, 3]).replace(&"cp1".parse().unwrap()).unwrap());
+        let remove = position(&lines, "cp2: etcdctl --endpoints");
+        assert!(lines[remove].ends_with("member remove a1"), "{}", lines[remove]);
+        let add = position(&lines, "member add cp1 --peer-urls=https://10.0.0.1:2380");
+        assert!(lines[add].starts_with("cp2: ") && remove < add);
+        assert!(position(&lines, "--initial-cluster-state=existing") > add);
+    }
+
+    #[test]
+    fn one_that_is_alone_brings_its_snapshot_nowhere() {
+        let lines = lines(&situation(1, &[]).restore(&snapshot()));
+        assert!(!lines.iter().any(|line| line.contains("scp")), "{lines:#?}");
+    }
+}
