@@ -59,6 +59,8 @@ struct State {
     facts: BTreeMap<NodeName, facts::Reported>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
+    /// Nodes whose agents have said what they hold since this coordinator started.
+    heard: BTreeSet<NodeName>,
     /// Leases that agents hold and that the store does not know, because it is an older copy.
     unknown_leases: BTreeMap<NodeName, FencingToken>,
     /// How long a lease lasts without renewal, in milliseconds.
@@ -252,7 +254,7 @@ impl State {
     fn tell(&mut self) -> Option<(NodeName, Purpose)> {
         let (number, rollout) = self.saved.newest()?;
         let rollout = rollout.clone();
-        let stranger = self.holder_of_unknown_lease();
+        let (stranger, silent) = (self.holder_of_unknown_lease(), self.silent());
         let mut due = None;
         for decision in decide(&rollout, &self.connected()) {
             match decision {
@@ -261,10 +263,10 @@ impl State {
                 Decision::Resume { node, lease, purpose } => {
                     self.send_lease(&rollout, &node, lease, purpose);
                 }
-                // A store that was put back from an old copy does not know the newest lease. Until its holder has
-                // reported, nobody else may act.
+                // A store that was put back from an old copy does not know the newest lease, nor that it is an old copy.
+                // Until everybody has said what he holds, and its holder has reported its end, nobody else may act.
                 Decision::Grant { node, purpose } => {
-                    if stranger.as_ref().is_none_or(|holder| *holder == node) {
+                    if silent.is_none() && stranger.as_ref().is_none_or(|holder| *holder == node) {
                         due = Some((node, purpose));
                     }
                 }

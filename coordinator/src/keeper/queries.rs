@@ -73,13 +73,25 @@ impl State {
         if !newest {
             return None;
         }
-        self.failure.clone().or_else(|| {
+        let unknown_lease = || {
             self.holder_of_unknown_lease().map(|node| {
                 format!(
                     "{node} holds a lease that this coordinator never granted, so its store is an older copy: nobody else \
-                     is leased until that node has reported its end, or this coordinator was started anew without that agent"
+                     is leased until that node has reported its end; if it is gone for good, take its join token back \
+                     (`liftlock token list`, `liftlock token revoke ID`)"
                 )
             })
-        })
+        };
+        let awaited = || {
+            self.silent().map(|node| {
+                format!(
+                    "{node} has not been heard of since this coordinator started, and what it holds is not known: nobody is \
+                     leased until it has connected; see `systemctl status liftlock-agent` there, or, if it is gone for \
+                     good, take its join token back (`liftlock token list`, `liftlock token revoke ID`)"
+                )
+            })
+        };
+        let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
+        self.failure.clone().or_else(unknown_lease).or_else(|| if goes_on { awaited() } else { None })
     }
 }

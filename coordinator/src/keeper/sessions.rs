@@ -15,7 +15,8 @@ use super::questions::Unanswered;
 use super::{Keeper, KeeperError, State};
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings};
-use crate::store::records::Change;
+use crate::identity::subject::Subject;
+use crate::store::records::{Change, Enrolled};
 
 /// How long a lease lasts without renewal, in milliseconds, unless the coordinator is told otherwise.
 pub const LEASE_TTL_MS: u32 = 30_000;
@@ -93,6 +94,7 @@ impl Keeper {
         state.send(node, Told::Welcome(v1::Welcome { coordinator_version }));
         state.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages: false }));
         state.unknown_leases.remove(node);
+        state.heard.insert(node.clone());
         if let Some(held) = hello.held {
             self.take_up_held(&mut state, node, held);
         }
@@ -324,6 +326,20 @@ impl State {
         self.unknown_leases.keys().next().cloned()
     }
 
+    /// A node of the present roll-out that has not said yet what it holds, since this coordinator started.
+    pub(super) fn silent(&self) -> Option<NodeName> {
+        let (_, rollout) = self.saved.newest()?;
+        let mut names = rollout.nodes().map(|(planned, _)| &planned.name);
+        names.find(|node| !self.heard.contains(*node) && !self.dismissed(node)).cloned()
+    }
+
+    /// Whether an operator took a node's certificate back, which says that nothing is to be expected of it any more.
+    fn dismissed(&self, node: &NodeName) -> bool {
+        let revocation = self.saved.revocations.get(&Subject::agent(node));
+        let enrolled_s = self.saved.enrolled.get(node).map_or(0, Enrolled::at_s);
+        revocation.is_some_and(|revocation| enrolled_s <= revocation.up_to_s)
+    }
+
     /// Whether the store knows this lease.
     fn granted(&self, token: FencingToken) -> bool {
         let mut records = self.saved.history.values();
@@ -345,6 +361,8 @@ impl State {
 
     /// Ends a node's session.
     pub(super) fn cut_off(&mut self, node: &NodeName, why: &str) {
+        self.heard.remove(node);
+        self.unknown_leases.remove(node);
         if let Some(session) = self.sessions.remove(node) {
             session.end(Status::permission_denied(why));
         }

@@ -458,6 +458,8 @@ fn a_coordinator_put_back_from_an_old_copy_leases_nobody_beside_the_holder_it_do
     let ended = v1::HeldLease { fencing_token: 1, ended: Some(end(1, "")), ..v1::HeldLease::default() };
     let _cp1 = coordinator.connect_with("cp1", 1, Some(ended)).unwrap();
     let mut cp3 = coordinator.connect("cp3");
+    assert!(cp2.grants().is_empty(), "w1 has not said yet what it holds");
+    let _w1 = coordinator.connect("w1");
     assert_eq!(cp2.grants()[0].fencing_token, 3, "the holder itself may go on, under a new lease");
     cp2.ends(&coordinator, 2, "the lease was lost");
     cp2.ends(&coordinator, 3, "");
@@ -474,6 +476,7 @@ fn a_node_that_comes_before_the_holder_of_an_unknown_lease_has_to_wait() {
     let w1 = coordinator.connect_with("w1", 4, Some(held(4))).unwrap();
     let mut cp1 = coordinator.connect("cp1");
     cp1.prepared(&coordinator);
+    let _others = ["cp2", "cp3"].map(|node| coordinator.connect(node));
     assert!(cp1.grants().is_empty());
     assert!(coordinator.rollout().reason.contains("w1"), "{}", coordinator.rollout().reason);
     w1.leaves(&coordinator);
@@ -482,6 +485,47 @@ fn a_node_that_comes_before_the_holder_of_an_unknown_lease_has_to_wait() {
     assert!(cp1.grants().is_empty());
     w1.ends(&coordinator, 4, "the lease was lost");
     assert_eq!(cp1.grants()[0].fencing_token, 5);
+}
+
+#[test]
+fn after_a_start_nobody_is_leased_before_every_node_has_said_what_it_holds() {
+    let (coordinator, agents) = running();
+    let old_copy = coordinator.store.copy();
+    agents[0].ends(&coordinator, 1, "");
+    agents[1].ends(&coordinator, 2, "");
+
+    let coordinator = Coordinator::on(old_copy, tempfile::tempdir().unwrap());
+    let ended = v1::HeldLease { fencing_token: 1, ended: Some(end(1, "")), ..v1::HeldLease::default() };
+    let _cp1 = coordinator.connect_with("cp1", 1, Some(ended)).unwrap();
+    let mut cp2 = coordinator.connect_with("cp2", 2, None).unwrap();
+    let _w1 = coordinator.connect("w1");
+    assert!(cp2.grants().is_empty(), "cp3 holds lease 3, and nobody knows that yet");
+    assert!(
+        coordinator.rollout().reason.contains("cp3 has not been heard of"),
+        "{}",
+        coordinator.rollout().reason
+    );
+    let cp3 = coordinator.connect_with("cp3", 3, Some(held(3))).unwrap();
+    assert!(cp2.grants().is_empty());
+    cp3.ends(&coordinator, 3, "the lease was lost");
+    assert_eq!(cp2.grants()[0].fencing_token, 4);
+}
+
+#[test]
+fn a_node_whose_token_was_taken_back_is_not_waited_for() {
+    let (coordinator, agents) = running();
+    let subject = Subject::agent(&"w1".parse().unwrap());
+    let (token, _) = coordinator.keeper.create_token(subject, 3600, "alice").unwrap();
+    coordinator.keeper.enroll(&token.id, &token.secret, "w1", &request().csr_der).unwrap();
+    agents[0].ends(&coordinator, 1, "");
+
+    let coordinator = coordinator.restarted();
+    let ended = v1::HeldLease { fencing_token: 2, ended: Some(end(2, "")), ..v1::HeldLease::default() };
+    let _cp2 = coordinator.connect_with("cp2", 2, Some(ended)).unwrap();
+    let (_cp1, mut cp3) = (coordinator.connect("cp1"), coordinator.connect("cp3"));
+    assert!(cp3.grants().is_empty());
+    coordinator.keeper.revoke_token(&token.id, "alice").unwrap();
+    assert_eq!(cp3.grants()[0].fencing_token, 3);
 }
 
 #[test]

@@ -76,15 +76,25 @@ impl Keeper {
         let change = Change {
             history: vec![HistoryRecord { operator: Some(operator.to_owned()), ..record }],
             token: Some((id.to_owned(), TokenRecord { revoked: true, ..token })),
-            revocation: used
-                .then(|| Revocation { subject: subject.clone(), up_to_s: now_s(self.clock.as_ref()) }),
+            revocation: used.then(|| Revocation {
+                subject: subject.clone(),
+                up_to_s: self.revoked_up_to_s(&state, &subject),
+            }),
             ..Change::default()
         };
         self.commit(&mut state, change)?;
         if used && let Some(node) = node_of(&subject) {
             state.cut_off(&node, "its certificate was revoked");
+            self.advance(&mut state);
         }
         Ok(())
+    }
+
+    /// The present second, or that of the subject's enrolment if the clock was set back since.
+    fn revoked_up_to_s(&self, state: &State, subject: &Subject) -> i64 {
+        let enrolled = node_of(subject).and_then(|node| state.saved.enrolled.get(&node));
+        let enrolled_s = enrolled.map_or(0, Enrolled::at_s);
+        now_s(self.clock.as_ref()).max(enrolled_s)
     }
 
     /// Trades a token for a certificate. That the token is used is durable before the certificate is returned.

@@ -54,6 +54,13 @@ pub struct Enrolled {
     pub at_ms: u64,
 }
 
+impl Enrolled {
+    /// Seconds since the Unix epoch.
+    pub fn at_s(&self) -> i64 {
+        i64::try_from(self.at_ms / 1000).unwrap_or(i64::MAX)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
