@@ -125,6 +125,8 @@ async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     golden("plan-refused", &transcript(&refused, &fleet.cli(&refused).await.unwrap()));
     let none = ["status"];
     golden("status-of-nothing", &transcript(&none, &fleet.cli(&none).await.unwrap()));
+    let unsealed = ["protect", "verify", "w1"];
+    golden("protect-verify-of-nothing", &transcript(&unsealed, &fleet.cli(&unsealed).await.unwrap()));
 
     fleet
         .cli(&["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"])
@@ -139,6 +141,8 @@ async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     in_every_format(&fleet, "status-raised", &["status"]).await;
     in_every_format(&fleet, "nodes-after", &["nodes"]).await;
     in_every_format(&fleet, "backups-list", &["backups", "list", "cp1"]).await;
+    in_every_format(&fleet, "protect-show", &["protect", "show", "w1"]).await;
+    in_every_format(&fleet, "protect-verify", &["protect", "verify", "w1"]).await;
     in_every_format(&fleet, "backups-verify", &["backups", "verify", "cp1"]).await;
     let prune = ["backups", "prune", "cp1", "--keep", "1", "--kubeadm-leftovers", "--dry-run"];
     in_every_format(&fleet, "backups-prune", &prune).await;

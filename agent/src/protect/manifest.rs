@@ -92,7 +92,8 @@ impl Manifest {
         self.trees.iter().find(|tree| tree.path == path)
     }
 
-    async fn read(host: &Host, folder: &Folder, index: &Index) -> HostResult<Option<Self>> {
+    /// The one of a backup with this index; `None` where nothing was sealed.
+    pub async fn read(host: &Host, folder: &Folder, index: &Index) -> HostResult<Option<Self>> {
         let Some(entry) = index.entries.iter().find(|entry| entry.path == NAME) else {
             return Ok(None);
         };

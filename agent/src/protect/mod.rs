@@ -13,4 +13,5 @@ mod kubeadms;
 mod logs;
 pub mod manifest;
 pub mod repair;
+pub mod report;
 pub mod rules;

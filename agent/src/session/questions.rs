@@ -19,6 +19,7 @@ use crate::backup::verification::Verdict;
 use crate::engine::idle::Idle;
 use crate::etcd::description::describe;
 use crate::host::{Host, HostError, Lines};
+use crate::protect::report;
 use crate::session::duties::Workplace;
 use crate::session::tasks::{Task, TaskFailed};
 
@@ -118,7 +119,11 @@ fn outcome(reply: Result<ReplyKind, NoReply>) -> Outcome {
 
 fn needs_idleness(kind: &Kind) -> bool {
     match kind {
-        Kind::ListBackups(_) | Kind::VerifyBackups(_) | Kind::DescribeEtcd(_) => false,
+        Kind::ListBackups(_)
+        | Kind::VerifyBackups(_)
+        | Kind::DescribeEtcd(_)
+        | Kind::ShowProtectedPaths(_)
+        | Kind::CompareProtectedPaths(_) => false,
         Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => true,
     }
 }
@@ -131,6 +136,15 @@ impl Question {
             Kind::ListBackups(_) => Ok(ReplyKind::Backups(Inventory::take(host, node).await?.into())),
             Kind::DescribeEtcd(_) => Ok(ReplyKind::Etcd(describe(host).await)),
             Kind::RehearseSnapshot(wanted) => rehearsed(host, node, &idleness(idle)?, &wanted.backup).await,
+            Kind::ShowProtectedPaths(_) => Ok(ReplyKind::ProtectedPaths(report::show(host, node).await?)),
+            Kind::CompareProtectedPaths(_) => {
+                let verdict = report::verify(host, node).await?.ok_or_else(|| {
+                    NoReply::Refused(format!(
+                        "nothing was sealed on {node} yet: the next lease does so before its first change"
+                    ))
+                })?;
+                Ok(ReplyKind::ProtectedPathsVerdict(verdict))
+            }
             Kind::VerifyBackups(wanted) => verify(host, node, &wanted.backup).await,
             Kind::PruneBackups(wanted) => {
                 let wish = Wish {

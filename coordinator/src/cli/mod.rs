@@ -22,6 +22,7 @@ pub mod pause;
 pub mod plan;
 pub mod plan_file;
 pub mod progress;
+pub mod protect;
 pub mod resume;
 pub mod retry;
 pub mod rollback;
@@ -116,6 +117,8 @@ pub enum OperatorVerb {
     Rollback(rollback::RollbackArgs),
     /// Show, verify and remove the backups that a node keeps of itself.
     Backups(backups::BackupsArgs),
+    /// Show the protected paths of a node, and whether they are as they were sealed.
+    Protect(protect::ProtectArgs),
     /// Show how etcd is restored from a backup.
     Etcd(etcd::EtcdArgs),
     /// Show what happened, oldest first.
@@ -174,6 +177,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Retry(args) => retry::run(&desk, args).await,
         OperatorVerb::Rollback(args) => rollback::run(&desk, args).await,
         OperatorVerb::Backups(args) => backups::run(&desk, args).await,
+        OperatorVerb::Protect(args) => protect::run(&desk, args).await,
         OperatorVerb::Etcd(args) => etcd::run(&desk, args).await,
         OperatorVerb::History(args) => history::run(&desk, args).await,
         OperatorVerb::Token(args) => token::run(&desk, args).await,

@@ -228,7 +228,11 @@ impl OperatorService for Operators {
 /// Who may ask this: what changes something on the node is an operator's to ask.
 fn askers(asked: &Kind) -> &'static [Role] {
     match asked {
-        Kind::ListBackups(_) | Kind::VerifyBackups(_) | Kind::DescribeEtcd(_) => READERS,
+        Kind::ListBackups(_)
+        | Kind::VerifyBackups(_)
+        | Kind::DescribeEtcd(_)
+        | Kind::ShowProtectedPaths(_)
+        | Kind::CompareProtectedPaths(_) => READERS,
         Kind::PruneBackups(wanted) if wanted.dry_run => READERS,
         Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => WRITERS,
     }

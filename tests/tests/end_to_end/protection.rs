@@ -52,10 +52,17 @@ async fn a_sealed_file_that_cannot_be_put_back_is_named_and_halts_the_roll_out_u
     assert!(failure.contains("verify-protected-paths") && failure.contains(DATA), "{failure}");
     assert_eq!(node(&rollout, "w2").phase(), NodePhase::Prepared, "nobody else begins after a failure");
 
+    let verified = fleet.cli(&["protect", "verify", "w1"]).await.unwrap();
+    assert_eq!(verified.code, 4, "{}{}", verified.stdout, verified.stderr);
+    assert!(verified.stdout.contains(DATA) && verified.stdout.contains("would halt"), "{}", verified.stdout);
+
     let rules = tree.at("/etc/liftlock/protect.d");
     fs::create_dir_all(&rules).unwrap();
     fs::write(rules.join("shop.conf"), "# The shop writes there at any time.\nlive /data\n").unwrap();
     fleet.cli(&["retry", "w1"]).await.unwrap().success().unwrap();
     raised(&fleet, TO).await;
     assert_eq!(leases_of(&fleet, "w1").await.len(), 2);
+    fleet.cli(&["protect", "verify", "w1"]).await.unwrap().success().unwrap();
+    let shown = fleet.cli(&["protect", "show", "w1"]).await.unwrap().success().unwrap();
+    assert!(shown.stdout.contains("/etc/liftlock/protect.d/shop.conf:2"), "{}", shown.stdout);
 }

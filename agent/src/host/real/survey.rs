@@ -3,6 +3,7 @@
 //! A few threads more than there are cores: on a cold cache most of them wait for the disk.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,9 +102,12 @@ struct Queue {
     jobs: Vec<Job>,
     /// Jobs that some thread is at.
     busy: usize,
-    found: Vec<(Name, Name, Entry)>,
+    found: Vec<Found>,
     failure: Option<HostError>,
 }
+
+/// Entries of one folder: its path, and each by its name.
+type Found = (Name, Vec<(Name, Entry)>);
 
 enum Job {
     /// A folder that is open already: the root.
@@ -134,8 +138,14 @@ impl<'a> Walk<'a> {
             return Err(failure);
         }
         let mut folders: BTreeMap<Name, BTreeMap<Name, Entry>> = BTreeMap::new();
-        for (folder, name, entry) in found {
-            folders.entry(folder).or_default().insert(name, entry);
+        for (folder, entries) in found {
+            match folders.entry(folder) {
+                // Built in one go, where a folder's entries came together.
+                Vacant(vacant) => {
+                    vacant.insert(entries.into_iter().collect());
+                }
+                Occupied(mut occupied) => occupied.get_mut().extend(entries),
+            }
         }
         Ok(folders)
     }
@@ -183,22 +193,26 @@ impl<'a> Walk<'a> {
                 let folder = match opened {
                     Err(Errno::XDEV) => {
                         let entry = attributes::entry(&status, Kind::MountPoint, BTreeMap::new());
-                        yielded.found.push((path, name, entry));
+                        yielded.found.push((path, vec![(name, entry)]));
                         return Ok(());
                     }
                     Err(Errno::NOENT) => return Ok(()),
                     opened => opened.map_err(|error| self.failed("cannot open", &inside, error))?,
                 };
                 let entry = self.folder_entry(&folder, &status, &inside)?;
-                yielded.found.push((path, name, entry));
+                yielded.found.push((path, vec![(name, entry)]));
                 self.list(folder, &inside, yielded)
             }
             Job::Files { folder, path, names } => {
+                let mut found = Vec::with_capacity(names.len());
                 for name in names {
                     let inside = path.join(&name);
                     if let Some(entry) = self.file(&*folder, &name, &inside, Mounts::Refused, buffer)? {
-                        yielded.found.push((path.clone(), name, entry));
+                        found.push((name, entry));
                     }
+                }
+                if !found.is_empty() {
+                    yielded.found.push((path, found));
                 }
                 Ok(())
             }
@@ -209,7 +223,7 @@ impl<'a> Walk<'a> {
     fn list(&self, folder: OwnedFd, path: &Name, yielded: &mut Yield) -> HostResult<()> {
         let folder = Arc::new(folder);
         let known = self.survey.known.as_ref().and_then(|known| known.folders.get(path));
-        let mut unread = Vec::new();
+        let (mut unread, mut found) = (Vec::new(), Vec::with_capacity(known.map_or(0, BTreeMap::len)));
         let entries = Dir::read_from(&*folder).map_err(|error| self.failed("cannot list", path, error))?;
         for entry in entries {
             let entry = entry.map_err(|error| self.failed("cannot list", path, error))?;
@@ -236,16 +250,19 @@ impl<'a> Walk<'a> {
                         .and_then(|known| known.get(&name))
                         .filter(|known| self.unchanged(known, &status))
                     {
-                        Some(known) => yielded.found.push((path.clone(), name, known.clone())),
+                        Some(known) => found.push((name, known.clone())),
                         None => unread.push(name),
                     }
                 }
                 _ => {
                     if let Some(entry) = self.other(&*folder, &name, &status, &path.join(&name))? {
-                        yielded.found.push((path.clone(), name, entry));
+                        found.push((name, entry));
                     }
                 }
             }
+        }
+        if !found.is_empty() {
+            yielded.found.push((path.clone(), found));
         }
         for names in unread.chunks(BATCH) {
             let (folder, names) = (Arc::clone(&folder), names.to_vec());
@@ -342,7 +359,7 @@ impl<'a> Walk<'a> {
 #[derive(Default)]
 struct Yield {
     jobs: Vec<Job>,
-    found: Vec<(Name, Name, Entry)>,
+    found: Vec<Found>,
 }
 
 /// A regular file that nobody looks into.

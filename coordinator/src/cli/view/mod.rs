@@ -5,6 +5,7 @@ pub mod changes;
 pub mod history;
 pub mod nodes;
 pub mod plan;
+pub mod protect;
 pub mod restoration;
 pub mod rollout;
 pub mod tokens;
