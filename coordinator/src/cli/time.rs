@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{Span, SpanRelativeTo, Timestamp};
 
 /// A moment of a message, whose 0 means never.
 pub fn moment(unix_ms: u64) -> Option<Timestamp> {
@@ -41,7 +41,8 @@ pub struct DurationError {
 
 /// Whole seconds from `90s`, `10m`, `1h 30m`.
 pub fn parse_seconds(text: &str) -> Result<u32, DurationError> {
-    text.parse::<SignedDuration>()
+    text.parse::<Span>()
+        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
         .ok()
         .filter(|duration| duration.subsec_nanos() == 0)
         .and_then(|duration| u32::try_from(duration.as_secs()).ok())
@@ -58,6 +59,7 @@ mod tests {
         assert_eq!(parse_seconds("90s"), Ok(90));
         assert_eq!(parse_seconds("10m"), Ok(600));
         assert_eq!(parse_seconds("1h 30m"), Ok(5400));
+        assert_eq!(parse_seconds("8d"), Ok(8 * 24 * 3600));
         for text in ["", "10", "0s", "-1m", "500ms", "10 parsecs", "200000h h"] {
             assert!(parse_seconds(text).is_err(), "{text:?} parsed");
         }

@@ -6,7 +6,7 @@ use liftlock_proto::join_token::JoinToken;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::subject::Subject;
+use super::subject::{Role, Subject};
 
 /// The longest life of a token, in seconds: 7 days.
 pub const MAX_TTL_SECONDS: u32 = 7 * 24 * 3600;
@@ -53,6 +53,17 @@ pub enum TokenRefused {
         /// Whom it was for.
         subject: Subject,
     },
+    /// An agent's, and whoever came with it is none.
+    #[error(
+        "join token {id} was made for {wanted}, and was not spent: write it to /etc/liftlock/join-token there; a login \
+         takes one of `liftlock token create --operator NAME`"
+    )]
+    Agents {
+        /// Which.
+        id: String,
+        /// Whom it is for.
+        wanted: Subject,
+    },
     /// It was made for someone else.
     #[error("join token {id} was made for {wanted}, not for {given}: each node has a token of its own")]
     Subject {
@@ -87,6 +98,9 @@ impl TokenRecord {
         }
         if now_ms >= self.expires_at_ms {
             return Err(TokenRefused::Expired { id: id.to_owned() });
+        }
+        if given.is_empty() && self.subject.kind == Role::Agent {
+            return Err(TokenRefused::Agents { id: id.to_owned(), wanted: self.subject.clone() });
         }
         if !given.is_empty() && given != self.subject.name {
             let (wanted, given) = (self.subject.clone(), given.to_owned());

@@ -645,6 +645,17 @@ fn a_certificate_is_not_handed_out_if_the_tokens_use_could_not_be_recorded() {
 }
 
 #[test]
+fn a_login_does_not_spend_an_agents_token() {
+    let coordinator = Coordinator::new();
+    let subject = Subject::agent(&"cp1".parse().unwrap());
+    let (token, _) = coordinator.keeper.create_token(subject, 3600, "alice").unwrap();
+    let enroll = |given: &str| coordinator.keeper.enroll(&token.id, &token.secret, given, &request().csr_der);
+    let refused = enroll("").unwrap_err();
+    assert!(refused.to_string().contains("was made for node cp1, and was not spent"), "{refused}");
+    enroll("cp1").unwrap();
+}
+
+#[test]
 fn a_token_expires_and_lives_seven_days_at_most() {
     let coordinator = Coordinator::new();
     let subject = Subject::agent(&"cp1".parse().unwrap());
@@ -661,7 +672,7 @@ fn taking_back_a_used_token_voids_the_certificates_that_it_bought_and_no_later_o
     let subject = Subject::agent(&"cp1".parse().unwrap());
     let enroll = || {
         let (token, _) = coordinator.keeper.create_token(subject.clone(), 3600, "alice").unwrap();
-        let bought = coordinator.keeper.enroll(&token.id, &token.secret, "", &request().csr_der).unwrap();
+        let bought = coordinator.keeper.enroll(&token.id, &token.secret, "cp1", &request().csr_der).unwrap();
         (token.id, peer(&bought.certificate_pem))
     };
     let (id, stolen) = enroll();
