@@ -12,11 +12,11 @@ use liftlock_proto::causes::causes;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
+use super::client::client;
 use crate::host::{HostError, HostResult};
 
 /// How long one request may take; a watch's answer goes on after its head.
 pub(super) const REQUEST: Duration = Duration::from_secs(15);
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// Who asks, and whom.
 pub(super) struct Access {
@@ -133,12 +133,9 @@ impl Access {
             config.cluster_url = server.parse().map_err(|error| unreadable(&error))?;
             config.tls_server_name = None;
         }
-        config.connect_timeout = Some(CONNECT);
-        // A 429 is an answer that a drain has to see, and a retry is its decision.
-        config.default_retry = false;
-        // A proxy of the agent's environment is for package repositories, not for the cluster's own network.
-        config.proxy_url = None;
-        let client = Client::try_from(config).map_err(|error| unreadable(&error))?;
+        // Without retries and without a proxy: a 429 is an answer that a drain has to see, and a proxy of the agent's
+        // environment is for package repositories, not for the cluster's own network.
+        let client = client(&config).map_err(|error| unreadable(&error))?;
         *kept = Some(client.clone());
         Ok((client, true))
     }

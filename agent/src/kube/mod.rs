@@ -21,6 +21,7 @@ use crate::host::{
 };
 
 mod access;
+mod client;
 mod objects;
 pub mod static_pod;
 #[cfg(test)]
