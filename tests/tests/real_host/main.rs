@@ -209,7 +209,8 @@ async fn a_failure_tells_the_command_its_end_and_its_last_lines() {
             .await
             .unwrap_err()
         {
-            HostError::Command { argv, status, output } => {
+            HostError::Command { argv, status, output }
+            | HostError::CommandKilled { argv, signal: status, output } => {
                 assert_eq!((argv, status.as_str(), output.as_str()), (command, expected, "why"));
             }
             other => panic!("{other}"),

@@ -64,6 +64,8 @@ enum End {
     Badly(String),
     /// Somebody stopped the unit, and systemd forgot its result.
     Forgotten,
+    /// By a signal.
+    Killed(String),
 }
 
 impl Units {
@@ -129,7 +131,7 @@ impl Units {
                     End::Badly(status) => status,
                     End::Forgotten => format!("an unknown result: somebody stopped {unit}"),
                 };
-                Err(HostError::Command { argv: argv.clone(), status, output: log.last_lines() })
+                Err(HostError::Command { argv, status, output })
             }
             Followed::Over { what, limit } => {
                 self.systemctl("stop", &unit).await?;
@@ -142,8 +144,10 @@ impl Units {
         }
     }
 
+                let (argv, output) = (argv.clone(), log.last_lines());
     async fn start(
         &self,
+                    End::Killed(signal) => return Err(HostError::CommandKilled { argv, signal, output }),
         name: &str,
         argv: &Argv,
         bounds: &Bounds,
@@ -327,8 +331,10 @@ impl Shown {
                 End::Badly(format!("exit status 0, but systemd says {}", self.result))
             }
             (_, nix::libc::CLD_EXITED, status) => End::Badly(format!("exit status {status}")),
-            (_, nix::libc::CLD_KILLED, signal) => End::Badly(signal_name(signal)),
-            (_, nix::libc::CLD_DUMPED, signal) => End::Badly(format!("{}, core dumped", signal_name(signal))),
+            (_, nix::libc::CLD_KILLED, signal) => End::Killed(signal_name(signal)),
+            (_, nix::libc::CLD_DUMPED, signal) => {
+                End::Killed(format!("{}, core dumped", signal_name(signal)))
+            }
             _ => End::Badly(format!("systemd's result {}", self.result)),
         }
     }
@@ -418,9 +424,9 @@ mod tests {
     #[test]
     fn an_exit_status_is_told_from_a_signal() {
         assert_eq!(recorded!("show-fail").end(), End::Badly("exit status 7".to_owned()));
-        assert_eq!(recorded!("show-late").end(), End::Badly("signal 15 (SIGTERM)".to_owned()));
+        assert_eq!(recorded!("show-late").end(), End::Killed("signal 15 (SIGTERM)".to_owned()));
         let dumped = Shown { code: nix::libc::CLD_DUMPED, status: 6, ..recorded!("show-late") };
-        assert_eq!(dumped.end(), End::Badly("signal 6 (SIGABRT), core dumped".to_owned()));
+        assert_eq!(dumped.end(), End::Killed("signal 6 (SIGABRT), core dumped".to_owned()));
     }
 
     #[test]
