@@ -34,13 +34,13 @@ impl Commands for RealCommands {
 
     async fn run(
         &self,
-        _: &Permit,
+        permit: &Permit,
         unit: &str,
         argv: &Argv,
         bounds: &Bounds,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.units.run(unit, argv, bounds, lines).await
+        self.units.run(Some(permit), unit, argv, bounds, lines).await
     }
 
     async fn run_undisturbing(
@@ -50,7 +50,7 @@ impl Commands for RealCommands {
         limits: Limits,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.units.run(unit, argv, &limits.into(), lines).await
+        self.units.run(None, unit, argv, &limits.into(), lines).await
     }
 
     async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {

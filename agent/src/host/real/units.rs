@@ -12,12 +12,13 @@ use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::Instant;
 
-use super::clock::systemd_monotonic;
+use super::clock::{RealClock, systemd_monotonic};
 use super::files::{failed, make_folder, on_a_thread, replace};
 use super::programs::Programs;
 use super::readiness::Readable;
 use super::unit_log::UnitLog;
 use crate::host::{Bounds, HostError, HostResult, Limits, Lines, UnitState};
+use crate::engine::lease::Permit;
 
 /// How long one question to systemd may take.
 const ASKING: Duration = Duration::from_secs(30);
@@ -82,7 +83,8 @@ impl Units {
         })
     }
 
-    /// Runs a command as the unit `name`, or joins the unit if it is there already.
+    /// Runs a command as the unit `name`, or joins the unit if it is there already. One that disturbs nothing needs no
+    /// permit.
     pub(super) async fn run(
         &self,
         name: &str,
@@ -96,10 +98,11 @@ impl Units {
         let there = self.show(&unit).await?;
         let mut age = Duration::ZERO;
         if there.load == "not-found" {
-            if let Err(error) = self.start(name, argv, bounds, &log_path).await {
+            if let Err(error) = self.start(permit, name, argv, bounds, &log_path).await {
                 let shown = self.show(&unit).await?;
                 self.release(&unit, &shown).await?;
                 forget(log_path).await?;
+        permit: Option<&Permit>,
                 return Err(error);
             }
         } else if there.description == argv.join(" ") {
@@ -147,7 +150,7 @@ impl Units {
                 let (argv, output) = (argv.clone(), log.last_lines());
     async fn start(
         &self,
-                    End::Killed(signal) => return Err(HostError::CommandKilled { argv, signal, output }),
+        permit: Option<&Permit>,
         name: &str,
         argv: &Argv,
         bounds: &Bounds,
@@ -193,6 +196,8 @@ impl Units {
         let deadline = now + limits.time.saturating_sub(age);
         let mut silent = now + limits.silence;
         let end = self.end_of(unit);
+        // Right before the start: on a busy machine a question to systemd can outlast the lease.
+        permit.map_or(Ok(()), |permit| permit.still_holds(&RealClock))?;
         tokio::pin!(end);
         log.read(lines)?;
         loop {
