@@ -24,6 +24,11 @@ impl RealCommands {
         let units = Units::new(programs.clone(), layout.state_dir.join("run"));
         Self { programs, units }
     }
+
+    /// Removes what is left of transient units that are gone. Only before anything is run here.
+    pub async fn forget_lost_units(&self) -> HostResult<()> {
+        self.units.forget_lost().await
+    }
 }
 
 #[async_trait]

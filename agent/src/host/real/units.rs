@@ -16,9 +16,10 @@ use super::clock::{RealClock, systemd_monotonic};
 use super::files::{failed, make_folder, on_a_thread, replace};
 use super::programs::Programs;
 use super::readiness::Readable;
+use super::tree;
 use super::unit_log::UnitLog;
-use crate::host::{Bounds, HostError, HostResult, Limits, Lines, UnitState};
 use crate::engine::lease::Permit;
+use crate::host::{Bounds, HostError, HostResult, Limits, Lines, UnitState};
 
 /// How long one question to systemd may take.
 const ASKING: Duration = Duration::from_secs(30);
@@ -63,15 +64,29 @@ struct Shown {
 enum End {
     Well,
     Badly(String),
-    /// Somebody stopped the unit, and systemd forgot its result.
-    Forgotten,
     /// By a signal.
     Killed(String),
+    /// Somebody stopped the unit, and systemd forgot its result.
+    Forgotten,
 }
 
 impl Units {
     pub(super) fn new(programs: Programs, logs: Utf8PathBuf) -> Self {
         Self { programs, logs }
+    }
+
+    /// Removes the logs of units that are gone: they went with the machine's power, or their agent died before it had
+    /// started them. Only before anything is run here: a unit's log is there a moment before the unit.
+    pub(super) async fn forget_lost(&self) -> HostResult<()> {
+        let logs = self.logs.clone();
+        let names = on_a_thread(move || tree::names_in(&logs)).await?;
+        for name in names.iter().filter_map(|name| name.strip_suffix(".log")) {
+            if self.show(&format!("{name}.service")).await?.load == "not-found" {
+                tracing::info!(unit = name, "it is gone: its log is removed");
+                forget(self.logs.join(format!("{name}.log"))).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn state(&self, unit: &str) -> HostResult<UnitState> {
@@ -87,6 +102,7 @@ impl Units {
     /// permit.
     pub(super) async fn run(
         &self,
+        permit: Option<&Permit>,
         name: &str,
         argv: &Argv,
         bounds: &Bounds,
@@ -102,7 +118,6 @@ impl Units {
                 let shown = self.show(&unit).await?;
                 self.release(&unit, &shown).await?;
                 forget(log_path).await?;
-        permit: Option<&Permit>,
                 return Err(error);
             }
         } else if there.description == argv.join(" ") {
@@ -129,8 +144,10 @@ impl Units {
                 log.finish(lines)?;
                 self.release(&unit, &shown).await?;
                 forget(log_path).await?;
+                let (argv, output) = (argv.clone(), log.last_lines());
                 let status = match shown.end() {
                     End::Well => return Ok(()),
+                    End::Killed(signal) => return Err(HostError::CommandKilled { argv, signal, output }),
                     End::Badly(status) => status,
                     End::Forgotten => format!("an unknown result: somebody stopped {unit}"),
                 };
@@ -147,7 +164,6 @@ impl Units {
         }
     }
 
-                let (argv, output) = (argv.clone(), log.last_lines());
     async fn start(
         &self,
         permit: Option<&Permit>,
@@ -180,6 +196,8 @@ impl Units {
         start.extend(["--".to_owned(), program.into_string()]);
         // systemd-run expands $ in the command, as in a unit file.
         start.extend(argv.iter().skip(1).map(|argument| argument.replace('$', "$$")));
+        // Right before the start: on a busy machine a question to systemd can outlast the lease.
+        permit.map_or(Ok(()), |permit| permit.still_holds(&RealClock))?;
         self.programs.output(&start, ASKING).await.map(drop)
     }
 
@@ -196,8 +214,6 @@ impl Units {
         let deadline = now + limits.time.saturating_sub(age);
         let mut silent = now + limits.silence;
         let end = self.end_of(unit);
-        // Right before the start: on a busy machine a question to systemd can outlast the lease.
-        permit.map_or(Ok(()), |permit| permit.still_holds(&RealClock))?;
         tokio::pin!(end);
         log.read(lines)?;
         loop {
