@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_mangen::Man;
 use liftlock_agent::config::{Config, Settings};
 use liftlock_agent::disk::{Disk, LocalDisk};
+use liftlock_agent::host::real::RealCommands;
 use liftlock_agent::host::{self, Clock};
 use liftlock_agent::session::enrolling;
 use liftlock_agent::session::identity::{Enrolled, IdentityStore};
@@ -163,7 +164,11 @@ async fn run(args: NodeArgs) -> Result<()> {
         enrolled = start.identity(&clock) => enrolled?,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let host = host::real::host(&start.config.host(enrolled.node.clone()))?;
+    let config = start.config.host(enrolled.node.clone());
+    if let Err(error) = RealCommands::new(&config.layout, config.path.clone()).forget_lost_units().await {
+        tracing::warn!(%error, "logs of children that are gone may be left");
+    }
+    let host = host::real::host(&config)?;
     let place = Workplace {
         host,
         node: enrolled.node.clone(),

@@ -26,6 +26,13 @@ async fn a_power_cut_between_the_renames_of_etcds_manifest_is_mended_before_the_
     assert_eq!(strike(&["--points", point]).await.raised, 1);
 }
 
+/// What kills etcdctl says nothing of the snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_of_the_snapshot_that_is_killed_is_rehearsed_again() {
+    let point = "first-control-plane/raise/etcd-snapshot/etcdctl-restoring/kill-child";
+    assert_eq!(strike(&["--points", point]).await.raised, 1);
+}
+
 /// A run that struck nothing would find nothing.
 #[tokio::test]
 async fn a_point_that_there_is_not_is_an_error() {

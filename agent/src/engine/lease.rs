@@ -1,6 +1,6 @@
 //! The lease as the agent holds it: a fencing token and a deadline on the monotonic clock.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use liftlock_proto::name::FencingToken;
@@ -11,12 +11,18 @@ use crate::host::Clock;
 #[derive(Debug)]
 pub struct Permit {
     token: FencingToken,
+    state: Arc<Mutex<State>>,
 }
 
 impl Permit {
     /// The lease that permits.
     pub fn token(&self) -> FencingToken {
         self.token
+    }
+
+    /// Asks once more: what goes before an effect, such as a question to systemd, may have taken longer than the lease.
+    pub fn still_holds(&self, clock: &dyn Clock) -> Result<(), LeaseLost> {
+        held(self.token, &self.state, clock)
     }
 }
 
@@ -36,7 +42,7 @@ pub struct LeaseLost {
 #[derive(Debug)]
 pub struct Lease {
     token: FencingToken,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +54,7 @@ enum State {
 impl Lease {
     /// A lease that ends at `deadline` on the monotonic clock unless it is renewed.
     pub fn new(token: FencingToken, deadline: Duration) -> Self {
-        Self { token, state: Mutex::new(State::Held { deadline }) }
+        Self { token, state: Arc::new(Mutex::new(State::Held { deadline })) }
     }
 
     /// Its number.
@@ -71,19 +77,26 @@ impl Lease {
 
     /// Proof that it is still held, or why it is not.
     pub fn permit(&self, clock: &dyn Clock) -> Result<Permit, LeaseLost> {
-        let why = match &*self.lock() {
-            State::Held { deadline } if clock.monotonic() < *deadline => {
-                return Ok(Permit { token: self.token });
-            }
-            State::Held { .. } => "it could not be renewed in time".to_owned(),
-            State::Lost { why } => why.clone(),
-        };
-        Err(LeaseLost { token: self.token, why })
+        held(self.token, &self.state, clock)?;
+        Ok(Permit { token: self.token, state: Arc::clone(&self.state) })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
+}
+
+fn held(token: FencingToken, state: &Mutex<State>, clock: &dyn Clock) -> Result<(), LeaseLost> {
+    let why = match &*lock(state) {
+        State::Held { deadline } if clock.monotonic() < *deadline => return Ok(()),
+        State::Held { .. } => "it could not be renewed in time".to_owned(),
+        State::Lost { why } => why.clone(),
+    };
+    Err(LeaseLost { token, why })
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -117,6 +130,17 @@ mod tests {
         assert_eq!(lease(30).permit(&At(29)).unwrap().token(), FencingToken(7));
         let lost = lease(30).permit(&At(30)).unwrap_err().to_string();
         assert!(lost.contains("lease 7") && lost.contains("could not be renewed in time"), "{lost}");
+    }
+
+    #[test]
+    fn a_permit_says_no_more_than_its_lease_once_it_is_asked_again() {
+        let (renewed, lost) = (lease(30), lease(30));
+        let (still, not) = (renewed.permit(&At(29)).unwrap(), lost.permit(&At(29)).unwrap());
+        renewed.renew(Duration::from_secs(60));
+        lost.lose("lease 8 was granted after it");
+        assert_eq!(still.still_holds(&At(59)), Ok(()));
+        assert!(still.still_holds(&At(60)).unwrap_err().why.contains("renewed in time"));
+        assert_eq!(not.still_holds(&At(29)).unwrap_err().why, "lease 8 was granted after it");
     }
 
     #[test]

@@ -174,12 +174,13 @@ impl Engine {
             failed = failed.saturating_add(1);
             // What was refused stays refused until somebody acts.
             let last = failed >= policy.attempts || matches!(failure, StepFailure::Refused(_));
+            let pause = policy.pause_after(failed, &failure);
             let failure = format!("step {}: {failure}", cx.step);
             if last {
                 return Ok(Err(failure));
             }
             tracing::warn!(%failure, "trying again");
-            self.gear.host.clock.sleep(policy.pause).await;
+            self.gear.host.clock.sleep(pause).await;
         }
     }
 
@@ -254,7 +255,7 @@ impl Engine {
                 return Ok(Err(format!("step {}: {failure}", cx.step)));
             }
             tracing::warn!(step = cx.step, %failure, "trying again to put back what it changed");
-            self.gear.host.clock.sleep(policy.pause).await;
+            self.gear.host.clock.sleep(policy.pause_after(failed, &failure)).await;
         }
         self.journal(index, &cx, &Event::Undone { index, spent: self.meter.since(before) })?;
         Ok(Ok(()))

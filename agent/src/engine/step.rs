@@ -29,8 +29,16 @@ pub type PreState = serde_json::Value;
 pub struct StepPolicy {
     /// How often it is run before it counts as failed; at least 1.
     pub attempts: u32,
-    /// How long the engine waits between attempts.
+    /// How long the engine waits between attempts, for whatever stood in the way to pass.
     pub pause: Duration,
+}
+
+impl StepPolicy {
+    /// How long the engine waits after the step has failed for the nth time. What was killed had nothing in its way: it
+    /// is tried again at once, though only once, since what kills it again may be a want of memory.
+    pub fn pause_after(&self, failed: u32, failure: &StepFailure) -> Duration {
+        if failed == 1 && failure.was_killed() { Duration::ZERO } else { self.pause }
+    }
 }
 
 impl Default for StepPolicy {
@@ -55,6 +63,13 @@ pub enum StepFailure {
     /// A captured state does not read.
     #[error("the state that this step captured before it ran does not read: {0}")]
     PreState(#[from] serde_json::Error),
+}
+
+impl StepFailure {
+    /// Whether somebody killed what the step ran, which says nothing of how the node is.
+    pub fn was_killed(&self) -> bool {
+        matches!(self, Self::Host(HostError::CommandKilled { .. }))
+    }
 }
 
 impl From<LeaseLost> for StepFailure {

@@ -28,8 +28,18 @@ pub enum HostError {
     Command {
         /// The command.
         argv: Argv,
-        /// `exit status 1`, `signal 9 (SIGKILL)`, `was not started: …`
+        /// `exit status 1`, `was not started: …`
         status: String,
+        /// Its last lines.
+        output: String,
+    },
+    /// A signal ended a command: somebody killed it, or the kernel did for want of memory.
+    #[error("`{}` was ended by {signal}; its last output: {output}", argv.join(" "))]
+    CommandKilled {
+        /// The command.
+        argv: Argv,
+        /// `signal 9 (SIGKILL)`
+        signal: String,
         /// Its last lines.
         output: String,
     },

@@ -11,8 +11,8 @@ use crate::backup::digest::{SnapshotProof, SnapshotWriter};
 use crate::backup::rehearsal::{Rehearsal, rehearse};
 use crate::backup::snapshot::{self, SnapshotFacts};
 use crate::engine::context::{Context, TimeSpent};
-use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
-use crate::host::{EtcdHead, HostResult};
+use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
+use crate::host::{EtcdHead, HostError, HostResult};
 
 pub(super) struct EtcdSnapshot;
 
@@ -45,8 +45,11 @@ impl EtcdSnapshot {
         let rehearsal =
             rehearse(&cx.host, folder, Some(&before.version), &cx.unit("rehearsal"), || Ok(cx.permit()?), cx)
                 .await;
-        let Rehearsal { contents, with } =
-            rehearsal.map_err(|error| unsafe_to_go_on(cx, &error.to_string()))?;
+        let Rehearsal { contents, with } = rehearsal.map_err(|error| match error {
+            // Neither says anything of the snapshot.
+            HostError::LeaseLost(_) | HostError::CommandKilled { .. } => error.into(),
+            error => unsafe_to_go_on(cx, &error.to_string()),
+        })?;
         let keys = patiently(cx, || cx.host.etcd.keys(contents.revision)).await?;
         let EtcdHead { revision, .. } = before;
         let found = format!("the snapshot {} is of revision {}", snapshot::path(folder), contents.revision);
@@ -104,6 +107,11 @@ impl StepRunner for EtcdSnapshot {
     async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
         let Chosen { folder } = serde_json::from_value(pre.clone())?;
         Ok(Folder::named(cx, &folder)?.close(cx).await?)
+    }
+
+    /// Nothing on the node has changed yet, and what speaks against the snapshot is final whatever this says.
+    fn policy(&self) -> StepPolicy {
+        StepPolicy { attempts: 3, ..StepPolicy::default() }
     }
 }
 

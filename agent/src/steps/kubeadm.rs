@@ -43,7 +43,11 @@ impl Command {
     pub(super) async fn settle(&self, cx: &Context) -> Result<(), StepFailure> {
         if self.is_there(cx).await? {
             match self.end(cx).await {
-                Err(HostError::Command { .. } | HostError::CommandLimit { .. }) => {}
+                Err(
+                    HostError::Command { .. }
+                    | HostError::CommandKilled { .. }
+                    | HostError::CommandLimit { .. },
+                ) => {}
                 ended => ended?,
             }
         }

@@ -276,11 +276,16 @@ pub(super) async fn wait_until_like_manifests(
 ) -> Result<(), StepFailure> {
     let clock = &cx.host.clock;
     let deadline = clock.monotonic() + LIMIT;
+    let mut said = Vec::new();
     cx.timed(TimeSpent::Wait, async {
         loop {
             let findings = unlike_manifests(cx, expected, version, earlier).await?;
             if findings.is_empty() {
                 return Ok(());
+            }
+            if findings != said {
+                cx.reporter.line(cx.step, &format!("waiting for static pods: {}", findings.join("; ")));
+                said.clone_from(&findings);
             }
             if clock.monotonic() >= deadline {
                 let what = version.map_or_else(

@@ -10,7 +10,7 @@ use liftlock_proto::version::KubernetesVersion;
 
 use super::fault::Fault;
 use super::kubeadm;
-use super::machine::{MANIFESTS, Unit};
+use super::machine::{Failure, MANIFESTS, Unit};
 use super::node::NodeTwin;
 use super::world::World;
 use crate::engine::lease::Permit;
@@ -140,8 +140,7 @@ impl Op {
 /// How a child ended.
 enum End {
     Well,
-    /// With these words.
-    Failed(String),
+    Failed(Failure),
     /// It was ended, having said nothing for longer than it may.
     Silent,
 }
@@ -173,7 +172,7 @@ impl NodeTwin {
                 let start = |world: &mut World| {
                     let (ops, failure) = match script(world, &self.name) {
                         Ok(ops) => (ops, None),
-                        Err(failure) => (VecDeque::new(), Some(failure)),
+                        Err(failure) => (VecDeque::new(), Some(Failure::Said(failure))),
                     };
                     let unit = Unit { argv: argv.clone(), ops, moved: Vec::new(), failure };
                     if let Some(machine) = world.machine_mut(&self.name) {
@@ -188,7 +187,12 @@ impl NodeTwin {
         self.machine(|machine| machine.units.remove(name))?;
         match end {
             End::Well => Ok(()),
-            End::Failed(failure) => Err(failed(failure)),
+            End::Failed(Failure::Said(failure)) => Err(failed(failure)),
+            End::Failed(Failure::Killed) => Err(HostError::CommandKilled {
+                argv: argv.clone(),
+                signal: "signal 9 (SIGKILL)".to_owned(),
+                output: String::new(),
+            }),
             End::Silent => Err(HostError::CommandLimit {
                 argv: argv.clone(),
                 what: "said nothing for that long",
@@ -247,7 +251,7 @@ impl NodeTwin {
                         self.machine(|machine| {
                             if let Some(unit) = machine.units.get_mut(name) {
                                 unit.ops.clear();
-                                unit.failure = Some("signal 9 (SIGKILL)".to_owned());
+                                unit.failure = Some(Failure::Killed);
                             }
                         })?;
                         continue;
@@ -275,7 +279,7 @@ fn fail(world: &mut World, node: &str, name: &str, failure: String) {
     let Some(unit) = machine.units.get_mut(name) else {
         return;
     };
-    unit.failure = Some(failure);
+    unit.failure = Some(Failure::Said(failure));
     unit.ops.clear();
     for (from, to) in std::mem::take(&mut unit.moved).iter().rev() {
         // Of a pair of moves only the old manifest's is reversed: it replaces the new one.

@@ -57,7 +57,16 @@ pub(super) struct Unit {
     pub(super) ops: VecDeque<Op>,
     /// Manifests that kubeadm moves back if it fails: (where it is now, where it belongs).
     pub(super) moved: Vec<(Utf8PathBuf, Utf8PathBuf)>,
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Failure>,
+}
+
+/// How a child ended that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// By itself, with these words.
+    Said(String),
+    /// Somebody killed it.
+    Killed,
 }
 
 /// One node's machine.

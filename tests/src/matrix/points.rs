@@ -189,6 +189,7 @@ fn only_looks(step: &Step) -> bool {
 fn inside(step: &Step, role: Role, purpose: Purpose) -> Vec<Point> {
     let unpacked = |package: &str| Point::AptUnpacked(package.to_owned());
     match (step, purpose) {
+        (Step::EtcdSnapshot {}, Purpose::Raise) => vec![Point::EtcdctlRestoring],
         (Step::InstallKubeadm { .. }, Purpose::RollBack) if role == Role::FirstControlPlane => {
             // Undoing the apply has put the package back; it is only seen to be there.
             vec![Point::AptStarted]

@@ -110,7 +110,7 @@ impl Ship {
         if let Some(node) = &cordoned {
             fleet.cluster.cordon(node, true);
         }
-        let baseline = Baseline::of(&fleet, cordoned);
+        let baseline = Baseline::of(&fleet, cordoned)?;
         let mut holds = Vec::new();
         for (node, _) in course.nodes() {
             holds.push(hold_until_verified(&fleet, node)?);

@@ -34,6 +34,8 @@ pub enum Point {
     AptUnpacked(String),
     /// An image is about to be pulled by kubeadm.
     KubeadmImagePull,
+    /// etcdctl has made the folder that it restores a snapshot into, and has written no database.
+    EtcdctlRestoring,
 }
 
 /// What happens there.
@@ -60,6 +62,7 @@ impl fmt::Display for Point {
             Self::AptStarted => f.write_str("apt-started"),
             Self::AptUnpacked(package) => write!(f, "apt-unpacked@{package}"),
             Self::KubeadmImagePull => f.write_str("kubeadm-image-pull"),
+            Self::EtcdctlRestoring => f.write_str("etcdctl-restoring"),
         }
     }
 }

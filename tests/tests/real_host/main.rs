@@ -13,7 +13,7 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_agent::engine::lease::{Lease, Permit};
 use liftlock_agent::facts;
-use liftlock_agent::host::real::{self, RealClock, RealConfig};
+use liftlock_agent::host::real::{self, RealClock, RealCommands, RealConfig};
 use liftlock_agent::host::{ChunkSink, Host, HostError, HostResult, Layout, Limits, Lines, NodeCondition};
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::version::KubernetesVersion;
@@ -196,6 +196,48 @@ async fn a_result_that_nobody_took_is_taken_without_a_second_start() {
 }
 
 #[tokio::test]
+async fn an_agent_that_starts_removes_the_logs_of_units_that_are_gone_and_of_no_other() {
+    let place = Place::new(1, 0).await;
+    let (host, tree) = (place.host("cp1"), place.tree("cp1"));
+    let folder = Utf8PathBuf::from(place.tree("cp1").root().join("tmp"));
+    fs::create_dir_all(&folder).unwrap();
+    let said = Said::default();
+    let command = child(&folder, 0);
+    let permit = permit();
+    let running = host.commands.run(&permit, "liftlock-7-runs", &command, &LIMITS.into(), &said);
+    let logs = tree.agent_state().join("run");
+    let meanwhile = async {
+        said.wait_for("begun").await;
+        fs::write(logs.join("liftlock-7-gone.log"), "it went with the power").unwrap();
+        let layout = Layout { root: tree.root(), state_dir: tree.agent_state() };
+        RealCommands::new(&layout, vec![tree.programs()]).forget_lost_units().await.unwrap();
+        assert!(!logs.join("liftlock-7-gone.log").exists());
+        assert!(logs.join("liftlock-7-runs.log").exists());
+        fs::write(folder.join("go"), "").unwrap();
+    };
+    let (result, ()) = tokio::join!(running, meanwhile);
+    result.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_is_not_started_where_the_lease_ended_after_the_permit_was_made() {
+    let place = Place::new(1, 0).await;
+    let (host, folder) = (place.host("cp1"), place.tree("cp1").root());
+    let lease = Lease::new(FencingToken(7), Duration::MAX);
+    let permit = lease.permit(&RealClock).unwrap();
+    lease.lose("lease 8 was granted after it");
+    let command = child(&folder, 0);
+    let error = host
+        .commands
+        .run(&permit, "liftlock-7-x", &command, &LIMITS.into(), &Said::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, HostError::LeaseLost(_)), "{error}");
+    assert_eq!(starts(&folder), 0);
+    assert_released(&host, "liftlock-7-x").await;
+}
+
+#[tokio::test]
 async fn a_failure_tells_the_command_its_end_and_its_last_lines() {
     let place = Place::new(1, 0).await;
     let host = place.host("cp1");
@@ -209,7 +251,8 @@ async fn a_failure_tells_the_command_its_end_and_its_last_lines() {
             .await
             .unwrap_err()
         {
-            HostError::Command { argv, status, output } => {
+            HostError::Command { argv, status, output }
+            | HostError::CommandKilled { argv, signal: status, output } => {
                 assert_eq!((argv, status.as_str(), output.as_str()), (command, expected, "why"));
             }
             other => panic!("{other}"),

@@ -34,6 +34,8 @@ struct Bench {
 struct Behaviour {
     /// Runs that fail halfway before one succeeds.
     fail: AtomicU32,
+    /// Runs whose child is killed halfway.
+    killed: AtomicU32,
     /// Runs that end well although their second effect did not come about.
     deceive: AtomicU32,
     /// Runs in the middle of which the agent dies.
@@ -108,6 +110,11 @@ impl StepRunner for FakeStep {
         }
         if take(&behaviour.fail) {
             return Err(StepFailure::Unproven("it broke".to_owned()));
+        }
+        if take(&behaviour.killed) {
+            let argv = ["apt-get".to_owned()].into();
+            let signal = "signal 9 (SIGKILL)".to_owned();
+            return Err(HostError::CommandKilled { argv, signal, output: String::new() }.into());
         }
         if take(&behaviour.deceive) {
             return Ok(());
@@ -317,6 +324,21 @@ fn a_step_is_tried_as_often_as_its_policy_says() {
             "etcd-snapshot succeeded 3"
         ]
     );
+}
+
+#[test]
+fn a_step_whose_child_was_killed_is_tried_again_at_once_and_then_after_a_pause() {
+    for (killed, pauses) in [(1, 0), (2, 1)] {
+        let bench = Bench::new(Behaviour { killed: all(killed), attempts: all(3), ..Behaviour::default() });
+        let end = bench.ended(7);
+        assert_eq!(end.failure, None);
+        let paused = end.lease_ms - end.spent.child_ms;
+        assert_eq!(
+            u128::from(paused),
+            pauses * StepPolicy::default().pause.as_millis(),
+            "killed {killed} times"
+        );
+    }
 }
 
 #[test]

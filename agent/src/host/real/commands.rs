@@ -24,6 +24,11 @@ impl RealCommands {
         let units = Units::new(programs.clone(), layout.state_dir.join("run"));
         Self { programs, units }
     }
+
+    /// Removes what is left of transient units that are gone. Only before anything is run here.
+    pub async fn forget_lost_units(&self) -> HostResult<()> {
+        self.units.forget_lost().await
+    }
 }
 
 #[async_trait]
@@ -34,13 +39,13 @@ impl Commands for RealCommands {
 
     async fn run(
         &self,
-        _: &Permit,
+        permit: &Permit,
         unit: &str,
         argv: &Argv,
         bounds: &Bounds,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.units.run(unit, argv, bounds, lines).await
+        self.units.run(Some(permit), unit, argv, bounds, lines).await
     }
 
     async fn run_undisturbing(
@@ -50,7 +55,7 @@ impl Commands for RealCommands {
         limits: Limits,
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        self.units.run(unit, argv, &limits.into(), lines).await
+        self.units.run(None, unit, argv, &limits.into(), lines).await
     }
 
     async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {

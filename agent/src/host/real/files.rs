@@ -85,14 +85,7 @@ impl Files for RealFiles {
 
     async fn list(&self, path: &Utf8Path) -> HostResult<Vec<String>> {
         let path = self.admit(path)?;
-        on_a_thread(move || {
-            match fs::open(path.as_str(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(folder) => tree::names(folder, &path),
-                Err(Errno::NOENT) => Ok(Vec::new()),
-                Err(error) => Err(failed("cannot list", &path)(error)),
-            }
-        })
-        .await
+        on_a_thread(move || tree::names_in(&path)).await
     }
 
     async fn exists(&self, path: &Utf8Path) -> HostResult<bool> {

@@ -95,9 +95,7 @@ impl Programs {
         let last = || last_lines(&format!("{stdout}\n{}", String::from_utf8_lossy(&stderr)));
         match end {
             Ok(Ok(status)) if status.success() => Ok(stdout),
-            Ok(Ok(status)) => {
-                Err(HostError::Command { argv: argv.clone(), status: in_words(status), output: last() })
-            }
+            Ok(Ok(status)) => Err(ended_badly(argv, status, last())),
             Ok(Err(error)) => Err(not_started(argv, &error.to_string())),
             Err(_) => Err(HostError::CommandLimit {
                 argv: argv.clone(),
@@ -121,12 +119,16 @@ fn not_started(argv: &Argv, why: &str) -> HostError {
     }
 }
 
-fn in_words(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
+fn ended_badly(argv: &Argv, status: ExitStatus, output: String) -> HostError {
+    let argv = argv.clone();
+    let status = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => signal_name(signal),
+        (None, Some(signal)) => {
+            return HostError::CommandKilled { argv, signal: signal_name(signal), output };
+        }
         (None, None) => status.to_string(),
-    }
+    };
+    HostError::Command { argv, status, output }
 }
 
 /// The last lines that are not blank.

@@ -415,6 +415,15 @@ pub(super) fn remove(folder: impl AsFd, name: &str) -> rustix::io::Result<()> {
     }
 }
 
+/// Names in a folder, as [`names`] has them; none where there is no such folder.
+pub(super) fn names_in(path: &Utf8Path) -> HostResult<Vec<String>> {
+    match fs::open(path.as_str(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(folder) => names(folder, path),
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        Err(error) => Err(failed("cannot list", path)(error)),
+    }
+}
+
 /// Names in a folder, sorted, without `.` and `..`.
 pub(super) fn names(folder: impl AsFd, path: &Utf8Path) -> HostResult<Vec<String>> {
     let mut names = Vec::new();

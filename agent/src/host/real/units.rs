@@ -12,11 +12,13 @@ use nix::sys::signal::Signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::Instant;
 
-use super::clock::systemd_monotonic;
+use super::clock::{RealClock, systemd_monotonic};
 use super::files::{failed, make_folder, on_a_thread, replace};
 use super::programs::Programs;
 use super::readiness::Readable;
+use super::tree;
 use super::unit_log::UnitLog;
+use crate::engine::lease::Permit;
 use crate::host::{Bounds, HostError, HostResult, Limits, Lines, UnitState};
 
 /// How long one question to systemd may take.
@@ -62,6 +64,8 @@ struct Shown {
 enum End {
     Well,
     Badly(String),
+    /// By a signal.
+    Killed(String),
     /// Somebody stopped the unit, and systemd forgot its result.
     Forgotten,
 }
@@ -69,6 +73,20 @@ enum End {
 impl Units {
     pub(super) fn new(programs: Programs, logs: Utf8PathBuf) -> Self {
         Self { programs, logs }
+    }
+
+    /// Removes the logs of units that are gone: they went with the machine's power, or their agent died before it had
+    /// started them. Only before anything is run here: a unit's log is there a moment before the unit.
+    pub(super) async fn forget_lost(&self) -> HostResult<()> {
+        let logs = self.logs.clone();
+        let names = on_a_thread(move || tree::names_in(&logs)).await?;
+        for name in names.iter().filter_map(|name| name.strip_suffix(".log")) {
+            if self.show(&format!("{name}.service")).await?.load == "not-found" {
+                tracing::info!(unit = name, "it is gone: its log is removed");
+                forget(self.logs.join(format!("{name}.log"))).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn state(&self, unit: &str) -> HostResult<UnitState> {
@@ -80,9 +98,11 @@ impl Units {
         })
     }
 
-    /// Runs a command as the unit `name`, or joins the unit if it is there already.
+    /// Runs a command as the unit `name`, or joins the unit if it is there already. One that disturbs nothing needs no
+    /// permit.
     pub(super) async fn run(
         &self,
+        permit: Option<&Permit>,
         name: &str,
         argv: &Argv,
         bounds: &Bounds,
@@ -94,7 +114,7 @@ impl Units {
         let there = self.show(&unit).await?;
         let mut age = Duration::ZERO;
         if there.load == "not-found" {
-            if let Err(error) = self.start(name, argv, bounds, &log_path).await {
+            if let Err(error) = self.start(permit, name, argv, bounds, &log_path).await {
                 let shown = self.show(&unit).await?;
                 self.release(&unit, &shown).await?;
                 forget(log_path).await?;
@@ -124,12 +144,14 @@ impl Units {
                 log.finish(lines)?;
                 self.release(&unit, &shown).await?;
                 forget(log_path).await?;
+                let (argv, output) = (argv.clone(), log.last_lines());
                 let status = match shown.end() {
                     End::Well => return Ok(()),
+                    End::Killed(signal) => return Err(HostError::CommandKilled { argv, signal, output }),
                     End::Badly(status) => status,
                     End::Forgotten => format!("an unknown result: somebody stopped {unit}"),
                 };
-                Err(HostError::Command { argv: argv.clone(), status, output: log.last_lines() })
+                Err(HostError::Command { argv, status, output })
             }
             Followed::Over { what, limit } => {
                 self.systemctl("stop", &unit).await?;
@@ -144,6 +166,7 @@ impl Units {
 
     async fn start(
         &self,
+        permit: Option<&Permit>,
         name: &str,
         argv: &Argv,
         bounds: &Bounds,
@@ -173,6 +196,8 @@ impl Units {
         start.extend(["--".to_owned(), program.into_string()]);
         // systemd-run expands $ in the command, as in a unit file.
         start.extend(argv.iter().skip(1).map(|argument| argument.replace('$', "$$")));
+        // Right before the start: on a busy machine a question to systemd can outlast the lease.
+        permit.map_or(Ok(()), |permit| permit.still_holds(&RealClock))?;
         self.programs.output(&start, ASKING).await.map(drop)
     }
 
@@ -327,8 +352,10 @@ impl Shown {
                 End::Badly(format!("exit status 0, but systemd says {}", self.result))
             }
             (_, nix::libc::CLD_EXITED, status) => End::Badly(format!("exit status {status}")),
-            (_, nix::libc::CLD_KILLED, signal) => End::Badly(signal_name(signal)),
-            (_, nix::libc::CLD_DUMPED, signal) => End::Badly(format!("{}, core dumped", signal_name(signal))),
+            (_, nix::libc::CLD_KILLED, signal) => End::Killed(signal_name(signal)),
+            (_, nix::libc::CLD_DUMPED, signal) => {
+                End::Killed(format!("{}, core dumped", signal_name(signal)))
+            }
             _ => End::Badly(format!("systemd's result {}", self.result)),
         }
     }
@@ -418,9 +445,9 @@ mod tests {
     #[test]
     fn an_exit_status_is_told_from_a_signal() {
         assert_eq!(recorded!("show-fail").end(), End::Badly("exit status 7".to_owned()));
-        assert_eq!(recorded!("show-late").end(), End::Badly("signal 15 (SIGTERM)".to_owned()));
+        assert_eq!(recorded!("show-late").end(), End::Killed("signal 15 (SIGTERM)".to_owned()));
         let dumped = Shown { code: nix::libc::CLD_DUMPED, status: 6, ..recorded!("show-late") };
-        assert_eq!(dumped.end(), End::Badly("signal 6 (SIGABRT), core dumped".to_owned()));
+        assert_eq!(dumped.end(), End::Killed("signal 6 (SIGABRT), core dumped".to_owned()));
     }
 
     #[test]

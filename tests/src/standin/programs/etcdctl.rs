@@ -8,6 +8,7 @@ use camino::Utf8Path;
 use sha2::{Digest as _, Sha256};
 
 use super::{Call, err, out};
+use crate::standin::fault::{Point, point};
 
 pub(super) fn etcdctl(call: &Call) -> Result<u8> {
     match call.arguments().as_slice() {
@@ -20,13 +21,13 @@ pub(super) fn etcdctl(call: &Call) -> Result<u8> {
             out(format_args!("API version: {}", api.join(".")));
             Ok(0)
         }
-        ["snapshot", "restore", snapshot, ..] => restore(snapshot, call.value(&["--data-dir"])),
+        ["snapshot", "restore", snapshot, ..] => restore(call, snapshot),
         words => Ok(failed(&format!("unknown command \"{}\" for \"etcdctl\"", words.join(" ")))),
     }
 }
 
-fn restore(snapshot: &str, data_dir: Option<&str>) -> Result<u8> {
-    let data_dir = Utf8Path::new(data_dir.unwrap_or("default.etcd"));
+fn restore(call: &Call, snapshot: &str) -> Result<u8> {
+    let data_dir = Utf8Path::new(call.value(&["--data-dir"]).unwrap_or("default.etcd"));
     if data_dir.exists() {
         return Ok(failed(&format!("data-dir \"{data_dir}\" exists")));
     }
@@ -37,6 +38,9 @@ fn restore(snapshot: &str, data_dir: Option<&str>) -> Result<u8> {
     let mut folders = fs::DirBuilder::new();
     folders.recursive(true).mode(0o700);
     folders.create(member.join("snap"))?;
+    if let Err(words) = point(&call.node, &Point::EtcdctlRestoring) {
+        return Ok(failed(&words));
+    }
     let Some((database, said)) = bytes.split_last_chunk::<32>() else {
         return Ok(failed("snapshot missing hash but --skip-hash-check=false"));
     };
