@@ -130,14 +130,21 @@ pub(super) async fn require_space(cx: &Context) -> Result<(), StepFailure> {
             left.push(name);
         }
     }
+    let copies = if left.is_empty() {
+        String::new()
+    } else {
+        let held = mebibytes(held);
+        format!(
+            ". Its copies of earlier runs hold {held} MiB there, if you need them no more: {}",
+            left.join(", ")
+        )
+    };
     Err(StepFailure::Refused(format!(
-        "kubeadm copies etcd's data to {backups} in every run, which needs {} MiB, and {} MiB are free; {} earlier \
-         copies hold {} MiB there ({}): remove those that you do not need, then retry the node",
+        "kubeadm copies etcd's data to {backups} in every run, which needs {} MiB, and {} MiB are free: make room on that \
+         file system, then `liftlock retry {}`{copies}",
         mebibytes(need),
         mebibytes(free),
-        left.len(),
-        mebibytes(held),
-        left.join(", ")
+        cx.node
     )))
 }
 
