@@ -136,7 +136,7 @@ mod tests {
     fn a_permit_says_no_more_than_its_lease_once_it_is_asked_again() {
         let (renewed, lost) = (lease(30), lease(30));
         let (still, not) = (renewed.permit(&At(29)).unwrap(), lost.permit(&At(29)).unwrap());
-        renewed.renew(Duration::from_secs(60));
+        renewed.renew(Duration::from_mins(1));
         lost.lose("lease 8 was granted after it");
         assert_eq!(still.still_holds(&At(59)), Ok(()));
         assert!(still.still_holds(&At(60)).unwrap_err().why.contains("renewed in time"));

@@ -203,8 +203,8 @@ async fn an_agent_that_starts_removes_the_logs_of_units_that_are_gone_and_of_no_
     fs::create_dir_all(&folder).unwrap();
     let said = Said::default();
     let command = child(&folder, 0);
-    let permit = permit();
-    let running = host.commands.run(&permit, "liftlock-7-runs", &command, &LIMITS.into(), &said);
+    let (permit, bounds) = (permit(), LIMITS.into());
+    let running = host.commands.run(&permit, "liftlock-7-runs", &command, &bounds, &said);
     let logs = tree.agent_state().join("run");
     let meanwhile = async {
         said.wait_for("begun").await;
