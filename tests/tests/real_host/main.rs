@@ -199,7 +199,7 @@ async fn a_result_that_nobody_took_is_taken_without_a_second_start() {
 async fn an_agent_that_starts_removes_the_logs_of_units_that_are_gone_and_of_no_other() {
     let place = Place::new(1, 0).await;
     let (host, tree) = (place.host("cp1"), place.tree("cp1"));
-    let folder = Utf8PathBuf::from(place.tree("cp1").root().join("tmp"));
+    let folder = place.tree("cp1").root().join("tmp");
     fs::create_dir_all(&folder).unwrap();
     let said = Said::default();
     let command = child(&folder, 0);
