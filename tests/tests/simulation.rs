@@ -48,6 +48,11 @@ fn caught(sabotage: Sabotage, laws: &[Law], schedules: u64) {
 }
 
 #[test]
+fn a_build_that_does_not_check_tokens_is_caught() {
+    caught(Sabotage::NoTokenCheck, &[Law::TokensRise, Law::StaleLease], 400);
+}
+
+#[test]
 fn a_build_that_acts_before_its_journal_is_durable_is_caught() {
     caught(Sabotage::NoFsync, &[Law::IntentFirst], 10);
 }

@@ -1,7 +1,7 @@
 //! What must hold at every moment, checked where it could be broken: before each change of a node, at each grant and
 //! at each commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,9 +28,9 @@ pub struct Violation {
 pub enum Law {
     /// Two nodes under lease.
     OneLease,
-    /// A fencing token that was granted before, or that is lower than one that was.
+    /// A fencing token that is not above every one under which a lease has begun, or that names two leases.
     TokensRise,
-    /// A lease that was sent and is not in the store.
+    /// A lease that was sent and never was in the store.
     LeaseDurable,
     /// A change under an older lease than one that has acted.
     StaleLease,
@@ -40,6 +40,8 @@ pub enum Law {
     IntentFirst,
     /// A change before the backup.
     BackupFirst,
+    /// A backup removed before every node was raised, or in the middle of a lease.
+    BackupsStay,
     /// kubeadm started while a standard manifest was missing.
     ManifestsBack,
     /// A cordon of an operator's taken away.
@@ -73,8 +75,12 @@ struct State {
     /// What happened, if anybody wants to read it.
     story: Option<Vec<String>>,
     nodes: BTreeMap<String, NodeLaws>,
-    /// Every token that was ever granted, and to whom.
-    granted: BTreeMap<u64, String>,
+    /// Every token that was ever durable in the store.
+    committed: BTreeSet<u64>,
+    /// Every token under which a node has begun a lease, and what lease that is.
+    begun: BTreeMap<u64, String>,
+    /// Every node was raised once.
+    raised: bool,
     /// The highest token under which anything was changed.
     acted: u64,
     /// Each kind of misfortune, as often as it struck.
@@ -188,46 +194,53 @@ impl Laws {
         state.node(node).held_until.remove(&token);
     }
 
-    /// The coordinator sends a lease; `durable` is whether its store says so too.
-    pub fn sends_lease(&self, node: &str, token: u64, durable: bool) {
+    /// The coordinator sends a lease.
+    pub fn sends_lease(&self, node: &str, token: u64) {
         let mut state = self.lock();
         state.tell(|| format!("the coordinator sends lease {token} to {node}"));
-        if !durable {
-            state.broken(
-                Law::LeaseDurable,
-                format!("lease {token} of {node} was sent and the store does not have it"),
-            );
-        }
-        match state.granted.get(&token) {
-            Some(holder) if holder == node => {}
-            Some(holder) => {
-                let seen = format!("token {token} was granted to {holder}, and then to {node}");
-                state.broken(Law::TokensRise, seen);
-            }
-            None => {
-                if let Some((highest, holder)) = state.granted.last_key_value().filter(|(at, _)| **at > token)
-                {
-                    let seen = format!("token {token} for {node} after {highest} for {holder}");
-                    state.broken(Law::TokensRise, seen);
-                }
-                state.granted.insert(token, node.to_owned());
-            }
+        if !state.committed.contains(&token) {
+            let seen = format!("lease {token} of {node} was sent and the store never had it");
+            state.broken(Law::LeaseDurable, seen);
         }
     }
 
-    /// The coordinator's store has these nodes under lease.
-    pub fn leased(&self, nodes: &[String]) {
-        if nodes.len() > 1 {
-            self.broken(Law::OneLease, format!("the store has {} under lease at once", nodes.join(", ")));
+    /// The coordinator's store has these leases, by node, where it had those before.
+    pub fn leased(&self, leases: &BTreeMap<usize, u64>, before: &BTreeMap<usize, u64>) {
+        let mut state = self.lock();
+        if leases.len() > 1 {
+            state.broken(Law::OneLease, format!("the store has {leases:?} under lease at once"));
         }
+        for (node, token) in leases.iter().filter(|(node, token)| before.get(node) != Some(token)) {
+            state.tell(|| format!("the store has lease {token}, of node {node}"));
+            if let Some((highest, lease)) = state.begun.last_key_value().filter(|(at, _)| *at >= token) {
+                let seen = format!("lease {token} is granted, though {lease} has begun as lease {highest}");
+                state.broken(Law::TokensRise, seen);
+            }
+            state.committed.insert(*token);
+        }
+    }
+
+    /// The coordinator's store has every node raised.
+    pub fn all_raised(&self) {
+        self.lock().raised = true;
     }
 
     /// The disk has a new journal.
     pub fn journal_begun(&self, node: &str, header: Header) {
         let mut state = self.lock();
-        state
-            .tell(|| format!("{node} begins the journal of lease {}, to {:?}", header.token, header.purpose));
-        let seen = JournalSeen { token: header.token.0, steps: header.steps, open: None, ended: false };
+        let token = header.token.0;
+        let lease = format!("{:?} of {node} by {}", header.purpose, header.plan);
+        state.tell(|| format!("{node} begins the journal of lease {token}, {lease}"));
+        match state.begun.get(&token) {
+            Some(earlier) if *earlier != lease => {
+                let seen = format!("token {token} is that of {lease}, and was that of {earlier}");
+                state.broken(Law::TokensRise, seen);
+            }
+            _ => {
+                state.begun.insert(token, lease);
+            }
+        }
+        let seen = JournalSeen { token, steps: header.steps, open: None, ended: false };
         state.node(node).journal = Some(seen);
     }
 
@@ -358,8 +371,16 @@ impl State {
     fn check_change(&mut self, world: &World, node: &str, change: &str, child: bool) {
         let now = self.now;
         let acted = self.acted;
+        let raised = self.raised;
         let laws = self.node(node);
-        let Some(journal) = laws.journal.as_ref().filter(|journal| !journal.ended) else {
+        let journal = laws.journal.as_ref().filter(|journal| !journal.ended);
+        if removes_backup(change) {
+            if journal.is_some() || !raised {
+                self.broken(Law::BackupsStay, format!("{node}: {change}"));
+            }
+            return;
+        }
+        let Some(journal) = journal else {
             return self.broken(Law::IntentFirst, format!("{node}: {change}, under no lease"));
         };
         let token = journal.token;
@@ -401,6 +422,12 @@ impl State {
             self.broken(Law::Cordons, format!("{node}: a cordon that Liftlock did not set is taken away"));
         }
     }
+}
+
+/// Whether a whole backup goes: not what is in it.
+fn removes_backup(change: &str) -> bool {
+    let name = change.strip_prefix("remove all of /etc/kubernetes/tmp/liftlock-");
+    name.is_some_and(|name| !name.contains('/'))
 }
 
 impl NodeLaws {

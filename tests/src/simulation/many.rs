@@ -31,6 +31,9 @@ struct Args {
     /// Threads; as many as there are processors if not given.
     #[arg(long)]
     jobs: Option<usize>,
+    /// Something broken on purpose, which must be caught.
+    #[arg(long, value_name = "WHAT")]
+    sabotage: Option<Sabotage>,
     /// Say nothing but the last line.
     #[arg(long)]
     json: bool,
@@ -183,18 +186,18 @@ pub fn main() -> Result<ExitCode> {
         (Some(seed), None) => (seed, 1),
         (seed, schedules) => (seed.unwrap_or(1), schedules.unwrap_or(SCHEDULES)),
     };
-    let report = simulate(first, schedules, jobs, None, &authority);
+    let report = simulate(first, schedules, jobs, args.sabotage, &authority);
     if let Some((schedule, violation)) = &report.broken {
         println!("{violation}\nwith {schedule}");
-        let shortest = shortest(schedule, violation.law, None, &authority);
+        let shortest = shortest(schedule, violation.law, args.sabotage, &authority);
         println!("The shortest that breaks the same law: {shortest}");
-        for line in run_one(&shortest, None, &authority, true).story {
+        for line in run_one(&shortest, args.sabotage, &authority, true).story {
             println!("{line}");
         }
     } else if schedules == 1 && !args.json {
         let schedule = Schedule::of(first);
         println!("{schedule}");
-        for line in run_one(&schedule, None, &authority, true).story {
+        for line in run_one(&schedule, args.sabotage, &authority, true).story {
             println!("{line}");
         }
     } else if !args.json {

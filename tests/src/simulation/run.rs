@@ -200,7 +200,7 @@ impl<'a> Simulation<'a> {
             sabotage,
             authority,
             dice: Dice::apart(schedule.seed, 3),
-            wire: Wire::new(schedule.seed, &laws),
+            wire: Wire::new(schedule.seed, &laws, sabotage),
             nodes: names.iter().map(node).collect(),
             store: SimulatedStore::new(&laws, &schedule.misfortunes),
             clock_ahead_ms: 0,

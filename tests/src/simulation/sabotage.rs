@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use clap::ValueEnum;
 use liftlock_agent::engine::context::{Context, TimeSpent};
 use liftlock_agent::engine::runner::StepTable;
 use liftlock_agent::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
@@ -14,9 +15,9 @@ use liftlock_proto::step::Step;
 use std::time::Duration;
 
 /// What is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Sabotage {
-    /// The node forgets which tokens it has seen.
+    /// The node forgets which tokens it has seen, and does not say which it saw.
     NoTokenCheck,
     /// The journal's appends return before their bytes are durable.
     NoFsync,
@@ -26,17 +27,6 @@ pub enum Sabotage {
     UnconditionalUncordon,
     /// kubeadm runs again without a look at the manifests.
     ManifestLeftMissing,
-}
-
-impl Sabotage {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::NoTokenCheck,
-        Self::NoFsync,
-        Self::TwoLeases,
-        Self::UnconditionalUncordon,
-        Self::ManifestLeftMissing,
-    ];
 }
 
 /// What carries out the steps, broken or not.

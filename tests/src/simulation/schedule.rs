@@ -244,6 +244,9 @@ impl Schedule {
         for _ in 0..count {
             schedule.misfortunes.push(misfortune(&mut dice, &nodes));
         }
+        if dice.percent(5) {
+            schedule.misfortunes.extend(restored_in_a_pause(&mut dice));
+        }
         schedule
     }
 
@@ -270,6 +273,18 @@ impl Schedule {
         }
         less
     }
+}
+
+/// An old copy is put back while nobody is under lease. In the middle of a lease its journal tells of it; here only what
+/// the nodes remember of tokens does.
+fn restored_in_a_pause(dice: &mut Dice) -> [Misfortune; 2] {
+    let paused = dice.time(START_SPAN..START_SPAN + NODE_SPAN);
+    let restored = paused + dice.time(NODE_SPAN..3 * NODE_SPAN);
+    let (copy, away) = (dice.within(3..30), dice.time(200..60_000));
+    [
+        Misfortune::Order { at: paused, verb: Verb::Pause },
+        Misfortune::CoordinatorRestored { copy, at: restored, away },
+    ]
 }
 
 fn misfortune(dice: &mut Dice, nodes: &[String]) -> Misfortune {

@@ -89,15 +89,30 @@ impl SimulatedStore {
 }
 
 impl State {
-    fn leases(&self) -> BTreeMap<usize, u64> {
+    /// The records of the newest roll-out's nodes, by their position in its plan.
+    fn nodes(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let newest = self.entries.keys().rev().find(|key| key.starts_with("rollout/")).and_then(|key| {
             let number = key.split('/').nth(1)?;
             Some(format!("rollout/{number}/node/"))
         });
-        let Some(prefix) = newest else { return BTreeMap::new() };
-        let nodes = self.entries.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-        let states = nodes.filter_map(|(key, value)| {
-            let index: usize = key.strip_prefix(&prefix)?.parse().ok()?;
+        newest.into_iter().flat_map(|prefix| {
+            let nodes = self.entries.range(prefix.clone()..);
+            nodes.map_while(move |(key, value)| {
+                Some((key.strip_prefix(&prefix)?.parse().ok()?, value.as_slice()))
+            })
+        })
+    }
+
+    fn all_raised(&self) -> bool {
+        let mut any = false;
+        self.nodes().all(|(_, value)| {
+            any = true;
+            value.starts_with(br#"{"phase":"raised""#)
+        }) && any
+    }
+
+    fn leases(&self) -> BTreeMap<usize, u64> {
+        let states = self.nodes().filter_map(|(index, value)| {
             // Cheaper than to read them all: only a leased node's record begins so.
             if !value.starts_with(br#"{"phase":"leased""#) {
                 return None;
@@ -150,6 +165,7 @@ impl Store for SimulatedStore {
             return Err(refused());
         }
         state.commits = number;
+        let leases_before = batch.writes().any(|(key, _)| key.contains("/node/")).then(|| state.leases());
         state.entries.extend(batch.writes().map(|(key, value)| (key.to_owned(), value.to_vec())));
         if state
             .misfortunes
@@ -159,9 +175,11 @@ impl Store for SimulatedStore {
             let entries = state.entries.clone();
             state.copies.insert(number, entries);
         }
-        if batch.writes().any(|(key, _)| key.contains("/node/")) {
-            let leased: Vec<String> = state.leases().keys().map(ToString::to_string).collect();
-            self.laws.leased(&leased);
+        if let Some(before) = leases_before {
+            self.laws.leased(&state.leases(), &before);
+            if state.all_raised() {
+                self.laws.all_raised();
+            }
         }
         if let Some(Misfortune::CoordinatorEnds { away, .. }) =
             state.strike(&self.laws, ends_at(Commit::After(number)))

@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::dice::Dice;
 use super::laws::Laws;
+use super::sabotage::Sabotage;
 use super::schedule::Way;
 
 /// After so long without an answer a side gives a connection up.
@@ -32,6 +33,7 @@ const DIAL: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Wire {
     laws: Laws,
+    sabotage: Option<Sabotage>,
     state: Arc<Mutex<State>>,
 }
 
@@ -103,7 +105,7 @@ enum Dialled {
 }
 
 impl Wire {
-    pub(super) fn new(seed: u64, laws: &Laws) -> Self {
+    pub(super) fn new(seed: u64, laws: &Laws, sabotage: Option<Sabotage>) -> Self {
         let state = State {
             now: Duration::ZERO,
             dice: Dice::apart(seed, 2),
@@ -113,7 +115,7 @@ impl Wire {
             numbers: 0,
             under_way: BTreeMap::new(),
         };
-        Self { laws: laws.clone(), state: Arc::new(Mutex::new(state)) }
+        Self { laws: laws.clone(), sabotage, state: Arc::new(Mutex::new(state)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,8 +215,12 @@ impl Wire {
         let mut moved = false;
         let numbers: Vec<u64> = state.connections.keys().copied().collect();
         for number in numbers {
-            while let Some(heard) = state.connections.get_mut(&number).and_then(Connection::take_said) {
+            while let Some(mut heard) = state.connections.get_mut(&number).and_then(Connection::take_said) {
                 moved = true;
+                if let (Some(Sabotage::NoTokenCheck), Some(Said::Hello(hello))) = (self.sabotage, &mut heard)
+                {
+                    hello.highest_token = 0;
+                }
                 state.note_renewal(number, heard.as_ref());
                 self.note_end(&state, number, heard.as_ref());
                 state.up(number, heard);
@@ -245,8 +251,7 @@ impl Wire {
         if let Ok(Told::Grant(grant)) = told
             && let Some(connection) = state.connections.get(&number)
         {
-            let (node, token) = (connection.node.clone(), grant.fencing_token);
-            self.laws.tell(|| format!("to {node} goes a grant of lease {token}"));
+            self.laws.sends_lease(&connection.node, grant.fencing_token);
         }
     }
 
