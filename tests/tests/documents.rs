@@ -64,3 +64,17 @@ fn every_invariant_in_architecture_names_tests_that_are_there() {
     }
     assert!(guarded > 10, "the table of invariants was not found");
 }
+
+#[test]
+fn every_scenario_of_the_real_cluster_is_in_its_readme_with_its_end() {
+    let cluster = top().join("tests/cluster");
+    let files = cluster.join("scenarios").read_dir_utf8().unwrap().map(|entry| entry.unwrap().into_path());
+    let scenarios: BTreeSet<String> = files.map(|file| file.file_stem().unwrap().to_owned()).collect();
+    let text = fs::read_to_string(cluster.join("README.md")).unwrap();
+    let (_, table) = text.split_once("| ends | scenarios").unwrap();
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    for scenario in scenarios {
+        let named = |row: &&&str| row.split([' ', ',']).any(|word| word == scenario);
+        assert!(rows.iter().any(|row| named(&row)), "{scenario} is in no row of the table");
+    }
+}

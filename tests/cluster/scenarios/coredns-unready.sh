@@ -19,6 +19,8 @@ before() {
 
 fault() {
   kubeadm_upgrades cp1 kubeadm-upgrade-apply
+  # Its own checks want a place for a pod of theirs; once it makes manifests they have passed.
+  within 120 "kubeadm's manifests" on cp1 sh -c 'ls -d /etc/kubernetes/tmp/kubeadm-upgraded-manifests*'
   within 300 "the API, while kubeadm replaces it" no_place
   within 300 "the API, while kubeadm replaces it" dns_gone
   # kubeadm may say nothing for six minutes before it is ended.
