@@ -67,10 +67,15 @@ impl State {
 
     /// The control plane's word that arrived last.
     pub(super) fn cluster(&self) -> Option<&v1::ClusterFacts> {
+        self.last_word(|_| true)
+    }
+
+    fn last_word(&self, counts: impl Fn(&v1::ClusterFacts) -> bool) -> Option<&v1::ClusterFacts> {
         let reports = self
             .facts
             .values()
-            .filter_map(|reported| Some((reported.at_ms, reported.facts.cluster.as_ref()?)));
+            .filter_map(|reported| Some((reported.at_ms, reported.facts.cluster.as_ref()?)))
+            .filter(|(_, cluster)| counts(cluster));
         reports.max_by_key(|(at_ms, _)| *at_ms).map(|(_, cluster)| cluster)
     }
 
@@ -79,11 +84,13 @@ impl State {
         let connected: BTreeSet<NodeName> = self.connected();
         let mut view = ClusterView::default();
         if let Some(cluster) = self.cluster() {
+            // A control plane whose own member is away knows of none: etcd is external only where all say so.
+            let etcd = self.last_word(|cluster| cluster.etcd_members > 0).unwrap_or(cluster);
             view.cluster = cluster.kubeadm_config_version.parse().ok().map(|kubeadm_config_version| {
                 ControlPlaneReport {
                     kubeadm_config_version,
-                    etcd_members: cluster.etcd_members,
-                    etcd_healthy_members: cluster.etcd_healthy_members,
+                    etcd_members: etcd.etcd_members,
+                    etcd_healthy_members: etcd.etcd_healthy_members,
                     dns: cluster.dns.map(|dns| Replicas { wanted: dns.wanted, ready: dns.ready }),
                 }
             });

@@ -554,6 +554,21 @@ fn an_agent_that_takes_no_messages_is_cut_off() {
 }
 
 #[test]
+fn a_control_plane_whose_etcd_is_away_does_not_make_etcd_an_external_one() {
+    let coordinator = Coordinator::new();
+    let agents = coordinator.connect_all();
+    for (agent, members, healthy) in [(&agents[0], 3, 2), (&agents[2], 0, 0)] {
+        let mut facts = facts(agent.node.as_str(), "v1.30.4");
+        let cluster = facts.cluster.as_mut().unwrap();
+        (cluster.etcd_members, cluster.etcd_healthy_members) = (members, healthy);
+        agent.says(&coordinator, Said::Facts(facts)).unwrap();
+    }
+    let refusals = coordinator.keeper.plan("v1.31.2".parse().unwrap(), &Policy::default()).unwrap_err();
+    let rules: Vec<&str> = refusals.iter().map(|refusal| refusal.rule).collect();
+    assert_eq!(rules, ["quorum"]);
+}
+
+#[test]
 fn a_plan_is_applied_only_as_it_was_made_and_only_while_it_still_fits() {
     let coordinator = Coordinator::new();
     let agents = coordinator.connect_all();
