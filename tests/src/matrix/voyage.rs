@@ -19,6 +19,7 @@ use crate::matrix::course::Course;
 use crate::matrix::invariants::{self, Baseline, Silence};
 use crate::matrix::points::{Blow, CrashPoint, Place};
 use crate::standin::fault::{Action, Fault};
+use crate::standin::release::STATIC_PODS;
 use crate::standin::serve::Running;
 
 /// Seconds that a lease lasts without renewal here.
@@ -354,7 +355,7 @@ impl Ship {
         }
     }
 
-    /// Waits until every agent has put its journals away and every unit is released.
+    /// Waits until every agent has put its journals away, and until a node that was rebooted at last is up.
     async fn settle(&self) -> Result<()> {
         let end = Instant::now() + LIMIT;
         loop {
@@ -365,12 +366,18 @@ impl Ship {
                         open.push(format!("{}: lease {}", machine.facts.name, journal.header.token));
                     }
                 }
+                let running = self.fleet.cluster.containers(&machine.facts.name);
+                let starting = STATIC_PODS.into_iter().filter(|component| {
+                    let runs = running.iter().any(|container| container.name == *component);
+                    machine.tree.manifest(component).exists() && !runs
+                });
+                open.extend(starting.map(|component| format!("{}: {component}", machine.facts.name)));
             }
             if open.is_empty() {
                 return Ok(());
             }
             if Instant::now() > end {
-                bail!("journals stay open: {}", open.join(", "));
+                bail!("what does not come to its end, or does not start: {}", open.join(", "));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -183,8 +183,10 @@ impl Laws {
     /// The agent reads that its lease was renewed; `sent` is when it asked.
     pub fn renewed(&self, node: &str, token: u64, sent: Duration, ttl: Duration) {
         let mut state = self.lock();
-        let held = state.node(node).held_until.entry(token).or_default();
-        *held = (*held).max(sent + ttl);
+        // The answer may come after the agent has said that the lease is over, and then it brings nothing back.
+        if let Some(held) = state.node(node).held_until.get_mut(&token) {
+            *held = (*held).max(sent + ttl);
+        }
     }
 
     /// The agent says that its lease is over: from now on it may change nothing under it.
