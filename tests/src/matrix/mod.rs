@@ -52,7 +52,7 @@ pub struct Options {
     /// Print the points' names and strike none.
     #[arg(long)]
     pub list: bool,
-    /// How many roll-outs at once [default: three for each processor; most of the time they wait].
+    /// How many roll-outs at once [default: five for each processor; most of the time they wait].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: Option<u16>,
     /// How many points at most in one lease, each at another step; 1 to have every fault alone.
@@ -112,7 +112,7 @@ pub async fn run(options: &Options, progress: bool) -> Result<Report> {
     let courses = plot(options)?;
     let (total, points) = (courses.len(), courses.iter().map(|course| course.points.len()).sum::<usize>());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = options.jobs.map_or(3 * processors, usize::from);
+    let jobs = options.jobs.map_or(5 * processors, usize::from);
     if progress {
         say(&format_args!("{points} points over {total} roll-outs, {jobs} at once, seed {}", options.seed));
     }
