@@ -6,7 +6,7 @@ use crate::engine::context::Context;
 use crate::host::{HostError, HostResult};
 
 /// There is no event that says that an API server is back.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Asks until there is an answer, or for as long as the configuration says and then fails with the last error. What
 /// asking again cannot change fails at once.

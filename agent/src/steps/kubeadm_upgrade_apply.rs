@@ -101,6 +101,7 @@ impl StepRunner for KubeadmUpgradeApply {
             let before = PackageState::before(cx, &backup).await?;
             package_versions::put_back(cx, &before, &["kubeadm"]).await?;
             kubelet::wait_until_ready(cx, None).await?;
+            control_plane::wait_until_all_are_ready(cx).await?;
             let argv = argv::kubeadm_upgrade_apply_force(earlier, &self.ignore_preflight_errors);
             Command { unit: "kubeadm-apply-back", argv }.run(cx).await?;
             control_plane::put_back(cx, &backup).await?;

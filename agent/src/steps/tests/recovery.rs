@@ -51,6 +51,28 @@ fn a_manifest_that_a_power_cut_took_or_emptied_is_put_back_before_kubeadm_runs()
 }
 
 #[test]
+fn kubeadm_is_not_begun_before_a_control_plane_that_lost_its_power_is_back() {
+    let mut leased = first();
+    leased.carry_until("kubeadm-upgrade-apply");
+    leased.twin.world().strike("cp3", Fault::PowerFails);
+    leased.twin.restart("cp3", Meanwhile::Ended);
+    assert_eq!(leased.carry(&leased.step("kubeadm-upgrade-apply")), End::Done);
+    let waited = |line: &String| line.contains("waiting for control planes; not Ready: cp3");
+    assert!(leased.log.lines().iter().any(waited), "{:#?}", leased.log.lines());
+    assert!(!leased.log.lines().iter().any(|line| line.contains("ControlPlaneNodesReady")));
+}
+
+#[test]
+fn a_control_plane_that_does_not_come_back_is_named_and_kubeadm_is_not_begun() {
+    let mut leased = first();
+    leased.carry_until("kubeadm-upgrade-apply");
+    leased.twin.world().cluster.nodes.get_mut("cp3").unwrap().ready = false;
+    let why = leased.fail("kubeadm-upgrade-apply");
+    assert!(why.contains("every control plane to be Ready") && why.contains("not Ready: cp3"), "{why}");
+    assert!(!leased.changes().iter().any(|change| change.contains("kubeadm upgrade apply")));
+}
+
+#[test]
 fn kubeadms_copy_of_this_plan_is_put_back_and_one_of_an_earlier_upgrade_is_not() {
     let apiserver = Utf8Path::new("/etc/kubernetes/manifests/kube-apiserver.yaml");
     let copy =
