@@ -95,6 +95,8 @@ struct NodeLaws {
     journal: Option<JournalSeen>,
     /// Up to when the agent may think that it holds a lease.
     held_until: BTreeMap<u64, Duration>,
+    /// A lease has backed it up: a later one of the same plan keeps that backup, and may mend first what is missing.
+    backed_up: bool,
     changes: u64,
     child_changes: u64,
     appends: u64,
@@ -260,11 +262,14 @@ impl Laws {
             Event::Ended(_) => journal.ended = true,
         }
         let (token, step) = (journal.token, journal.step(event));
+        let whole =
+            matches!(event, Event::Adopted { .. } | Event::Succeeded { .. }) && step == "back-up-node";
         let failure = match event {
             Event::Failed { failure, .. } => failure.clone(),
             Event::Ended(end) => end.failure.clone().unwrap_or_default(),
             _ => String::new(),
         };
+        state.node(node).backed_up |= whole;
         state.tell(|| format!("{node} journals under lease {token}: {step} {} {failure}", event.name()));
     }
 
@@ -404,7 +409,7 @@ impl State {
             self.broken(Law::OneLease, seen);
         }
         let saves = matches!(step, "etcd-quorum-gate" | "etcd-snapshot" | "back-up-node");
-        if saves && !change.contains("/etc/kubernetes/tmp") {
+        if saves && !self.node(node).backed_up && !change.contains("/etc/kubernetes/tmp") {
             self.broken(Law::BackupFirst, format!("{node}: {change}, in {step}"));
         }
         self.check_kind(world, node, change);
