@@ -76,7 +76,7 @@ pub(super) async fn wait_until_all_are_ready(cx: &Context) -> HostResult<()> {
         loop {
             let nodes = patiently(cx, || cx.host.kube.nodes()).await?;
             let unready = nodes.into_iter().filter(|node| node.control_plane && !node.ready);
-            let unready: Vec<String> = unready.map(|node| node.name.to_string()).collect();
+            let unready: Vec<String> = unready.map(|node| node.name).collect();
             if unready.is_empty() {
                 return Ok(());
             }

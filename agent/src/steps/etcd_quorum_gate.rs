@@ -7,13 +7,19 @@ use async_trait::async_trait;
 
 use super::static_pods;
 use crate::backup::Backup;
-use crate::engine::context::Context;
+use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
 use crate::host::{EtcdMember, EtcdStatus};
 
 pub(super) struct EtcdQuorumGate {
     pub(super) allow_api_outage: bool,
 }
+
+/// How long a member may be away that stood still a moment ago: the previous node's, which was restarted by its own
+/// upgrade, or that of a machine that lost its power and starts again.
+const OPENS_WITHIN: Duration = Duration::from_mins(5);
+
+const ASK_EVERY: Duration = Duration::from_secs(3);
 
 /// Why the gate is closed.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +40,29 @@ impl EtcdQuorumGate {
         } else {
             // kubeadm leaves an external etcd alone, so no member stops.
             Ok(())
+        }
+    }
+
+    /// Until the gate opens, or nothing is left to hope for.
+    async fn wait(&self, cx: &Context, backup: Option<&Backup>) -> Result<(), StepFailure> {
+        let clock = &cx.host.clock;
+        let deadline = clock.monotonic() + OPENS_WITHIN;
+        let mut said = String::new();
+        loop {
+            match self.look(cx, backup).await {
+                Ok(()) => return Ok(()),
+                Err(Closed::Until(why)) => return Err(StepFailure::Refused(why)),
+                Err(Closed::Now(why)) if clock.monotonic() >= deadline => {
+                    return Err(StepFailure::Unproven(why));
+                }
+                Err(Closed::Now(why)) => {
+                    if why != said {
+                        cx.reporter.line(cx.step, &format!("waiting: {why}"));
+                        said = why;
+                    }
+                    clock.sleep(ASK_EVERY).await;
+                }
+            }
         }
     }
 
@@ -136,20 +165,15 @@ impl StepRunner for EtcdQuorumGate {
         if static_pods::put_back_missing(cx, backup.as_ref()).await? {
             static_pods::settle(cx, backup.as_ref()).await?;
         }
-        match self.look(cx, backup.as_ref()).await {
-            Ok(()) => Ok(()),
-            Err(Closed::Now(why)) => Err(StepFailure::Unproven(why)),
-            Err(Closed::Until(why)) => Err(StepFailure::Refused(why)),
-        }
+        cx.timed(TimeSpent::Wait, self.wait(cx, backup.as_ref())).await
     }
 
     async fn undo(&self, _: &Context, _: &PreState) -> Result<(), StepFailure> {
         Ok(())
     }
 
-    /// A minute: the previous node's member was restarted just now.
     fn policy(&self) -> StepPolicy {
-        StepPolicy { attempts: 20, pause: Duration::from_secs(3) }
+        StepPolicy { attempts: 2, pause: ASK_EVERY }
     }
 }
 

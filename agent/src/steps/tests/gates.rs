@@ -35,7 +35,7 @@ fn a_member_that_is_just_restarting_is_waited_for() {
 }
 
 #[test]
-fn a_member_that_stays_away_closes_the_gate_after_a_minute_and_is_named() {
+fn a_member_that_stays_away_is_given_the_time_of_two_reboots_and_then_named() {
     let mut leased = first_of(3);
     leased.twin.world().change("cp2", |machine| {
         machine.containers.remove("etcd");
@@ -45,7 +45,7 @@ fn a_member_that_stays_away_closes_the_gate_after_a_minute_and_is_named() {
     let why = leased.fail("etcd-quorum-gate");
     let took = leased.since(started);
     assert!(why.contains("cp2") && why.contains("retry"), "{why}");
-    assert!(took > Duration::from_secs(50) && took < Duration::from_secs(70), "{took:?}");
+    assert!(took > Duration::from_mins(10) && took < Duration::from_mins(11), "{took:?}");
     assert_eq!(leased.changes(), [""; 0]);
 }
 
