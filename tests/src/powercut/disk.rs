@@ -153,11 +153,13 @@ impl Recording {
                 }
             }
         }
-        let step = states.len().div_ceil(limit.max(1)).max(1);
-        // Not always the same mixture: a step that divides their number would miss the others.
+        if states.len() <= limit {
+            return states;
+        }
+        // One of each share: always the same place in it would always be the same mixture.
         let mut dice = Dice::new(7);
-        let sampled = states.chunks(step).filter_map(|chunk| dice.one(chunk).cloned());
-        if step == 1 { states } else { sampled.collect() }
+        let shares = (0..limit).map(|at| at * states.len() / limit..(at + 1) * states.len() / limit);
+        shares.filter_map(|share| dice.one(states.get(share)?).cloned()).collect()
     }
 
     /// The disk when the power goes after so many calls.

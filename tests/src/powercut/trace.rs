@@ -36,7 +36,6 @@ pub fn record(command: &mut Command, folder: &Path) -> Result<Recording> {
     let child = command.spawn().context("cannot start the child to be followed")?;
     let process = Pid::from_raw(child.id().cast_signed());
     let mut tracer = Tracer { folder: folder.to_owned(), ..Tracer::default() };
-    let mut entered: BTreeMap<Pid, Entered> = BTreeMap::new();
     let mut known = BTreeSet::new();
     loop {
         // Only what this thread started: other tests have children too.
@@ -62,14 +61,10 @@ pub fn record(command: &mut Command, folder: &Path) -> Result<Recording> {
                 if call.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
                     // SAFETY: the kernel fills this arm of the union when `op` says entry.
                     let entry = unsafe { call.u.entry };
-                    if let Some(call) = tracer.enter(thread, entry.nr, entry.args)? {
-                        entered.insert(thread, call);
-                    }
-                } else if let Some(entered) = entered.remove(&thread) {
-                    // SAFETY: the kernel fills this arm of the union when `op` says exit.
-                    let exit = unsafe { call.u.exit };
-                    if exit.is_error == 0 {
-                        tracer.leave(thread, entered, exit.sval)?;
+                    if let Some(entered) = tracer.enter(thread, entry.nr, entry.args)?
+                        && let Some(result) = alone(thread)?
+                    {
+                        tracer.leave(thread, entered, result)?;
                     }
                 }
                 (thread, None)
@@ -79,6 +74,21 @@ pub fn record(command: &mut Command, folder: &Path) -> Result<Recording> {
         };
         ptrace::syscall(thread, signal)?;
     }
+}
+
+/// Lets a thread make the call that it has entered, before any other is heard: of two calls that are made at once nobody
+/// could tell which was first. What it returned, if it did not fail.
+fn alone(thread: Pid) -> Result<Option<i64>> {
+    ptrace::syscall(thread, None)?;
+    match waitpid(thread, Some(WaitPidFlag::__WALL))? {
+        WaitStatus::PtraceSyscall(_) => {}
+        other => bail!("an unexpected stop in the middle of a call: {other:?}"),
+    }
+    let call = ptrace::syscall_info(thread)?;
+    ensure!(call.op == libc::PTRACE_SYSCALL_INFO_EXIT, "a call that has no end");
+    // SAFETY: the kernel fills this arm of the union when `op` says exit.
+    let exit = unsafe { call.u.exit };
+    Ok((exit.is_error == 0).then_some(exit.sval))
 }
 
 /// A call that was entered and may matter.
