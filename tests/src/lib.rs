@@ -13,5 +13,6 @@ pub mod demo;
 pub mod fleet;
 pub mod matrix;
 pub mod powercut;
+pub mod scratch;
 pub mod simulation;
 pub mod standin;

@@ -31,7 +31,7 @@ impl Followed {
         let log = fleet.folder().join("apply.log");
         let binaries = Binaries::find()?;
         let arguments = [["--identity", identity.as_str()].as_slice(), &arguments].concat();
-        let apply = Process::start(binaries, &binaries.liftlock, &arguments, &log)?;
+        let apply = Process::start(binaries, &binaries.liftlock, &arguments, &[], &log)?;
         let mut followed = Self { fleet, apply, log };
         followed.until_it_says("granted").await?;
         Ok(followed)

@@ -34,9 +34,10 @@ use liftlock_proto::name::FencingToken;
 use liftlock_proto::plan::{Purpose, Role};
 use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
-use liftlock_tests::powercut::disk::{Mixture, scratch};
+use liftlock_tests::powercut::disk::Mixture;
 use liftlock_tests::powercut::trace::{acknowledgements, wait_to_be_followed};
 use liftlock_tests::powercut::{Recording, State, record};
+use liftlock_tests::scratch;
 use serde_json::json;
 
 /// What the child is to do: `<kind>:<folder>`.
@@ -63,7 +64,7 @@ fn child() {
 
 /// Records what a child writes into a folder that `prepare` has made.
 fn recorded(kind: &str) -> Recording {
-    let scratch = scratch().unwrap();
+    let scratch = scratch::folder().unwrap();
     let folder = scratch.path().join("disk");
     std::fs::create_dir(&folder).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -362,7 +363,7 @@ fn write_backup(folder: &Path, acknowledge: &mut dyn FnMut(&str)) {
 }
 
 fn check_backup(state: &State) {
-    let (scratch, name) = (scratch().unwrap(), state.name());
+    let (scratch, name) = (scratch::folder().unwrap(), state.name());
     let root = utf8(scratch.path()).join("node");
     furnish(root.as_std_path());
     let tmp = root.join("etc/kubernetes/tmp");

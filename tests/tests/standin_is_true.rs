@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_tests::scratch;
 use liftlock_tests::standin::cluster::{Cluster, Shape};
 use liftlock_tests::standin::node::ROOT_VARIABLE;
 use liftlock_tests::standin::objects::Key;
@@ -49,7 +50,7 @@ struct RealShape {
 
 /// The shape of the cluster that was recorded: v1.19.7, with v1.20.2 on offer.
 async fn recorded_shape() -> RealShape {
-    let folder = tempfile::Builder::new().prefix("liftlock-").tempdir().unwrap();
+    let folder = scratch::folder().unwrap();
     let path = Utf8Path::from_path(folder.path()).unwrap().to_owned();
     let shape = Shape {
         version: KubernetesVersion::new(1, 19, 7),

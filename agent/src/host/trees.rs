@@ -3,6 +3,7 @@
 //! No symbolic link is followed and no mount is crossed, and nothing that somebody renames meanwhile leads elsewhere.
 //! Names are bytes, because the kernel's are.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -96,8 +97,11 @@ pub struct Tree {
     /// The root itself; `None` where nothing is there.
     pub root: Option<Entry>,
     /// By path relative to the root, which is empty for the root itself: what is in each folder.
-    pub folders: BTreeMap<Name, BTreeMap<Name, Entry>>,
+    pub folders: BTreeMap<Name, Arc<Listing>>,
 }
+
+/// What is in a folder, by name. Of a folder in which nothing changed, a later look has the same one as the look before.
+pub type Listing = BTreeMap<Name, Entry>;
 
 /// A mounted file system, by what a reboot leaves as it is: device numbers may be others then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,6 +270,12 @@ impl Name {
             };
         }
         Some(Self(bytes))
+    }
+}
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

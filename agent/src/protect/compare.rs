@@ -158,6 +158,8 @@ pub fn first_names(tree: &Tree) -> BTreeMap<Name, Name> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -184,7 +186,7 @@ mod tests {
         let mut tree = Tree { root: Some(folder(1)), ..Tree::default() };
         for (path, entry) in entries {
             let (above, name) = Name::from(*path).split().unwrap();
-            tree.folders.entry(above).or_default().insert(name, entry.clone());
+            Arc::make_mut(tree.folders.entry(above).or_default()).insert(name, entry.clone());
         }
         tree
     }
@@ -207,22 +209,22 @@ mod tests {
     fn change(tree: &Tree, path: &str, change: impl FnOnce(&mut Entry)) -> Tree {
         let mut tree = tree.clone();
         let (above, name) = Name::from(path).split().unwrap();
-        change(tree.folders.get_mut(&above).unwrap().get_mut(&name).unwrap());
+        change(Arc::make_mut(tree.folders.get_mut(&above).unwrap()).get_mut(&name).unwrap());
         tree
     }
 
     fn without(tree: &Tree, path: &str) -> Tree {
         let mut tree = tree.clone();
         let (above, name) = Name::from(path).split().unwrap();
-        tree.folders.get_mut(&above).unwrap().remove(&name);
-        tree.folders.remove(&path.into());
+        Arc::make_mut(tree.folders.get_mut(&above).unwrap()).remove(&name);
+        tree.folders.remove(&Name::from(path));
         tree
     }
 
     #[test]
     fn a_tree_that_was_restored_by_the_byte_is_the_same_though_inodes_and_change_times_are_others() {
         let mut now = few();
-        for entry in now.folders.values_mut().flat_map(BTreeMap::values_mut) {
+        for entry in now.folders.values_mut().flat_map(|listing| Arc::make_mut(listing).values_mut()) {
             entry.stamp.inode += 100;
             entry.stamp.device += 1;
             entry.stamp.changed = Moment(9, 9);

@@ -2,6 +2,7 @@
 //! their content and mode only.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
@@ -83,7 +84,7 @@ fn list(disk: &Disk, survey: &Survey, folder: &Name, tree: &mut Tree) {
         let place = Place { root: survey.path.clone(), path: path.clone() };
         if let Some(entry) = entry(disk, &place.display(), survey.depth) {
             let is_folder = entry.kind == Kind::Folder;
-            tree.folders.entry(folder.clone()).or_default().insert(name, entry);
+            Arc::make_mut(tree.folders.entry(folder.clone()).or_default()).insert(name, entry);
             if is_folder {
                 list(disk, survey, &path, tree);
             }

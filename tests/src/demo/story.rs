@@ -10,6 +10,7 @@ use liftlock_proto::version::KubernetesVersion;
 use crate::demo::narrator::Narrator;
 use crate::demo::report::{Check, NodeReport, Recovered, Report, seconds};
 use crate::fleet::Fleet;
+use crate::fleet::binaries::Binaries;
 use crate::fleet::proofs;
 use crate::standin::cluster::Shape;
 use crate::standin::controllers::Workload;
@@ -29,6 +30,9 @@ struct Killed {
 }
 
 pub(super) async fn tell(narrator: &Narrator, pace: f64) -> Result<Report> {
+    // Of a fresh checkout they are built first: that is no part of the run.
+    narrator.line("First the programs are built, where they are not yet.");
+    Binaries::find()?;
     let start = Instant::now();
     narrator
         .heading("A stand-in cluster: 3 control planes and 3 workers, each a folder with its own programs");

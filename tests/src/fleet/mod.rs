@@ -22,11 +22,18 @@ use crate::fleet::freeze::{Freezer, Watch};
 use crate::fleet::link::Link;
 use crate::fleet::operator::Operator;
 use crate::fleet::process::{Output, Process};
+use crate::scratch;
 use crate::standin::cluster::{Cluster, Shape};
 use crate::standin::pki::write_secret;
 
+/// Seconds that an API which is gone is waited for.
+const API_TIMEOUT: u32 = 20;
+
 /// How long a fleet may take to come up, on a machine that is busy with other tests.
 const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// The agent's unit, which says in what environment it runs.
+const UNIT: &str = include_str!("../../../deploy/systemd/liftlock-agent.service");
 
 /// A coordinator and an agent for each node of a stand-in cluster. Everything ends when it is dropped.
 #[derive(Debug)]
@@ -48,6 +55,8 @@ pub struct Fleet {
 pub struct Terms {
     /// Seconds that a lease lasts without renewal, where a test has to wait for its end.
     pub lease_ttl: Option<u32>,
+    /// Seconds that an API which is gone is waited for, where a test has to wait for that.
+    pub api_timeout: Option<u32>,
     /// Each agent reaches the coordinator over a [`Link`] of its own.
     pub links: bool,
 }
@@ -82,7 +91,7 @@ impl Fleet {
 
     async fn without_agents_on(shape: &Shape, terms: Terms) -> Result<Self> {
         let binaries = Binaries::find()?;
-        let folder = tempfile::Builder::new().prefix("liftlock-").tempdir()?;
+        let folder = scratch::folder()?;
         let path = Utf8Path::from_path(folder.path()).context("the temporary folder's name is no UTF-8")?;
         let cluster = Cluster::start(&path.join("cluster"), &binaries.standin, shape).await?;
         fs::create_dir_all(path.join("log"))?;
@@ -158,8 +167,13 @@ impl Fleet {
         let mut arguments =
             vec!["serve", "--listen", &address, "--state-dir", state.as_str(), "--name", "127.0.0.1"];
         arguments.extend(ttl.as_deref());
-        let process =
-            Process::start(self.binaries, &self.binaries.liftlock, &arguments, &self.log("coordinator"))?;
+        let process = Process::start(
+            self.binaries,
+            &self.binaries.liftlock,
+            &arguments,
+            &[],
+            &self.log("coordinator"),
+        )?;
         self.coordinator = Some(process);
         let end = tokio::time::Instant::now() + START_LIMIT;
         loop {
@@ -207,7 +221,7 @@ impl Fleet {
         let config = folder.join("agent.toml");
         let text = format!(
             "coordinator = \"{}\"\nnode = \"{node}\"\nstate-dir = \"{}\"\nroot = \"{}\"\npath = [\"{}\"]\n\
-             runtime-endpoint = \"unix://{}\"\netcd-endpoint = \"https://{}:2379\"\napi-timeout = \"20s\"\n",
+             runtime-endpoint = \"unix://{}\"\netcd-endpoint = \"https://{}:2379\"\napi-timeout = \"{}s\"\n",
             self.links
                 .get(node)
                 .map_or_else(|| self.url(), |link| format!("https://127.0.0.1:{}", link.port())),
@@ -216,6 +230,7 @@ impl Fleet {
             machine.tree.programs(),
             machine.tree.runtime_socket(),
             machine.facts.address,
+            self.terms.api_timeout.unwrap_or(API_TIMEOUT),
         );
         fs::write(&config, text)?;
         Ok(config)
@@ -229,7 +244,10 @@ impl Fleet {
         if token.exists() {
             arguments.extend(["--token-file", token.as_str()]);
         }
-        let process = Process::start(self.binaries, &self.binaries.agent, &arguments, &self.log(node))?;
+        let environment: Vec<(&str, &str)> =
+            UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")).flat_map(assignments).collect();
+        let log = self.log(node);
+        let process = Process::start(self.binaries, &self.binaries.agent, &arguments, &environment, &log)?;
         self.agents.insert(node.to_owned(), process);
         Ok(())
     }
@@ -301,6 +319,11 @@ impl Drop for Fleet {
         self.agents.clear();
         self.coordinator = None;
     }
+}
+
+/// `A=1 B=2`
+fn assignments(words: &str) -> impl Iterator<Item = (&str, &str)> {
+    words.split(' ').filter_map(|word| word.split_once('='))
 }
 
 /// A port that nobody listens on now. The coordinator takes the same one again after a restart, as agents expect.

@@ -25,6 +25,7 @@ impl Process {
         binaries: &Binaries,
         program: &Utf8Path,
         arguments: &[&str],
+        environment: &[(&str, &str)],
         log: &Utf8Path,
     ) -> Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
@@ -32,6 +33,7 @@ impl Process {
             .arg(program)
             .args(arguments)
             .env_remove("NOTIFY_SOCKET")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

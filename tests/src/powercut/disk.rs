@@ -5,12 +5,13 @@
 //! where a recording is said to be [`Recording::appended_in_order`] the bytes at a file's end arrive from the first on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::scratch;
 use crate::simulation::dice::Dice;
 
 /// One call that changed something below the recorded folder, by paths relative to it.
@@ -399,7 +400,7 @@ impl State {
 
     /// A folder of its own with this state in it, in memory where the machine has such a place.
     pub fn restored(&self) -> Result<tempfile::TempDir> {
-        let folder = scratch()?;
+        let folder = scratch::folder()?;
         self.restore(folder.path())?;
         Ok(folder)
     }
@@ -408,17 +409,6 @@ impl State {
     pub fn name(&self) -> String {
         format!("after {} calls, {:?}, {} acknowledged", self.calls, self.mixture, self.acknowledged.len())
     }
-}
-
-/// A folder that goes when it is dropped. Nothing in it has to survive anything.
-pub fn scratch() -> Result<tempfile::TempDir> {
-    let memory = Path::new("/dev/shm");
-    let folder = if fs::metadata(memory).is_ok_and(|found| found.is_dir()) {
-        tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())
-    } else {
-        tempfile::tempdir()
-    };
-    folder.context("a folder for what a power cut left")
 }
 
 #[cfg(test)]

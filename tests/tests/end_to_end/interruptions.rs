@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use liftlock_proto::v1::{NodePhase, RolloutPhase};
-use liftlock_tests::fleet::{Fleet, proofs};
+use liftlock_tests::fleet::{Fleet, Terms, proofs};
+use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::fault::{Action, Fault, Point};
 use liftlock_tests::standin::systemd::Systemd;
 use nix::sys::signal::{Signal, kill};
@@ -97,7 +98,8 @@ async fn coordinator_and_agent_killed_together_go_on_with_the_same_lease() {
 
 #[tokio::test]
 async fn while_a_holder_is_silent_nobody_else_gets_a_lease() {
-    let mut fleet = small_fleet().await;
+    let terms = Terms { lease_ttl: Some(4), ..Terms::default() };
+    let mut fleet = Fleet::start_on(&Shape::new(1, 2), terms).await.unwrap();
     let fault = raise_until(&fleet, "w1", &Point::AptUnpacked("kubeadm".to_owned()), &Action::Pause).await;
     fleet.kill_agent("w1").unwrap();
     fault.disarm().unwrap();
@@ -108,7 +110,7 @@ async fn while_a_holder_is_silent_nobody_else_gets_a_lease() {
         (NodePhase::Leased, NodePhase::Prepared)
     );
     // The lease's time to live passes without a sign of its holder: still nobody else gets one.
-    tokio::time::sleep(Duration::from_secs(35)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let rollout = fleet.operator().await.unwrap().rollout().await.unwrap();
     assert_eq!(
         (node(&rollout, "w1").phase(), node(&rollout, "w2").phase()),
@@ -169,7 +171,8 @@ async fn a_drain_that_a_budget_blocks_goes_on_when_the_budget_allows_it() {
 
 #[tokio::test]
 async fn an_api_that_is_gone_is_one_clear_error_and_a_retry_ends_well() {
-    let fleet = small_fleet().await;
+    let terms = Terms { api_timeout: Some(8), ..Terms::default() };
+    let fleet = Fleet::start_on(&Shape::new(1, 2), terms).await.unwrap();
     let fault = raise_until(&fleet, "w1", &Point::AptUnpacked("kubeadm".to_owned()), &Action::Pause).await;
     fleet.cluster.set_api_gone(true);
     fault.disarm().unwrap();

@@ -3,7 +3,6 @@
 //! A few threads more than there are cores: on a cold cache most of them wait for the disk.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +18,7 @@ use super::beneath::{self, Mounts, folder_above};
 use super::files::failed;
 use super::mount;
 use super::tree;
-use crate::host::trees::{Depth, Entry, Kind, Moment, Name, Survey, Tree};
+use crate::host::trees::{Depth, Entry, Kind, Listing, Moment, Name, Survey, Tree};
 use crate::host::{HostError, HostResult};
 
 /// On a disk with two cores in front of it, 16 read half as long again as two (research: cold 4.8 s and 3.2 s).
@@ -106,8 +105,14 @@ struct Queue {
     failure: Option<HostError>,
 }
 
-/// Entries of one folder: its path, and each by its name.
-type Found = (Name, Vec<(Name, Entry)>);
+/// What a job found in one folder, whose path comes first.
+enum Found {
+    /// What is in it, as far as the folder's own job can say. The jobs for what is in it come after it, and have the
+    /// last word.
+    Listing(Name, Arc<Listing>),
+    /// Entries of it; `None` for one that has gone since it was listed.
+    Entries(Name, Vec<(Name, Option<Entry>)>),
+}
 
 enum Job {
     /// A folder that is open already: the root.
@@ -126,7 +131,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Everything beneath the root.
-    fn run(&self, root: OwnedFd) -> HostResult<BTreeMap<Name, BTreeMap<Name, Entry>>> {
+    fn run(&self, root: OwnedFd) -> HostResult<BTreeMap<Name, Arc<Listing>>> {
         self.lock().jobs.push(Job::Root(root));
         std::thread::scope(|scope| {
             for _ in 0..THREADS {
@@ -137,17 +142,7 @@ impl<'a> Walk<'a> {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let mut folders: BTreeMap<Name, BTreeMap<Name, Entry>> = BTreeMap::new();
-        for (folder, entries) in found {
-            match folders.entry(folder) {
-                // Built in one go, where a folder's entries came together.
-                Vacant(vacant) => {
-                    vacant.insert(entries.into_iter().collect());
-                }
-                Occupied(mut occupied) => occupied.get_mut().extend(entries),
-            }
-        }
-        Ok(folders)
+        Ok(merged(found))
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -193,27 +188,27 @@ impl<'a> Walk<'a> {
                 let folder = match opened {
                     Err(Errno::XDEV) => {
                         let entry = attributes::entry(&status, Kind::MountPoint, BTreeMap::new());
-                        yielded.found.push((path, vec![(name, entry)]));
+                        yielded.found.push(Found::Entries(path, vec![(name, Some(entry))]));
                         return Ok(());
                     }
-                    Err(Errno::NOENT) => return Ok(()),
+                    Err(Errno::NOENT) => {
+                        yielded.found.push(Found::Entries(path, vec![(name, None)]));
+                        return Ok(());
+                    }
                     opened => opened.map_err(|error| self.failed("cannot open", &inside, error))?,
                 };
                 let entry = self.folder_entry(&folder, &status, &inside)?;
-                yielded.found.push((path, vec![(name, entry)]));
+                yielded.found.push(Found::Entries(path, vec![(name, Some(entry))]));
                 self.list(folder, &inside, yielded)
             }
             Job::Files { folder, path, names } => {
                 let mut found = Vec::with_capacity(names.len());
                 for name in names {
                     let inside = path.join(&name);
-                    if let Some(entry) = self.file(&*folder, &name, &inside, Mounts::Refused, buffer)? {
-                        found.push((name, entry));
-                    }
+                    let entry = self.file(&*folder, &name, &inside, Mounts::Refused, buffer)?;
+                    found.push((name, entry));
                 }
-                if !found.is_empty() {
-                    yielded.found.push((path, found));
-                }
+                yielded.found.push(Found::Entries(path, found));
                 Ok(())
             }
         }
@@ -223,46 +218,59 @@ impl<'a> Walk<'a> {
     fn list(&self, folder: OwnedFd, path: &Name, yielded: &mut Yield) -> HostResult<()> {
         let folder = Arc::new(folder);
         let known = self.survey.known.as_ref().and_then(|known| known.folders.get(path));
-        let (mut unread, mut found) = (Vec::new(), Vec::with_capacity(known.map_or(0, BTreeMap::len)));
+        let mut same = Vec::with_capacity(known.map_or(0, |known| known.len()));
+        let (mut found, mut unread) = (Vec::new(), Vec::new());
         let entries = Dir::read_from(&*folder).map_err(|error| self.failed("cannot list", path, error))?;
         for entry in entries {
             let entry = entry.map_err(|error| self.failed("cannot list", path, error))?;
             let name = match entry.file_name().to_bytes() {
                 b"." | b".." => continue,
-                name => Name::from(name),
+                name => name,
             };
-            if !self.survey.leave_out.is_empty() && self.survey.leave_out.contains(&path.join(&name)) {
+            let inside = || path.join(&name.into());
+            if !self.survey.leave_out.is_empty() && self.survey.leave_out.contains(&inside()) {
                 continue;
             }
             let status = match fs::statat(&*folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                 // What a running node removes between the listing and the look is no error of ours.
                 Err(Errno::NOENT) => continue,
-                status => status.map_err(|error| self.failed("cannot look at", &path.join(&name), error))?,
+                status => status.map_err(|error| self.failed("cannot look at", &inside(), error))?,
             };
+            let known = known.and_then(|known| known.get_key_value(name));
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::Directory => {
-                    let above = Arc::clone(&folder);
-                    let status = Box::new(status);
-                    yielded.jobs.push(Job::Folder { above, name, path: path.clone(), status });
+                    let (above, name, path) = (Arc::clone(&folder), name.into(), path.clone());
+                    yielded.jobs.push(Job::Folder { above, name, path, status: Box::new(status) });
+                    // Until its job says what it is.
+                    same.extend(known);
                 }
-                FileType::RegularFile => {
-                    match known
-                        .and_then(|known| known.get(&name))
-                        .filter(|known| self.unchanged(known, &status))
-                    {
-                        Some(known) => found.push((name, known.clone())),
-                        None => unread.push(name),
-                    }
-                }
+                FileType::RegularFile => match known.filter(|(_, known)| self.unchanged(known, &status)) {
+                    Some(known) => same.push(known),
+                    None => unread.push(name.into()),
+                },
                 _ => {
-                    if let Some(entry) = self.other(&*folder, &name, &status, &path.join(&name))? {
-                        found.push((name, entry));
+                    let name = name.into();
+                    if let Some(entry) = self.other(&*folder, &name, &status, &inside())? {
+                        match known.filter(|(_, known)| **known == entry) {
+                            Some(known) => same.push(known),
+                            None => found.push((name, entry)),
+                        }
                     }
                 }
             }
         }
-        if !found.is_empty() {
-            yielded.found.push((path.clone(), found));
+        // A name may be listed twice while somebody renames.
+        same.sort_unstable_by_key(|(name, _)| std::ptr::from_ref::<Name>(name));
+        same.dedup_by_key(|(name, _)| std::ptr::from_ref::<Name>(name));
+        let listing = match known {
+            Some(known) if same.len() == known.len() && found.is_empty() => Arc::clone(known),
+            _ => {
+                let same = same.into_iter().map(|(name, known)| (name.clone(), known.clone()));
+                Arc::new(same.chain(found).collect())
+            }
+        };
+        if !listing.is_empty() {
+            yielded.found.push(Found::Listing(path.clone(), listing));
         }
         for names in unread.chunks(BATCH) {
             let (folder, names) = (Arc::clone(&folder), names.to_vec());
@@ -353,6 +361,30 @@ impl<'a> Walk<'a> {
         };
         HostError::File { doing, path, source: error.into() }
     }
+}
+
+/// What all jobs found.
+fn merged(found: Vec<Found>) -> BTreeMap<Name, Arc<Listing>> {
+    let mut folders: BTreeMap<Name, Arc<Listing>> = BTreeMap::new();
+    for found in found {
+        match found {
+            Found::Listing(folder, listing) => _ = folders.insert(folder, listing),
+            Found::Entries(folder, entries) => {
+                let listing = folders.entry(folder).or_default();
+                for (name, entry) in entries {
+                    if listing.get(&name) != entry.as_ref() {
+                        // Of a listing that the known tree shares, this one is made another.
+                        match (Arc::make_mut(listing), entry) {
+                            (listing, Some(entry)) => listing.insert(name, entry),
+                            (listing, None) => listing.remove(&name),
+                        };
+                    }
+                }
+            }
+        }
+    }
+    folders.retain(|_, listing| !listing.is_empty());
+    folders
 }
 
 /// What a job brought.

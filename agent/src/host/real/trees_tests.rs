@@ -139,7 +139,7 @@ async fn a_mount_in_a_tree_is_told_and_not_gone_into() {
     let survey = Survey { path: "/dev".into(), depth: Depth::Whole, leave_out: Vec::new(), known: None };
     let tree = RealTrees::new(layout).survey(survey).await.unwrap();
     assert_eq!(kind(&tree, "shm"), Some(Kind::MountPoint));
-    assert!(!tree.folders.contains_key(&"shm".into()));
+    assert!(!tree.folders.contains_key(&Name::from("shm")));
     assert!(matches!(kind(&tree, "null"), Some(Kind::CharacterDevice(_))));
     let survey = Survey { path: "/dev/shm".into(), depth: Depth::Root, leave_out: Vec::new(), known: None };
     let layout = Layout { root: "/".into(), state_dir: "/var/lib/liftlock".into() };
@@ -172,8 +172,10 @@ async fn a_file_that_nobody_touched_is_not_read_again_and_one_that_was_is_read_w
     let mut claimed = was.clone();
     claimed.began = Moment(i64::MAX, 0);
     let other = blake3::hash(b"other").into();
-    claimed.folders.get_mut(&"d".into()).unwrap().get_mut(&"file".into()).unwrap().kind =
-        Kind::File { blake3: Some(other), sparse: false };
+    Arc::make_mut(claimed.folders.get_mut(&Name::from("d")).unwrap())
+        .get_mut(&Name::from("file"))
+        .unwrap()
+        .kind = Kind::File { blake3: Some(other), sparse: false };
     assert_eq!(kind(&bench.look(Some(&claimed)).await, "d/file"), kind(&claimed, "d/file"));
     // What changed within the file system's coarsest tick before the look is read again.
     claimed.began = was.began;
@@ -187,6 +189,55 @@ async fn a_file_that_nobody_touched_is_not_read_again_and_one_that_was_is_read_w
     let now = bench.look(Some(&known)).await;
     let differences = sealed(&was, &now, |_| false);
     assert_eq!(differences.into_keys().map(|path| path.to_string()).collect::<Vec<_>>(), ["d/file"]);
+}
+
+#[tokio::test]
+async fn a_look_that_knows_an_earlier_one_sees_what_a_first_one_sees_and_shares_what_nobody_touched() {
+    let bench = Bench::new();
+    let changes: [(&str, fn(&Bench)); 9] = [
+        ("nothing", |_| ()),
+        ("a file went", |bench| fs::remove_file(bench.at("d/other")).unwrap()),
+        ("a file came", |bench| _ = bench.put("d/new", "")),
+        ("a file has another name", |bench| fs::rename(bench.at("d/file"), bench.at("d/renamed")).unwrap()),
+        ("a folder went", |bench| fs::remove_dir_all(bench.at("d/sub")).unwrap()),
+        ("a folder came", |bench| fs::create_dir_all(bench.at("d/empty")).unwrap()),
+        ("a folder became a file", |bench| {
+            fs::remove_dir_all(bench.at("d/sub")).unwrap();
+            bench.put("d/sub", "");
+        }),
+        ("a file became a folder", |bench| {
+            fs::remove_file(bench.at("d/file")).unwrap();
+            fs::create_dir_all(bench.at("d/file")).unwrap();
+            bench.put("d/file/inside", "");
+        }),
+        ("a link leads elsewhere", |bench| {
+            fs::remove_file(bench.at("d/link")).unwrap();
+            symlink("other", bench.at("d/link")).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        fs::remove_dir_all(bench.at("")).unwrap();
+        for folder in ["d/sub", "e"] {
+            fs::create_dir_all(bench.at(folder)).unwrap();
+        }
+        for file in ["d/file", "d/other", "d/sub/file", "e/file"] {
+            bench.put(file, "content");
+        }
+        symlink("file", bench.at("d/link")).unwrap();
+        let known = Tree { began: Moment(i64::MAX, 0), ..bench.look(None).await };
+        change(&bench);
+        let (now, first) = (bench.look(Some(&known)).await, bench.look(None).await);
+        let seen = |tree: &Tree| -> Vec<(String, Kind)> {
+            tree.entries().map(|(path, entry)| (path.to_string(), entry.kind.clone())).collect()
+        };
+        assert_eq!(seen(&now), seen(&first), "{what}");
+        let shared = |folder: &str| {
+            let listing = |tree: &Tree| tree.folders.get(&Name::from(folder)).map(Arc::as_ptr);
+            listing(&now) == listing(&known)
+        };
+        assert!(shared("e"), "{what}: what nobody touched is a copy");
+        assert_eq!(shared("d"), what == "nothing", "{what}");
+    }
 }
 
 #[tokio::test]
