@@ -402,9 +402,9 @@ async fn systemd_keeps_forgets_and_refuses_units_as_the_real_one_does() {
 }
 
 /// The API with a kubelet's own credentials.
-async fn as_kubelet(real: &RealShape, node: &str) -> kube::Client {
+async fn as_kubelet(cluster: &Cluster, node: &str) -> kube::Client {
     _ = rustls::crypto::ring::default_provider().install_default();
-    let tree = &real.cluster.machine(node).unwrap().tree;
+    let tree = &cluster.machine(node).unwrap().tree;
     let config = Kubeconfig::read_from(tree.at("/etc/kubernetes/kubelet.conf")).unwrap();
     let mut config =
         kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
@@ -459,9 +459,41 @@ async fn same_answer(client: &kube::Client, transcript: &str) {
 }
 
 #[tokio::test]
+async fn an_api_server_ends_with_its_manifest_also_while_etcd_cannot_start() {
+    let folder = tempfile::Builder::new().prefix("liftlock-").tempdir().unwrap();
+    let program = Utf8PathBuf::from(env!("CARGO_BIN_EXE_standin"));
+    let path = Utf8Path::from_path(folder.path()).unwrap();
+    let cluster = Cluster::start(path, &program, &Shape::new(1, 0)).await.unwrap();
+    let (limit, address) = (Duration::from_secs(30), cluster.machine("cp1").unwrap().facts.address);
+    let runs = |cluster: &Cluster, name: &str, tag: &str| {
+        let containers = cluster.containers("cp1");
+        containers.iter().any(|container| container.name == name && container.image.ends_with(tag))
+    };
+    cluster.set_broken("cp1", "etcd", true);
+    let taken = std::cell::OnceCell::new();
+    let take = |_: &Cluster| {
+        std::net::TcpListener::bind((address, 2379)).is_ok_and(|listener| taken.set(listener).is_ok())
+    };
+    cluster.wait_for("etcd's address to be free", limit, take).await.unwrap();
+    cluster.set_broken("cp1", "etcd", false);
+    cluster.wait_for("etcd to be started", limit, |cluster| runs(cluster, "etcd", "")).await.unwrap();
+
+    let manifest = cluster.machine("cp1").unwrap().tree.manifest("kube-apiserver");
+    let other = fs::read_to_string(&manifest).unwrap().replace(":v1.30.4", ":v1.31.2");
+    fs::write(&manifest, other).unwrap();
+    let replaced = |cluster: &Cluster| runs(cluster, "kube-apiserver", ":v1.31.2");
+    cluster.wait_for("the API server of the new manifest", limit, replaced).await.unwrap();
+    drop(taken);
+    let quorum = |cluster: &Cluster| cluster.etcd.has_quorum();
+    cluster.wait_for("etcd to answer", limit, quorum).await.unwrap();
+    let version = as_kubelet(&cluster, "cp1").await.apiserver_version().await.unwrap();
+    assert_eq!(version.git_version, "v1.31.2");
+}
+
+#[tokio::test]
 async fn the_api_server_answers_a_kubelet_as_the_real_one_does() {
     let real = recorded_shape().await;
-    let (w1, cp2) = (as_kubelet(&real, "w1").await, as_kubelet(&real, "cp2").await);
+    let (w1, cp2) = (as_kubelet(&real.cluster, "w1").await, as_kubelet(&real.cluster, "cp2").await);
     for name in ["app-66d5f5c67f-pxtmc", "app-66d5f5c67f-other"] {
         real.cluster.add_unmanaged_pod(name, "w1");
         let key = Key::new("pods", "default", name);

@@ -41,8 +41,10 @@ pub(super) async fn restart(cx: &Context) -> Result<(), StepFailure> {
     )))
 }
 
-/// Waits until this node is Ready, with a kubelet of this version or of any.
+/// Waits until this node is Ready, with a kubelet of this version or of any. Says so before, for whoever wonders.
 pub(super) async fn wait_until_ready(cx: &Context, version: Option<KubernetesVersion>) -> HostResult<()> {
+    let kubelet = version.map_or_else(String::new, |version| format!(" with kubelet {version}"));
+    cx.reporter.line(cx.step, &format!("waiting for the Node {} to be Ready{kubelet}", cx.node));
     let ready = cx.host.kube.wait_for_node(NodeCondition { kubelet_version: version }, READY_WITHIN);
     cx.timed(TimeSpent::Wait, ready).await.map(drop)
 }

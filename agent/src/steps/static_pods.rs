@@ -301,10 +301,13 @@ pub(super) async fn wait_until_like_manifests(
     .await
 }
 
-/// Waits for this node's own API server, at the version that its manifest names.
+/// Waits for this node's own API server, at the version that its manifest names. Says so before: where one does not come,
+/// nothing else would tell for minutes what the step stands at.
 pub(super) async fn wait_for_own_api_server(cx: &Context) -> Result<(), StepFailure> {
     let manifest = Manifest::read(cx, "kube-apiserver").await?;
     if let Some(version) = manifest.and_then(|manifest| manifest.version()) {
+        cx.reporter
+            .line(cx.step, &format!("waiting for this node's own API server to be ready at {version}"));
         let answered = cx.host.kube.wait_for_own_api_server(version, LIMIT);
         cx.timed(TimeSpent::Wait, answered).await?;
     }

@@ -83,11 +83,12 @@ pub enum NodeState {
         /// What, why, and what to do.
         failure: String,
     },
-    /// It failed, an operator said retry, and it waits for its lease. What was changed on it still is.
+    /// It failed, an operator said retry, and it waits for its lease. What was changed on it still is. So does a node that
+    /// had a lease of which the store knows nothing.
     ToRetry {
         /// The lease that failed.
         lease: Lease,
-        /// The step that failed.
+        /// The step that failed; the last one where nobody knows.
         progress: Progress,
     },
     /// An operator said rollback, and it waits for its lease.
@@ -206,6 +207,13 @@ pub enum Event {
         timings: Timings,
         /// When it was recorded, milliseconds since the Unix epoch.
         at_ms: u64,
+    },
+    /// An agent has seen a lease that the store knows nothing of, because it was put back from an older copy.
+    LeaseFound {
+        /// Whose.
+        node: NodeName,
+        /// The lease, granted nobody knows when: as of now.
+        lease: Lease,
     },
     /// An operator said pause.
     Paused,
@@ -504,6 +512,16 @@ impl Rollout {
             Event::LeaseEnded { node, token, failure, timings, at_ms } => {
                 next.end_lease(node, *token, failure.as_deref(), *timings, *at_ms)?;
             }
+            // It may have changed anything: the node is leased again, which proves what is done, and a rollback does not
+            // pass it over.
+            Event::LeaseFound { node, lease } => {
+                let (planned, state) = self.node(node).ok_or_else(|| self.unknown(node))?;
+                if !state.may_be_changed() && !self.is_final() {
+                    let last = planned.steps.len().saturating_sub(1);
+                    let progress = Progress { index: u32::try_from(last).unwrap_or(u32::MAX), attempt: 1 };
+                    *next.state_mut(node)? = NodeState::ToRetry { lease: *lease, progress };
+                }
+            }
             Event::Paused => {
                 next.change_intent("pause", Intent::Pause)?;
             }
@@ -669,10 +687,12 @@ impl Rollout {
 
     fn state_mut(&mut self, name: &NodeName) -> Result<&mut NodeState, TransitionError> {
         let position = self.plan.nodes.iter().position(|planned| planned.name == *name);
-        position.and_then(|index| self.nodes.get_mut(index)).ok_or_else(|| TransitionError::UnknownNode {
-            node: name.clone(),
-            plan: self.plan.id.to_string(),
-        })
+        let unknown = self.unknown(name);
+        position.and_then(|index| self.nodes.get_mut(index)).ok_or(unknown)
+    }
+
+    fn unknown(&self, name: &NodeName) -> TransitionError {
+        TransitionError::UnknownNode { node: name.clone(), plan: self.plan.id.to_string() }
     }
 }
 

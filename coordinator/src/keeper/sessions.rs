@@ -170,7 +170,7 @@ impl Keeper {
     }
 
     /// No token that any agent has ever seen is granted again, even by a coordinator whose store was put back from
-    /// an old copy.
+    /// an old copy; and what was done under a lease that such a store does not know is not taken for undone.
     fn raise_fence(
         &self,
         state: &mut State,
@@ -178,18 +178,19 @@ impl Keeper {
         reported: FencingToken,
     ) -> Result<(), KeeperError> {
         let known = state.saved.fence;
-        if reported <= known {
+        if reported == FencingToken(0) || state.knows_of(node, reported) {
             return Ok(());
         }
-        if reported.0 - known.0 > LARGEST_LEAP {
+        if reported.0.saturating_sub(known.0) > LARGEST_LEAP {
             return Err(KeeperError::Invalid(format!(
                 "the agent on {node} reports fencing token {reported}, and {known} is the highest that was ever granted: \
                  its state directory is damaged; enrol it anew with an empty one"
             )));
         }
         let text = format!(
-            "{node} has seen lease {reported} and the store knows none above {known}: the store is an older copy; no \
-             number up to {reported} will be used again"
+            "{node} has seen lease {reported}, of which the store knows nothing: the store is an older copy; no number up \
+             to {} will be used again",
+            reported.max(known)
         );
         tracing::warn!("{text}");
         let record = HistoryRecord {
@@ -197,8 +198,15 @@ impl Keeper {
             token: Some(reported),
             ..self.record(HistoryKind::FenceRaised, text)
         };
-        let change = Change { fence: Some(reported), history: vec![record], ..Change::default() };
-        Ok(self.commit(state, change)?)
+        let lease = Lease { token: reported, granted_at_ms: self.clock.unix_ms() };
+        let found = Event::LeaseFound { node: node.clone(), lease };
+        let after = |(number, rollout): (u64, &Rollout)| {
+            let after = rollout.after(&found).ok().filter(|after| after != rollout)?;
+            Some((number, after))
+        };
+        let rollout = state.saved.newest().and_then(after);
+        let fence = Some(reported.max(known));
+        Ok(self.commit(state, Change { fence, rollout, history: vec![record], ..Change::default() })?)
     }
 
     /// The agent has an open journal. If its lease is the present one, [`Keeper::advance`] sends it again.
@@ -344,6 +352,16 @@ impl State {
     fn granted(&self, token: FencingToken) -> bool {
         let mut records = self.saved.history.values();
         records.any(|record| record.kind == HistoryKind::LeaseGranted && record.token == Some(token))
+    }
+
+    /// Whether the store has granted this lease, or has heard of it from this node before.
+    fn knows_of(&self, node: &NodeName, token: FencingToken) -> bool {
+        let mut records = self.saved.history.values().filter(|record| record.token == Some(token));
+        records.any(|record| match record.kind {
+            HistoryKind::LeaseGranted => true,
+            HistoryKind::FenceRaised => record.node.as_ref() == Some(node),
+            _ => false,
+        })
     }
 
     /// What was recorded last of a lease's steps.

@@ -467,6 +467,39 @@ fn a_coordinator_put_back_from_an_old_copy_leases_nobody_beside_the_holder_it_do
 }
 
 #[test]
+fn what_was_raised_under_a_lease_that_an_old_copy_does_not_know_is_put_back_too() {
+    let (coordinator, _agents) = running();
+    let coordinator = Coordinator::on(coordinator.store.copy(), tempfile::tempdir().unwrap());
+    let ended = v1::HeldLease { fencing_token: 5, ended: Some(end(5, "")), ..v1::HeldLease::default() };
+    let mut w1 = coordinator.connect_with("w1", 5, Some(ended)).unwrap();
+    let cp1 = coordinator.connect_with("cp1", 1, Some(held(1))).unwrap();
+    let _others = ["cp2", "cp3"].map(|node| coordinator.connect(node));
+    cp1.ends(&coordinator, 1, "kubeadm failed");
+    coordinator.keeper.order(&Order::Rollback(None), "alice").unwrap();
+    let grant = w1.grants().remove(0);
+    assert_eq!((grant.fencing_token, grant.purpose()), (6, v1::Purpose::RollBack), "and before cp1");
+}
+
+#[test]
+fn a_lease_that_the_store_never_knew_is_told_of_once_and_is_no_part_of_a_later_plan() {
+    let coordinator = Coordinator::new();
+    let _w1 = coordinator.connect_with("w1", 41, None).unwrap();
+    let _cp1 = coordinator.connect_with("cp1", 40, None).unwrap();
+    let mut agents: Vec<Agent> = ["cp2", "cp3"].map(|node| coordinator.connect(node)).into();
+    coordinator.apply();
+    agents.insert(0, coordinator.connect_with("cp1", 40, None).unwrap());
+    agents.push(coordinator.connect_with("w1", 41, None).unwrap());
+    assert_eq!(coordinator.kinds().iter().filter(|kind| **kind == "fence-raised").count(), 2);
+    assert_eq!(
+        coordinator.rollout().phase(),
+        v1::RolloutPhase::Preparing,
+        "nothing of this plan was ever begun"
+    );
+    prepare_all(&coordinator, &agents);
+    assert_eq!(agents[0].grants()[0].fencing_token, 42);
+}
+
+#[test]
 fn a_node_that_comes_before_the_holder_of_an_unknown_lease_has_to_wait() {
     let coordinator = Coordinator::new();
     let agents = coordinator.connect_all();

@@ -10,6 +10,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 /// Names a folder with programs that were built before, such as those of a release.
 const FOLDER_VARIABLE: &str = "LIFTLOCK_BIN_DIR";
 
+const PACKAGE_VARIABLES: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+
 /// The programs that a fleet is made of.
 #[derive(Debug, Clone)]
 pub struct Binaries {
@@ -44,6 +46,13 @@ impl Binaries {
             build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
             if folder.file_name() == Some("release") {
                 build.arg("--release");
+            }
+            // What cargo says of this package to its tests. Some build scripts (ring's) look at the same names, would run
+            // anew, and half of all crates would be built again.
+            for (name, _) in env::vars_os() {
+                if name.to_str().is_some_and(|name| PACKAGE_VARIABLES.iter().any(|of| name.starts_with(of))) {
+                    build.env_remove(name);
+                }
             }
             let status = build.status().context("cannot run cargo build")?;
             if !status.success() {

@@ -11,7 +11,7 @@ use crate::standin::serve::{self, Running};
 
 /// What does not get through. As in a real partition nothing is refused: it is only never delivered, and what is still
 /// on its way arrives when the link is whole again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Cut {
     /// Everything gets through.
     #[default]

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
+use camino::Utf8PathBuf;
 use liftlock_agent::engine::transition::Event;
-use liftlock_proto::plan::Purpose;
+use liftlock_proto::plan::{Purpose, Role};
 use liftlock_proto::step::Step;
 use liftlock_proto::v1::HistoryEvent;
 use liftlock_proto::version::KubernetesVersion;
@@ -17,6 +18,7 @@ use crate::fleet::journals::{self, LeaseJournal};
 use crate::fleet::{Fleet, proofs};
 use crate::matrix::course::Course;
 use crate::matrix::{FROM, TO};
+use crate::standin::cluster::Machine;
 use crate::standin::objects::text;
 use crate::standin::packages::sha256;
 use crate::standin::release::STATIC_PODS;
@@ -43,6 +45,10 @@ const IN_VOLUME: &str = "/var/lib/kubelet/pods/0c9e/volumes/kubernetes.io~nfs/da
 /// it asks for: two programs begin in between, on a machine that is busy.
 const START_MS: u64 = 500;
 
+const OLD_PLAN: &str = "p-00c0ffee0001";
+const OLD_TIME: &str = "20200102T120000Z";
+const OLD_TIME_MS: u64 = 1_577_966_400_000;
+
 /// How it was before.
 #[derive(Debug)]
 pub(super) struct Baseline {
@@ -58,9 +64,33 @@ impl Baseline {
             let precious = machine.tree.at(IN_VOLUME);
             fs::create_dir_all(precious.parent().context("a file without a folder")?)?;
             fs::write(precious, "the app's own data")?;
+            let old = old_backup(machine);
+            fs::create_dir_all(&old)?;
+            fs::write(old.join("index.json"), index_of_nothing(machine)?)?;
         }
         Ok(Self { cordoned, untouched: untouched(fleet) })
     }
+}
+
+/// A backup of an earlier plan, taken longer ago than retention keeps any: whole, and never the newest one.
+fn old_backup(machine: &Machine) -> Utf8PathBuf {
+    machine.tree.at(&format!("/etc/kubernetes/tmp/liftlock-{OLD_PLAN}-{}-{OLD_TIME}", machine.facts.name))
+}
+
+/// The index of a backup that holds nothing, with its checksum.
+fn index_of_nothing(machine: &Machine) -> Result<String> {
+    let role = if machine.facts.control_plane { Role::ControlPlane } else { Role::Worker };
+    let (node, role) = (serde_json::to_string(&machine.facts.name)?, serde_json::to_string(&role)?);
+    let index = format!(
+        r#"{{"format":1,"plan":"{OLD_PLAN}","node":{node},"role":{role},"takenAtMs":{OLD_TIME_MS},"clusterVersion":null,"earlierKubeadmBackups":[],"snapshot":null,"entries":[]}}"#
+    );
+    Ok(format!(r#"{{"index":{index},"sha256":"{}"}}"#, sha256(index.as_bytes())))
+}
+
+/// The nodes whose backup of an earlier plan is there.
+pub(super) fn with_old_backup(fleet: &Fleet) -> Vec<&str> {
+    let there = fleet.cluster.machines().filter(|machine| old_backup(machine).exists());
+    there.map(|machine| machine.facts.name.as_str()).collect()
 }
 
 fn untouched(fleet: &Fleet) -> BTreeMap<String, Vec<(&'static str, Option<String>)>> {
@@ -112,6 +142,10 @@ pub(super) fn violations(
         ("3: fencing tokens only rise, and the node remembers the highest", record.tokens_rise()),
         ("4: an agent that cannot renew starts nothing", record.nothing_starts_in_silence()),
         ("6: a verified backup precedes the first change", record.backups_come_first()),
+        (
+            "6: retention is applied once every node is raised, and never otherwise",
+            record.old_backups_go_at_the_end(),
+        ),
         ("7: the intent is durable before the effect", record.intents_come_first()),
         (
             "8, 9, 12: protected files, what pods have mounted and etcd's data are as before",
@@ -199,7 +233,8 @@ impl Record<'_> {
                     journal.header.token
                 );
             }
-            let backups = proofs::backups_of(self.fleet, node)?;
+            let mut backups = proofs::backups_of(self.fleet, node)?;
+            backups.retain(|backup| *backup != old_backup(machine));
             let had_a_lease = self.journals.get(node).is_some_and(|journals| !journals.is_empty());
             ensure!(
                 backups.len() == usize::from(had_a_lease),
@@ -212,6 +247,16 @@ impl Record<'_> {
                 ensure!(closed == (self.course.purpose == Purpose::RollBack), "{backup} is closed: {closed}");
             }
         }
+        Ok(())
+    }
+
+    fn old_backups_go_at_the_end(&self) -> Result<()> {
+        let left = with_old_backup(self.fleet);
+        let wanted = match self.course.purpose {
+            Purpose::Raise => 0,
+            Purpose::RollBack => self.fleet.cluster.machines().count(),
+        };
+        ensure!(left.len() == wanted, "an earlier plan's backup is there on {left:?}");
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use liftlock_proto::plan::{Policy, Purpose, Role};
 use liftlock_proto::step::Step;
 
 use crate::fleet::freeze::Moment;
+use crate::fleet::link::Cut;
 use crate::matrix::TO;
 use crate::standin::fault::Point;
 use crate::standin::release::STATIC_PODS;
@@ -24,15 +25,23 @@ pub(super) enum Blow {
     /// The node loses its power and comes back.
     Reboot,
     /// The agent and the coordinator do not hear each other, or one not the other, for longer than a lease lasts.
-    Partition,
+    Partition(Cut),
     /// SIGSTOP to the agent, for longer than a lease lasts.
     Stop,
 }
 
 impl Blow {
     /// All of them.
-    pub(super) const ALL: [Self; 6] =
-        [Self::KillAgent, Self::KillChild, Self::KillCoordinator, Self::Reboot, Self::Partition, Self::Stop];
+    pub(super) const ALL: [Self; 8] = [
+        Self::KillAgent,
+        Self::KillChild,
+        Self::KillCoordinator,
+        Self::Reboot,
+        Self::Partition(Cut::Both),
+        Self::Partition(Cut::FromAgent),
+        Self::Partition(Cut::ToAgent),
+        Self::Stop,
+    ];
 
     /// Its name in the names of points.
     pub(super) fn name(self) -> &'static str {
@@ -41,8 +50,20 @@ impl Blow {
             Self::KillChild => "kill-child",
             Self::KillCoordinator => "kill-coordinator",
             Self::Reboot => "reboot",
-            Self::Partition => "partition",
+            Self::Partition(Cut::FromAgent) => "partition-from-agent",
+            Self::Partition(Cut::ToAgent) => "partition-to-agent",
+            Self::Partition(_) => "partition",
             Self::Stop => "stop",
+        }
+    }
+
+    /// Whether it strikes at a place with this number of its lease: no child runs while the agent writes its journal, and
+    /// each way in which a network can part has every third place, or there would be no end of waiting.
+    fn is_for(self, place: &Place, number: usize) -> bool {
+        match self {
+            Self::KillChild => matches!(place, Place::Child { .. }),
+            Self::Partition(cut) => [Cut::Both, Cut::FromAgent, Cut::ToAgent].get(number % 3) == Some(&cut),
+            _ => true,
         }
     }
 
@@ -132,14 +153,12 @@ impl fmt::Display for CrashPoint {
 /// Every point there is, lease by lease and in the order in which a lease comes to them.
 pub(super) fn all() -> Vec<CrashPoint> {
     let mut points = Vec::new();
+    let roles = [Role::FirstControlPlane, Role::ControlPlane, Role::Worker];
     for purpose in [Purpose::Raise, Purpose::RollBack] {
-        for role in [Role::FirstControlPlane, Role::ControlPlane, Role::Worker] {
+        // A place that several roles have meets another way of parting in each.
+        for (first, role) in roles.into_iter().enumerate() {
             for (position, place) in places(role, purpose).into_iter().enumerate() {
-                for blow in Blow::ALL {
-                    // No child runs while the agent writes its journal.
-                    if matches!(place, Place::Journal(_)) && blow == Blow::KillChild {
-                        continue;
-                    }
+                for blow in Blow::ALL.into_iter().filter(|blow| blow.is_for(&place, first + position)) {
                     points.push(CrashPoint { role, purpose, place: place.clone(), blow, position });
                 }
             }

@@ -100,13 +100,13 @@ impl Report {
     /// As a table.
     pub fn table(&self) -> String {
         let mut table = format!(
-            "{:<18}{:>8}{:>9}{:>11}{:>15}\n",
+            "{:<22}{:>8}{:>9}{:>11}{:>15}\n",
             "FAULT", "POINTS", "REACHED", "CONVERGED", "RECOVERY (S)"
         );
         for (blow, [points, reached, converged]) in &self.by_fault {
             let recovery = self.recovery_median_by_fault_s.get(blow.name()).copied().flatten();
             let recovery = recovery.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2}"));
-            _ = writeln!(table, "{:<18}{points:>8}{reached:>9}{converged:>11}{recovery:>15}", blow.name());
+            _ = writeln!(table, "{:<22}{points:>8}{reached:>9}{converged:>11}{recovery:>15}", blow.name());
         }
         _ = writeln!(
             table,

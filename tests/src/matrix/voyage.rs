@@ -14,7 +14,6 @@ use crate::fleet::link::Cut;
 use crate::fleet::operator::Operator;
 use crate::fleet::{Fleet, Terms, journals};
 use crate::matrix::TO;
-use crate::matrix::chance::Chance;
 use crate::matrix::course::Course;
 use crate::matrix::invariants::{self, Baseline, Silence};
 use crate::matrix::points::{Blow, CrashPoint, Place};
@@ -91,7 +90,6 @@ struct Ship {
     fleet: Fleet,
     baseline: Baseline,
     silences: Vec<Silence>,
-    chance: Chance,
     _holds: Vec<Running>,
 }
 
@@ -116,7 +114,7 @@ impl Ship {
         for (node, _) in course.nodes() {
             holds.push(hold_until_verified(&fleet, node)?);
         }
-        Ok(Self { fleet, baseline, silences: Vec::new(), chance, _holds: holds })
+        Ok(Self { fleet, baseline, silences: Vec::new(), _holds: holds })
     }
 
     async fn sail(&mut self, course: &Course, met: &mut [Met]) -> Result<()> {
@@ -142,6 +140,7 @@ impl Ship {
                     met.missed = format!("{error:#}");
                     break;
                 }
+                self.require_old_backups(course, node, &met.point)?;
                 let next = points.front().map(|next| self.watch(node, &next.point)).transpose()?;
                 let struck = self.strike(node, &met.point, next).await;
                 let (ended_ms, next) = struck.with_context(|| format!("at {}", met.point))?;
@@ -184,7 +183,7 @@ impl Ship {
         if rollout.phase() != RolloutPhase::Paused {
             bail!("before any fault it came to be {:?}: {}", rollout.phase(), rollout.reason);
         }
-        self.settle().await
+        self.settle(false).await
     }
 
     /// A freezer for the first point of each lease.
@@ -228,6 +227,16 @@ impl Ship {
                 bail!("the roll-out came to be {:?} without it: {}", rollout.phase(), rollout.reason)
             }
         }
+    }
+
+    /// Retention has no turn before the last node's lease has ended.
+    fn require_old_backups(&self, course: &Course, node: &str, point: &CrashPoint) -> Result<()> {
+        let is_last = course.nodes().last().is_some_and(|(last, _)| *last == node);
+        let (there, nodes) = (invariants::with_old_backup(&self.fleet), self.fleet.nodes());
+        if there == nodes || course.purpose == Purpose::Raise && is_last && point.stretch() == "lease-ends" {
+            return Ok(());
+        }
+        bail!("at {point} a backup was pruned already: it is there on {there:?} alone")
     }
 
     /// Strikes a node whose agent is stopped at the point, and arms what comes next on it before anything can go on.
@@ -281,9 +290,7 @@ impl Ship {
                 self.fleet.start_agent(node).await?;
                 (ended, self.arm(node, next).await?)
             }
-            Blow::Partition => {
-                let cuts = [Cut::Both, Cut::FromAgent, Cut::ToAgent];
-                let cut = cuts.get(self.chance.below(cuts.len())).copied().unwrap_or(Cut::Both);
+            Blow::Partition(cut) => {
                 self.fleet.link(node)?.set(cut);
                 let from_ms = now_ms();
                 let next = self.go_on(node, next).await?;
@@ -355,11 +362,16 @@ impl Ship {
         }
     }
 
-    /// Waits until every agent has put its journals away, and until a node that was rebooted at last is up.
-    async fn settle(&self) -> Result<()> {
+    /// Waits until every agent has put its journals away, and until a node that was rebooted at last is up; at the end of
+    /// a raise until retention had its turn, too.
+    async fn settle(&self, raised: bool) -> Result<()> {
         let end = Instant::now() + LIMIT;
         loop {
             let mut open = Vec::new();
+            if raised {
+                let old = invariants::with_old_backup(&self.fleet).into_iter();
+                open.extend(old.map(|node| format!("{node}: the backup of an earlier plan")));
+            }
             for machine in self.fleet.cluster.machines() {
                 for journal in journals::journals(&machine.tree.agent_state())? {
                     if !journal.closed {
@@ -385,7 +397,7 @@ impl Ship {
 
     /// Holds the record against every invariant, and measures each recovery.
     async fn judge(&self, course: &Course, met: &mut [Met]) -> Result<Vec<String>> {
-        self.settle().await?;
+        self.settle(course.purpose == Purpose::Raise).await?;
         let history = self.fleet.operator().await?.history().await?;
         let mut moments: Vec<u64> = history
             .iter()

@@ -1,6 +1,7 @@
 //! Very many schedules, and the shortest one that breaks a law.
 
 use std::collections::BTreeMap;
+use std::num::ParseFloatError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,6 +70,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// How long a schedule took on the clock, and how much happened and went wrong in it, on average.
+    fn of_each(&self) -> Result<(Duration, f64, f64)> {
+        let schedules: f64 = self.schedules.max(1).to_string().parse()?;
+        let each = |count: u64| Ok::<_, ParseFloatError>(count.to_string().parse::<f64>()? / schedules);
+        let time = Duration::from_secs_f64(self.wall_s / schedules);
+        Ok((time, each(self.events)?, each(self.faults.values().sum())?))
+    }
+
     fn add(&mut self, ended: &Ended) {
         self.schedules += 1;
         self.events += ended.events;
@@ -201,9 +210,11 @@ pub fn main() -> Result<ExitCode> {
             println!("{line}");
         }
     } else if !args.json {
-        let each =
-            Duration::from_secs_f64(report.wall_s / report.schedules.max(1).to_string().parse::<f64>()?);
-        println!("{} schedules, {each:?} each on {jobs} threads", report.schedules);
+        let (each, events, faults) = report.of_each()?;
+        let schedules = report.schedules;
+        println!(
+            "{schedules} schedules on {jobs} threads, each {each:?}, {events:.0} events, {faults:.2} faults"
+        );
     }
     println!("{}", serde_json::to_string(&report)?);
     Ok(if report.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -177,9 +177,10 @@ impl Kubelet {
                 self.report(now);
             }
         }
-        self.run_servers()?;
+        // None waits for another: while etcd's address is still taken, an API server of before has ended all the same.
+        let (etcd, api) = (self.run_etcd(), self.run_api());
         self.runtime.set_containers(self.containers());
-        Ok(())
+        etcd.and(api)
     }
 
     fn sync_static_pods(&mut self, now: Instant) {
@@ -218,7 +219,7 @@ impl Kubelet {
             .map(|running| &running.pod)
     }
 
-    fn run_servers(&mut self) -> Result<()> {
+    fn run_etcd(&mut self) -> Result<()> {
         let etcd =
             self.running("etcd").map(|pod| tag(&pod.image).split('-').next().unwrap_or_default().to_owned());
         if etcd.is_none() {
@@ -238,7 +239,10 @@ impl Kubelet {
         }
         self.shared.etcd.set_running(&self.facts.name, etcd.as_deref());
         self.etcd_answers.store(etcd.is_some() && self.shared.etcd.has_quorum(), Ordering::Release);
+        Ok(())
+    }
 
+    fn run_api(&mut self) -> Result<()> {
         let api = self.running("kube-apiserver").and_then(|pod| tag(&pod.image).parse().ok());
         match api {
             None => self.api = None,

@@ -207,6 +207,13 @@ impl Systemd {
         self.lock().kubelet.running = None;
     }
 
+    /// SIGKILL to the kubelet, which systemd starts anew by itself (`Restart=always` in kubeadm's unit): another process
+    /// of the binary that is installed.
+    pub fn kill_kubelet(&self, node: &NodeTree) -> Result<()> {
+        self.stop_kubelet();
+        self.restart_kubelet(node)
+    }
+
     /// Starts the kubelet anew, with the binary that is installed.
     pub fn restart_kubelet(&self, node: &NodeTree) -> Result<()> {
         let version = std::fs::read_to_string(node.at("/usr/lib/standin/kubelet"))?;

@@ -25,7 +25,7 @@ fn copy_of(backup: &Utf8Path, day: u32) -> Utf8PathBuf {
     copy
 }
 
-fn copy_tree(from: &Utf8Path, to: &Utf8Path) {
+pub(crate) fn copy_tree(from: &Utf8Path, to: &Utf8Path) {
     fs::create_dir(to).unwrap();
     for entry in from.read_dir_utf8().unwrap() {
         let entry = entry.unwrap();

@@ -1,15 +1,17 @@
 //! What is interrupted in the middle goes on.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use liftlock_proto::v1::{NodePhase, RolloutPhase};
-use liftlock_tests::fleet::{Fleet, Terms, proofs};
-use liftlock_tests::standin::cluster::Shape;
+use liftlock_tests::fleet::{Fleet, Terms, journals, proofs};
+use liftlock_tests::standin::cluster::{Cluster, Shape};
 use liftlock_tests::standin::fault::{Action, Fault, Point};
 use liftlock_tests::standin::systemd::Systemd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::backups::copy_tree;
 use crate::{LIMIT, TO, end_of, history, is_at, leases_of, node, policy, raised, small_fleet, until};
 
 /// Starts the raise with a fault armed on a node, and waits until it was reached.
@@ -142,6 +144,82 @@ async fn a_package_manager_killed_in_the_middle_is_mended_and_run_again() {
     kill(pid, Signal::SIGKILL).unwrap();
     fault.disarm().unwrap();
     raised(&fleet, TO).await;
+}
+
+/// Where the kubelet is away for a while: kubeadm waits for what nobody starts. And where it dies once more after Liftlock
+/// has restarted it: the process that Liftlock knows of is another one by then.
+#[tokio::test]
+async fn a_kubelet_killed_while_kubeadm_waits_for_it_and_again_after_its_restart_is_taken_as_it_comes_back() {
+    let fleet = small_fleet().await;
+    let machine = fleet.cluster.machine("cp1").unwrap();
+    let point = Point::KubeadmBetweenRenames("kube-apiserver".to_owned());
+    let fault = raise_until(&fleet, "cp1", &point, &Action::Pause).await;
+    machine.systemd.stop_kubelet();
+    fault.disarm().unwrap();
+    let replaced =
+        |cluster: &Cluster| cluster.machine("cp1").unwrap().tree.manifest("kube-apiserver").exists();
+    fleet.cluster.wait_for("kubeadm's second rename", LIMIT, replaced).await.unwrap();
+    machine.systemd.kill_kubelet(&machine.tree).unwrap();
+
+    // Until it reports, the step that waits for it goes on.
+    let held = fleet.cluster.hold_report("cp1").unwrap();
+    held.store(true, Ordering::Release);
+    until(&fleet, "the node to be verified", |rollout| is_at(rollout, "cp1", "verify-node")).await;
+    let before = machine.systemd.kubelet().starts;
+    machine.systemd.kill_kubelet(&machine.tree).unwrap();
+    held.store(false, Ordering::Release);
+    raised(&fleet, TO).await;
+    assert_eq!(machine.systemd.kubelet().starts, before + 1, "nobody restarted it but systemd");
+    assert_eq!(leases_of(&fleet, "cp1").await.len(), 1);
+    proofs::only_cordoned(&fleet, &[]).unwrap();
+}
+
+/// The copy knows lease 1 of cp1 and nothing of lease 2, which w1 holds when the copy is put back.
+#[tokio::test]
+async fn a_coordinator_put_back_from_an_old_backup_in_the_middle_grants_no_token_again() {
+    let mut fleet = small_fleet().await;
+    let point = Point::KubeadmBetweenRenames("etcd".to_owned());
+    let fault = raise_until(&fleet, "cp1", &point, &Action::Pause).await;
+    let (state, copy) = (fleet.coordinator_state(), fleet.folder().join("old"));
+    fleet.kill_coordinator().unwrap();
+    copy_tree(&state, &copy);
+    fleet.start_coordinator().await.unwrap();
+    fault.disarm().unwrap();
+    let worker = fleet.cluster.machine("w1").unwrap().tree.clone();
+    let fault = Fault::arm(&worker, &Point::AptUnpacked("kubeadm".to_owned()), &Action::Pause).unwrap();
+    fault.reached(LIMIT).await.unwrap();
+    let lost = journals::fence(&worker.agent_state()).unwrap();
+
+    fleet.kill_coordinator().unwrap();
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(&copy, &state).unwrap();
+    fleet.start_coordinator().await.unwrap();
+    until(&fleet, "the agents to come back", |rollout| rollout.nodes.iter().all(|node| node.connected)).await;
+    fault.disarm().unwrap();
+    let rollout = end_of(&fleet).await;
+    assert_eq!(rollout.phase(), RolloutPhase::Raised, "{}\n{}", rollout.reason, fleet.last_words());
+
+    let mut leases = Vec::new();
+    for name in fleet.nodes() {
+        let state = fleet.cluster.machine(&name).unwrap().tree.agent_state();
+        let own: Vec<u64> =
+            journals::journals(&state).unwrap().iter().map(|journal| journal.header.token.0).collect();
+        assert_eq!(journals::fence(&state).unwrap(), *own.last().unwrap(), "{name}: {own:?}");
+        leases.extend(own);
+    }
+    let kinds: Vec<String> = history(&fleet).await.into_iter().map(|event| event.kind).collect();
+    assert!(kinds.iter().any(|kind| kind == "fence-raised"), "{kinds:?}");
+    let granted: Vec<u64> = proofs::leases_by_node(&history(&fleet).await).into_values().flatten().collect();
+    assert!(
+        granted.iter().filter(|token| **token > 1).all(|token| *token > lost),
+        "{granted:?}, after {lost}"
+    );
+    let count = leases.len();
+    leases.sort_unstable();
+    leases.dedup();
+    assert_eq!(leases.len(), count, "no token names two leases: {leases:?}");
+    proofs::everything_runs(&fleet, TO).unwrap();
+    proofs::holds_are_back(&fleet).unwrap();
 }
 
 #[tokio::test]

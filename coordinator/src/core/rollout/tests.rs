@@ -46,6 +46,10 @@ fn granted_back(index: usize, token: u64) -> Event {
     Event::LeaseGranted { node: name(index), lease: lease(token), purpose: Purpose::RollBack }
 }
 
+fn found(index: usize, token: u64) -> Event {
+    Event::LeaseFound { node: name(index), lease: lease(token) }
+}
+
 fn rollback(index: usize) -> Event {
     Event::RollbackOrdered { node: Some(name(index)) }
 }
@@ -307,6 +311,23 @@ fn only_what_failed_is_retried() {
     assert!(matches!(running.after(&unknown), Err(TransitionError::UnknownNode { .. })));
 }
 
+#[test]
+fn a_node_that_had_a_lease_which_the_store_lost_is_leased_again_and_not_passed_over_by_a_rollback() {
+    let lost = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1), found(1, 3)]);
+    let raised = after(lost.clone(), &[ended(0, 1, None)]);
+    let due =
+        |rollout: &Rollout| rollout.next_to_lease().map(|(planned, purpose)| (planned.name.clone(), purpose));
+    assert_eq!(due(&raised), Ok((name(1), Purpose::Raise)));
+    let back = after(lost.clone(), &[ended(0, 1, Some("it broke")), ROLL_BACK_ALL]);
+    assert_eq!(due(&back), Ok((name(1), Purpose::RollBack)), "the last one in the order comes first");
+
+    let known = after(raised, &[granted(1, 4), ended(1, 4, None)]);
+    assert_eq!(after(known.clone(), &[found(0, 2)]), known, "nothing changes what has ended");
+    assert_eq!(after(lost.clone(), &[found(0, 2)]), lost, "what is known to be changed already");
+    let stranger = lost.after(&found(7, 2));
+    assert!(matches!(stranger, Err(TransitionError::UnknownNode { .. })));
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let node = 0..4usize;
     let failure = prop_oneof![Just(None), Just(Some("it broke"))];
@@ -317,6 +338,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         4 => (node.clone(), 0..9u64).prop_map(|(node, token)| granted(node, token)),
         4 => (node.clone(), 0..9u64, failure).prop_map(|(node, token, failure)| ended(node, token, failure)),
+        1 => (node.clone(), 0..9u64).prop_map(|(node, token)| found(node, token)),
         1 => Just(Event::Paused),
         2 => Just(Event::Resumed),
         1 => Just(Event::Aborted { at_ms: 1 }),
