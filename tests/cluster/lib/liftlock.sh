@@ -39,7 +39,8 @@ agent_start() {
   liftlock token create --node "$PREFIX$node" | on "$node" install -m 0600 /dev/stdin /etc/liftlock/join-token
   on "$node" systemctl restart liftlock-agent
   on "$node" systemctl is-active liftlock-agent
-  on "$node" test ! -e /etc/liftlock/join-token
+  # It serves before it is enrolled: a node may boot before its coordinator.
+  within 60 "$node's agent to have traded its token" on "$node" test ! -e /etc/liftlock/join-token
 }
 
 # operator_logs_in: from a machine that is neither a node nor the coordinator's, as an ordinary user
