@@ -191,10 +191,13 @@ async fn a_file_that_nobody_touched_is_not_read_again_and_one_that_was_is_read_w
     assert_eq!(differences.into_keys().map(|path| path.to_string()).collect::<Vec<_>>(), ["d/file"]);
 }
 
+/// Something that happens to a tree, and what it is called.
+type Happening = (&'static str, fn(&Bench));
+
 #[tokio::test]
 async fn a_look_that_knows_an_earlier_one_sees_what_a_first_one_sees_and_shares_what_nobody_touched() {
     let bench = Bench::new();
-    let changes: [(&str, fn(&Bench)); 9] = [
+    let changes: [Happening; 9] = [
         ("nothing", |_| ()),
         ("a file went", |bench| fs::remove_file(bench.at("d/other")).unwrap()),
         ("a file came", |bench| _ = bench.put("d/new", "")),
