@@ -27,6 +27,7 @@ use crate::store::records::{Change, Saved};
 use crate::store::{Store, StoreError};
 
 mod facts;
+mod findings;
 mod orders;
 mod queries;
 mod questions;

@@ -124,7 +124,25 @@ fn facts(node: &str, version: &str) -> v1::NodeFacts {
             etcd_members: 3,
             etcd_healthy_members: 3,
             dns: None,
+            etcd: Some(v1::EtcdFacts::default()),
+            workloads: Some(v1::WorkloadFacts::default()),
+            arguments: Some(v1::ArgumentFacts::default()),
+            stored: Some(v1::StoredFacts::default()),
         }),
+        ..sound(&format!("https://{node}:6443"))
+    }
+}
+
+/// Of a machine and an API server that are well.
+fn sound(api_server: &str) -> v1::NodeFacts {
+    let address = api_server.to_owned();
+    v1::NodeFacts {
+        kubelet: Some(v1::KubeletFacts::default()),
+        cgroup: Some(v1::CgroupFacts::default()),
+        swap: Some(v1::SwapFacts::default()),
+        kubelet_kubeconfig: Some(v1::KubeconfigFacts { server: address.clone(), ..Default::default() }),
+        certificates: Some(v1::CertificateFacts::default()),
+        api_server: Some(v1::ApiServerFacts { address, ..Default::default() }),
         ..v1::NodeFacts::default()
     }
 }
