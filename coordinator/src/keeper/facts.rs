@@ -48,17 +48,17 @@ impl State {
         let refresh_packages = refresh_packages && idle;
         let asked = self.connected();
         for node in &asked {
-            self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages }));
+            self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages, pause_ms: 0 }));
         }
         asked.into_iter().map(|node| (node.clone(), self.answers(&node))).collect()
     }
 
-    fn answers(&self, node: &NodeName) -> u64 {
+    pub(super) fn answers(&self, node: &NodeName) -> u64 {
         self.facts.get(node).map_or(0, |reported| reported.count)
     }
 
     /// Those that are still connected and have not reported again.
-    fn unanswered(&self, asked: &BTreeMap<NodeName, u64>) -> Vec<NodeName> {
+    pub(super) fn unanswered(&self, asked: &BTreeMap<NodeName, u64>) -> Vec<NodeName> {
         let silent = |(node, before): &(&NodeName, &u64)| {
             self.sessions.contains_key(*node) && self.answers(node) <= **before
         };

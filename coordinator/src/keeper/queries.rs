@@ -127,6 +127,7 @@ impl State {
             })
         };
         let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
-        self.failure.clone().or_else(unknown_lease).or_else(|| if goes_on { awaited() } else { None })
+        let closed = || awaited().or_else(|| self.closed_between());
+        self.failure.clone().or_else(unknown_lease).or_else(|| if goes_on { closed() } else { None })
     }
 }

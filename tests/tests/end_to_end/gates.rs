@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use liftlock_proto::v1::{NodePhase, RolloutPhase};
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::{Fleet, proofs};
 use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::objects::Key;
 
-use crate::{TO, raised, small_fleet};
+use crate::{TO, node, raised, small_fleet, until};
 
 #[tokio::test]
 async fn a_manifest_that_was_edited_by_hand_stops_the_plan_unless_its_loss_is_accepted() {
@@ -108,4 +109,20 @@ async fn a_container_runtime_that_is_too_old_for_the_targets_kubelet_refuses_the
     for part in ["container-runtime", "w2", "containerd 1.5.9", "1.6.0"] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
+}
+
+#[tokio::test]
+async fn an_alarm_between_nodes_holds_the_roll_out_until_it_is_disarmed() {
+    let fleet = small_fleet().await;
+    let apply = ["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"];
+    fleet.cli(&apply).await.unwrap().success().unwrap();
+    // The agent's own gate would end cp1's lease.
+    until(&fleet, "cp1 to be past its own gate", |rollout| node(rollout, "cp1").step_number > 1).await;
+    fleet.cluster.etcd.raise_nospace("cp1");
+    let held = until(&fleet, "the gate to be closed", |rollout| rollout.reason.contains("etcd-alarm")).await;
+    assert_eq!(held.phase(), RolloutPhase::Running, "{}", held.reason);
+    assert!(held.reason.contains("NOSPACE on cp1"), "{}", held.reason);
+    assert_eq!(node(&held, "w1").phase(), NodePhase::Prepared);
+    fleet.cluster.etcd.disarm();
+    raised(&fleet, TO).await;
 }

@@ -509,3 +509,20 @@ fn between_nodes_only_what_heals_by_itself_is_asked_and_the_first_that_is_closed
     object(&mut view, "w2").ready = false;
     assert_eq!(closed(&view), Some("node-not-ready"));
 }
+
+#[test]
+fn the_table_of_gates_in_the_documentation_is_the_list() {
+    let documented = include_str!("../../../../docs/cli.md");
+    let mut rows = documented.lines().skip_while(|line| !line.starts_with("| gate |")).skip(2);
+    for gate in all() {
+        let consent = match gate.consent {
+            Consent::Never => "no",
+            Consent::ToTheUnknown => "unknown",
+            Consent::Always => "yes",
+        };
+        let between = if gate.when == When::Between { "too" } else { "" };
+        let row = format!("| `{}` | {} | {consent} | {between} |", gate.name, gate.about);
+        assert_eq!(rows.next(), Some(row.as_str()));
+    }
+    assert_eq!(rows.next(), Some(""));
+}
