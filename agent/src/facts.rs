@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::host::{Host, HostResult, Replicas, RunningContainer};
-use crate::{drift, obstacles};
+use crate::{drift, findings, obstacles};
 
 /// The sentences of what could not be read.
 #[derive(Default)]
@@ -48,8 +48,17 @@ pub async fn gather(host: &Host) -> NodeFacts {
     let offered_versions = errors.note(offered).iter().map(ToString::to_string).collect();
     let boot_id = errors.note(boot);
 
+    let (kubelet, cgroup, swap, kubelet_kubeconfig, certificates) = futures::join!(
+        findings::kubelet(host),
+        findings::cgroup(host),
+        findings::swap(host),
+        findings::kubelet_kubeconfig(host),
+        findings::certificates(host),
+    );
     let (mut cluster, mut control_plane_version) = (None, String::new());
+    let mut api_server = None;
     if control_plane {
+        api_server = Some(findings::api_server(host).await);
         let (containers, facts) =
             futures::join!(host.runtime.running(), cluster_facts(host, local_etcd, &mut errors));
         cluster = facts;
@@ -75,6 +84,12 @@ pub async fn gather(host: &Host) -> NodeFacts {
         control_plane_version,
         drift,
         obstacles,
+        kubelet: Some(kubelet),
+        cgroup: Some(cgroup),
+        swap: Some(swap),
+        kubelet_kubeconfig: Some(kubelet_kubeconfig),
+        certificates: Some(certificates),
+        api_server,
     }
 }
 
@@ -88,6 +103,8 @@ pub fn as_json(facts: &NodeFacts) -> Value {
             "ready": node.ready,
             "unschedulable": node.unschedulable,
             "tainted": node.tainted,
+            "container_runtime": node.container_runtime,
+            "zone": node.zone,
         })
     };
     let cluster = |cluster: &ClusterFacts| {
@@ -111,6 +128,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "drift": facts.drift.iter().map(|drift| json!({"path": drift.path, "lines": drift.lines})).collect::<Vec<_>>(),
         "cluster": facts.cluster.as_ref().map(cluster),
         "obstacles": facts.obstacles.iter().map(|one| json!({"kind": one.kind().as_str_name(), "message": one.message})).collect::<Vec<_>>(),
+        "findings": findings::as_json(facts),
         "errors": facts.errors,
     })
 }
@@ -133,7 +151,15 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
             return None;
         }
     };
-    let members = if local_etcd { errors.note(host.etcd.members().await) } else { Vec::new() };
+    let members = if local_etcd { Some(host.etcd.members().await) } else { None };
+    let etcd = match &members {
+        None => None,
+        Some(Ok(members)) => Some(findings::etcd(host, members).await),
+        Some(Err(error)) => Some(v1::EtcdFacts { unread: error.to_string(), ..v1::EtcdFacts::default() }),
+    };
+    let members = errors.note(members.transpose()).unwrap_or_default();
+    let (workloads, arguments, stored) =
+        futures::join!(findings::workloads(host), findings::arguments(host), findings::stored(host));
     let voters = members.iter().filter(|member| !member.learner);
     let healthy =
         voters.clone().filter(|member| matches!(&member.status, Ok(status) if status.errors.is_empty()));
@@ -152,8 +178,14 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
                 ready: node.ready,
                 unschedulable: node.unschedulable,
                 tainted: node.tainted,
+                container_runtime: node.container_runtime,
+                zone: node.zone,
             })
             .collect(),
+        etcd,
+        workloads: Some(workloads),
+        arguments: Some(arguments),
+        stored: Some(stored),
     })
 }
 

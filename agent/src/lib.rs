@@ -7,6 +7,7 @@ pub mod drift;
 pub mod engine;
 pub mod etcd;
 pub mod facts;
+pub mod findings;
 pub mod host;
 pub mod kube;
 pub mod obstacles;

@@ -102,7 +102,7 @@ async fn expired_certificates(host: &Host) -> HostResult<Vec<Obstacle>> {
 }
 
 /// When the first certificate of a PEM file ends; `None` for what is none.
-fn not_after(pem: &[u8]) -> Option<ASN1Time> {
+pub(crate) fn not_after(pem: &[u8]) -> Option<ASN1Time> {
     let pem = Pem::iter_from_buffer(pem).next()?.ok()?;
     Some(pem.parse_x509().ok()?.validity().not_after)
 }

@@ -437,7 +437,16 @@ fn facts() -> v1::NodeFacts {
             etcd_members: 1,
             etcd_healthy_members: 1,
             dns: None,
+            etcd: Some(v1::EtcdFacts::default()),
+            workloads: Some(v1::WorkloadFacts::default()),
+            arguments: Some(v1::ArgumentFacts::default()),
+            stored: Some(v1::StoredFacts::default()),
         }),
+        kubelet: Some(v1::KubeletFacts::default()),
+        cgroup: Some(v1::CgroupFacts::default()),
+        swap: Some(v1::SwapFacts::default()),
+        certificates: Some(v1::CertificateFacts::default()),
+        api_server: Some(v1::ApiServerFacts::default()),
         ..v1::NodeFacts::default()
     }
 }

@@ -351,6 +351,17 @@ pub trait Kube: Send + Sync {
     /// Waits until this node's own API server answers /readyz with "ok" (asked at its own address, past any load
     /// balancer) and reports the version.
     async fn wait_for_own_api_server(&self, version: KubernetesVersion, limit: Duration) -> HostResult<()>;
+    /// admin: this node's own API server, asked once, past any load balancer.
+    async fn own_api_server(&self) -> HostResult<OwnApiServer>;
+    /// admin: API versions that clients have asked this node's own API server for since its start and that a later
+    /// release does not serve: `policy/v1beta1/podsecuritypolicies`, with the minor that removes it (0 where it does not
+    /// say).
+    async fn deprecated_apis_in_use(&self) -> HostResult<Vec<(String, u16)>>;
+    /// admin: Deployments and `DaemonSets` of kube-system with fewer ready pods than they ask for, the cluster's DNS left
+    /// out: `DaemonSet kube-proxy`.
+    async fn unready_system_workloads(&self) -> HostResult<Vec<(String, Replicas)>>;
+    /// admin: how many `PodSecurityPolicies` are stored, at least; 0 where the API server serves none.
+    async fn pod_security_policies(&self) -> HostResult<u32>;
 }
 
 /// The annotation of a Node that Liftlock cordoned; its value is the plan. A node may annotate itself.
@@ -363,6 +374,15 @@ pub struct Replicas {
     pub wanted: u32,
     /// How many of them are ready.
     pub ready: u32,
+}
+
+/// A control plane's own API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnApiServer {
+    /// `https://172.30.0.11:6443`
+    pub address: String,
+    /// What it says of itself instead of "ok", or why it does not answer; empty where it is ready.
+    pub unready: String,
 }
 
 /// What a node is waited for.
@@ -390,6 +410,10 @@ pub struct NodeState {
     pub tainted: bool,
     /// Has the control-plane (or, before 1.20, master) label.
     pub control_plane: bool,
+    /// As its kubelet reports it: `containerd://1.4.4`.
+    pub container_runtime: String,
+    /// `topology.kubernetes.io/zone`; empty where it has no such label.
+    pub zone: String,
 }
 
 /// One pod, as far as a drain needs it.

@@ -1,9 +1,10 @@
 //! One kubeconfig's way to an API server.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
-use futures::Stream;
+use futures::{AsyncBufReadExt as _, Stream, StreamExt as _};
 use http::{Request, StatusCode};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::WatchEvent;
@@ -79,6 +80,29 @@ impl Access {
             async move { client.request_text(request).await }
         })
         .await
+    }
+
+    /// Sends a request and hands over the answer line by line: for answers that are too large to hold.
+    pub(super) async fn lines(
+        &self,
+        request: Request<Vec<u8>>,
+        mut line: impl FnMut(&str),
+    ) -> Result<(), Refusal> {
+        let reading = async {
+            let answer = self
+                .call(|client| {
+                    let request = request.clone();
+                    async move { client.request_stream(request).await }
+                })
+                .await?;
+            let mut lines = pin!(answer.lines());
+            while let Some(next) = lines.next().await {
+                line(&next.map_err(|error| Refusal::Other(causes(&error)))?);
+            }
+            Ok(())
+        };
+        let unread = || Refusal::Other(format!("its answer did not end within {REQUEST:?}"));
+        tokio::time::timeout(REQUEST, reading).await.unwrap_or_else(|_| Err(unread()))
     }
 
     /// Opens a watch.

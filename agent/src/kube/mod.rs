@@ -16,22 +16,25 @@ use serde_json::{Value, json};
 
 use crate::engine::lease::Permit;
 use crate::host::{
-    CORDONED_BY, Eviction, Files, HostError, HostResult, Kube, Layout, NodeCondition, NodeState, PodState,
-    Replicas,
+    CORDONED_BY, Eviction, Files, HostError, HostResult, Kube, Layout, NodeCondition, NodeState,
+    OwnApiServer, PodState, Replicas,
 };
 
 mod access;
 mod client;
+mod metrics;
 mod objects;
 pub mod static_pod;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod workload;
 
 use access::{Access, Refusal, in_words};
 use objects::{List, Node, ObjectMeta, Pod, Version};
 use static_pod::StaticPod;
 use watch::{Missed, Seen, watch};
+use workload::Workload;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
@@ -45,6 +48,15 @@ const KUBE_PROXIES: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets\
 
 /// kubeadm's `CoreDNS`, and the kube-dns before it.
 const CLUSTER_DNS: &str = "/apis/apps/v1/namespaces/kube-system/deployments?labelSelector=k8s-app%3Dkube-dns";
+
+/// What runs beside the static pods.
+const SYSTEM_WORKLOADS: [(&str, &str); 2] = [
+    ("Deployment", "/apis/apps/v1/namespaces/kube-system/deployments"),
+    ("DaemonSet", "/apis/apps/v1/namespaces/kube-system/daemonsets"),
+];
+
+/// Served up to 1.24; the one kind of a stable cluster that went without a successor.
+const POD_SECURITY_POLICIES: &str = "/apis/policy/v1beta1/podsecuritypolicies?limit=1";
 
 /// How many Nodes are asked for at once; a large cluster's list does not fit into a small agent.
 const PAGE: u32 = 250;
@@ -308,6 +320,46 @@ impl Kube for RealKube {
             limit,
             seen: last,
         })
+    }
+
+    async fn own_api_server(&self) -> HostResult<OwnApiServer> {
+        let address = self.own_server().await?;
+        let unready = match self.admin.to_server(address.clone()).text(&get("/readyz")?).await {
+            Ok(body) if body == "ok" => String::new(),
+            Ok(body) => body,
+            Err(Refusal::Status(status)) => in_words(&status),
+            Err(Refusal::Other(why)) => why,
+        };
+        Ok(OwnApiServer { address, unready })
+    }
+
+    async fn deprecated_apis_in_use(&self) -> HostResult<Vec<(String, u16)>> {
+        let access = self.admin.to_server(self.own_server().await?);
+        let what = "cannot read which APIs are in use";
+        let mut requested = BTreeSet::new();
+        let found =
+            access.lines(get("/metrics")?, |line| requested.extend(metrics::deprecated_api(line))).await;
+        found.map_err(|refusal| access.error(what, &refusal))?;
+        Ok(requested.into_iter().collect())
+    }
+
+    async fn unready_system_workloads(&self) -> HostResult<Vec<(String, Replicas)>> {
+        let mut unready = Vec::new();
+        for (kind, path) in SYSTEM_WORKLOADS {
+            let what = "cannot list the workloads of kube-system";
+            let list: List<Workload> = self.admin.json(what, &get(path)?).await?;
+            unready.extend(list.items.into_iter().filter_map(|workload| workload.unready(kind)));
+        }
+        Ok(unready)
+    }
+
+    async fn pod_security_policies(&self) -> HostResult<u32> {
+        let what = "cannot list the PodSecurityPolicies";
+        match self.admin.try_json::<List<IgnoredAny>>(&get(POD_SECURITY_POLICIES)?).await {
+            Ok(list) => Ok(u32::try_from(list.items.len()).unwrap_or(u32::MAX)),
+            Err(Refusal::Status(status)) if status.code == 404 => Ok(0),
+            Err(refusal) => Err(self.admin.error(what, &refusal)),
+        }
     }
 }
 

@@ -35,6 +35,13 @@ pub(super) struct ObjectMeta {
     deletion_timestamp: Option<String>,
 }
 
+impl ObjectMeta {
+    /// Has the label that kubeadm gives the cluster's DNS.
+    pub(super) fn is_cluster_dns(&self) -> bool {
+        self.labels.get("k8s-app").is_some_and(|app| app == "kube-dns")
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 struct OwnerReference {
     kind: String,
@@ -82,6 +89,7 @@ struct Condition {
 #[serde(rename_all = "camelCase", default)]
 struct NodeInfo {
     kubelet_version: String,
+    container_runtime_version: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -123,6 +131,8 @@ const CONTROL_PLANE_LABELS: [&str; 2] =
     ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 /// Set by the node controller while `spec.unschedulable` is true.
 const CORDON_TAINT: &str = "node.kubernetes.io/unschedulable";
+/// Where a Node is, if somebody says so.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// Set by a kubelet on the mirror of a static pod.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
@@ -138,6 +148,8 @@ impl From<Node> for NodeState {
             cordoned_by: metadata.annotations.get(CORDONED_BY).filter(|_| spec.unschedulable).cloned(),
             tainted: spec.taints.iter().any(keeps_away),
             control_plane: CONTROL_PLANE_LABELS.iter().any(|label| metadata.labels.contains_key(*label)),
+            container_runtime: status.node_info.container_runtime_version,
+            zone: metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default(),
             name: metadata.name,
         }
     }
@@ -182,6 +194,8 @@ mod tests {
             cordoned_by: None,
             tainted: true,
             control_plane: true,
+            container_runtime: "containerd://1.6.20".to_owned(),
+            zone: String::new(),
         };
         assert_eq!(read, expected);
     }

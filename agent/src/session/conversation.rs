@@ -185,7 +185,7 @@ impl Agent {
                 talk.welcomed = true;
                 self.connected(&version);
             }
-            Order::Facts { refresh } => self.duties.inquire(refresh),
+            Order::Facts { refresh, pause } => self.duties.inquire(refresh, pause),
             Order::Prepare { plan, steps } => self.duties.prepare(plan, steps),
             Order::Grant { lease, ttl } => {
                 self.duties.grant(lease, ttl);

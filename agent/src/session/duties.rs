@@ -214,9 +214,9 @@ impl Duties {
         }
     }
 
-    /// Reads the node's facts and puts them in the outbox.
-    pub(crate) fn inquire(&mut self, refresh: bool) {
-        self.inquiry.ask(&self.place, refresh);
+    /// Reads the node's facts, after a pause, and puts them in the outbox.
+    pub(crate) fn inquire(&mut self, refresh: bool, pause: Duration) {
+        self.inquiry.ask(&self.place, refresh, pause);
     }
 
     /// Answers an operator's question; the answer goes into the outbox.

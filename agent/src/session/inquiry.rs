@@ -1,5 +1,7 @@
 //! Reads the node's facts when the coordinator asks for them, one reading at a time.
 
+use std::time::Duration;
+
 use liftlock_proto::v1::NodeFacts;
 
 use crate::facts;
@@ -11,8 +13,8 @@ use crate::session::tasks::Task;
 #[derive(Default)]
 pub(crate) struct Inquiry {
     under_way: Option<Task<NodeFacts>>,
-    /// Asked for while one was under way; true to read the package repositories' lists anew.
-    again: Option<bool>,
+    /// Asked for while one was under way: whether to read the package repositories' lists anew, and how much later.
+    again: Option<(bool, Duration)>,
     /// What was found wrong when the agent started, and stays wrong until it is started again.
     always: Vec<String>,
 }
@@ -24,11 +26,14 @@ impl Inquiry {
     }
 
     /// Asks for the facts as they are after this moment.
-    pub(crate) fn ask(&mut self, place: &Workplace, refresh: bool) {
+    pub(crate) fn ask(&mut self, place: &Workplace, refresh: bool, pause: Duration) {
         if self.under_way.is_some() {
-            self.again = Some(refresh || self.again == Some(true));
+            // Whoever waits longer bears to be answered earlier.
+            let (earlier_refresh, earlier_pause) = self.again.unwrap_or((false, pause));
+            self.again = Some((refresh || earlier_refresh, pause.min(earlier_pause)));
         } else {
-            self.under_way = Some(Task::start(place.tasks.as_ref(), read(place.host.clone(), refresh)));
+            let reading = read(place.host.clone(), refresh, pause);
+            self.under_way = Some(Task::start(place.tasks.as_ref(), reading));
         }
     }
 
@@ -42,15 +47,16 @@ impl Inquiry {
             ..NodeFacts::default()
         });
         self.under_way = None;
-        if let Some(refresh) = self.again.take() {
-            self.ask(place, refresh);
+        if let Some((refresh, pause)) = self.again.take() {
+            self.ask(place, refresh, pause);
         }
         facts.errors.extend(self.always.iter().cloned());
         facts
     }
 }
 
-async fn read(host: Host, refresh: bool) -> NodeFacts {
+async fn read(host: Host, refresh: bool, pause: Duration) -> NodeFacts {
+    host.clock.sleep(pause).await;
     let refreshed = if refresh { host.packages.refresh(&ToLog).await } else { Ok(()) };
     let mut facts = facts::gather(&host).await;
     facts.errors.extend(refreshed.err().map(|error| error.to_string()));

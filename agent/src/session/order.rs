@@ -22,6 +22,8 @@ pub(crate) enum Order {
     Facts {
         /// Read the package repositories' lists anew first.
         refresh: bool,
+        /// So much later.
+        pause: Duration,
     },
     /// Do what disturbs nothing.
     Prepare {
@@ -86,7 +88,10 @@ pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order
     let unknown = || unreadable("a message")(&"it is of a kind that this agent does not know");
     Ok(match message.message.ok_or_else(unknown)? {
         Message::Welcome(welcome) => Order::Welcome { version: welcome.coordinator_version },
-        Message::FactsRequest(request) => Order::Facts { refresh: request.refresh_packages },
+        Message::FactsRequest(request) => Order::Facts {
+            refresh: request.refresh_packages,
+            pause: Duration::from_millis(request.pause_ms.into()),
+        },
         Message::Prepare(message) => prepare(message)?,
         Message::Grant(message) => grant(message, node)?,
         Message::LeaseRenewed(renewed) => {

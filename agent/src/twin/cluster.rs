@@ -173,6 +173,8 @@ impl Cluster {
             cordoned_by: node.cordoned_by.clone(),
             tainted: node.tainted,
             control_plane: node.control_plane,
+            container_runtime: "containerd://1.7.13".to_owned(),
+            zone: String::new(),
         })
     }
 }

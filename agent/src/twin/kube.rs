@@ -10,7 +10,9 @@ use super::kubeadm;
 use super::node::NodeTwin;
 use super::world::World;
 use crate::engine::lease::Permit;
-use crate::host::{Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, PodState, Replicas};
+use crate::host::{
+    Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, OwnApiServer, PodState, Replicas,
+};
 
 fn away(what: &str) -> HostError {
     HostError::Api {
@@ -38,6 +40,11 @@ impl NodeTwin {
         let changed = self.change(what, || away(what), change).await?;
         changed.ok_or_else(|| away(what))
     }
+}
+
+/// Where a control plane's own API server listens, which its kubelet speaks to.
+pub(super) fn api_server(node: &str) -> String {
+    format!("https://{node}:6443")
 }
 
 /// The pods bound to a node that a drain sees, mirror pods among them.
@@ -196,5 +203,24 @@ impl Kube for NodeTwin {
             limit,
             seen: "no answer".to_owned(),
         })
+    }
+
+    async fn own_api_server(&self) -> HostResult<OwnApiServer> {
+        let runs = self.machine(|machine| machine.containers.contains_key("kube-apiserver"))?;
+        let ready = runs && self.world(|world| world.api_is_up());
+        let unready = if ready { String::new() } else { "connection refused".to_owned() };
+        Ok(OwnApiServer { address: api_server(&self.name), unready })
+    }
+
+    async fn deprecated_apis_in_use(&self) -> HostResult<Vec<(String, u16)>> {
+        self.ask("cannot read which APIs are in use", |_| Some(Vec::new()))
+    }
+
+    async fn unready_system_workloads(&self) -> HostResult<Vec<(String, Replicas)>> {
+        self.ask("cannot list the workloads of kube-system", |_| Some(Vec::new()))
+    }
+
+    async fn pod_security_policies(&self) -> HostResult<u32> {
+        self.ask("cannot list the PodSecurityPolicies", |_| Some(0))
     }
 }

@@ -11,6 +11,7 @@ use super::Shape;
 use super::cluster::{Cluster, Pod};
 use super::disk::Disk;
 use super::fault::{Fault, Faults, SnapshotFault, Watch};
+use super::kube::api_server;
 use super::kubeadm;
 use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
 
@@ -135,7 +136,11 @@ impl World {
         for folder in ["/var/lib/liftlock", "/var/cache/apt/archives", "/usr/bin"] {
             disk.make_folder(folder.into(), 0o755);
         }
-        disk.put("/etc/kubernetes/kubelet.conf", format!("kubelet of {name}"), 0o600);
+        let server = api_server(if control_plane { &name } else { "cluster" });
+        let kubeconfig = format!("clusters:\n- cluster:\n    server: {server}\nusers:\n- name: {name}\n");
+        disk.put("/etc/kubernetes/kubelet.conf", kubeconfig, 0o600);
+        disk.put("/proc/swaps", "Filename Type Size Used Priority\n", 0o444);
+        disk.put("/sys/fs/cgroup/cgroup.controllers", "cpu memory\n", 0o444);
         disk.put("/etc/kubernetes/pki/ca.crt", "the cluster's CA", 0o644);
         disk.put("/var/lib/kubelet/config.yaml", kubeadm::kubelet_config(version), 0o644);
         disk.put("/var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"\"\n", 0o644);

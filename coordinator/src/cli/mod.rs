@@ -11,6 +11,7 @@ pub mod error;
 pub mod etcd;
 pub mod exit;
 pub mod follow;
+pub mod gates;
 pub mod get;
 pub mod history;
 pub mod login;
@@ -97,6 +98,8 @@ pub struct Globals {
 pub enum OperatorVerb {
     /// Show what raising the cluster to a version takes; changes nothing.
     Plan(plan::PlanArgs),
+    /// Show every gate, and whether the cluster would pass it now; changes nothing.
+    Gates(gates::GatesArgs),
     /// Raise the cluster to a version and follow it to the end.
     Apply(apply::ApplyArgs),
     /// Show where the roll-out stands.
@@ -167,6 +170,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
     let desk = Desk::new(globals);
     let done = match verb {
         OperatorVerb::Plan(args) => plan::run(&desk, args).await,
+        OperatorVerb::Gates(args) => gates::run(&desk, args).await,
         OperatorVerb::Apply(args) => apply::run(&desk, args).await,
         OperatorVerb::Status(args) => status::run(&desk, args).await,
         OperatorVerb::Get(args) => get::run(&desk, args).await,

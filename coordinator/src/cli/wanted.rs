@@ -28,7 +28,7 @@ pub struct WantedArgs {
 #[derive(Debug, Args)]
 #[group(id = "policy", multiple = true)]
 struct PolicyArgs {
-    /// Consent to what a gate would refuse: api-outage, drain-only-node, coredns-degraded, drift. May be given several times.
+    /// Consent to what the gate of this name would refuse; `liftlock gates` lists them. May be given several times.
     #[arg(long, help_heading = "Policy", value_name = "NAME")]
     accept: Vec<String>,
     /// How long the drain of a node may take.

@@ -5,7 +5,9 @@
 //! ([`crate::rpc`]).
 
 pub mod decide;
+pub mod gates;
 pub mod history;
+pub mod minors;
 pub mod planning;
 pub mod restoration;
 pub mod reversal;

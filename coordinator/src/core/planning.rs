@@ -9,10 +9,10 @@ use liftlock_proto::version::KubernetesVersion;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::core::sequence::{
-    API_OUTAGE, CONSENTS, COREDNS_DEGRADED, DRAIN_ONLY_NODE, DRIFT, prepare, under_lease,
-};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, NodeView, Replicas};
+use crate::core::gates::situation::{Candidate, Situation};
+use crate::core::gates::{self, Gate};
+use crate::core::sequence::{prepare, under_lease};
+use crate::core::view::{ClusterView, ControlPlaneReport};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +36,10 @@ pub fn make_plan(
     target: KubernetesVersion,
     policy: &Policy,
 ) -> Result<Plan, Vec<Refusal>> {
-    let nodes: Vec<Candidate<'_>> = view.nodes.iter().map(|(name, node)| Candidate { name, node }).collect();
-    let mut refusals: Vec<Refusal> = nodes.iter().flat_map(Candidate::obstacles).collect();
-    let Some(cluster) = &view.cluster else {
+    let situation = Situation::new(view, target);
+    let Some(cluster) = situation.cluster() else {
+        // Of a cluster that nobody has seen no gate knows anything but what agents say of their own machines.
+        let mut refusals: Vec<Refusal> = gates::all().flat_map(|gate| gate.on_machines(&situation)).collect();
         refusals.push(Refusal::of(
             "no-control-plane",
             "no control plane has reported its cluster yet: start liftlock-agent on the control planes and look at \
@@ -47,29 +48,27 @@ pub fn make_plan(
         return Err(refusals);
     };
 
-    refusals.extend(policy_rules(policy));
-    refusals.extend(version_rules(cluster, &nodes, target));
-    refusals.extend(nodes.iter().filter_map(|candidate| candidate.refusal(target)));
-    refusals.extend(etcd_rules(cluster));
-    refusals.extend(dns_rule(cluster));
-    refusals.extend(nodes.iter().filter(|candidate| !candidate.runs(target)).filter_map(Candidate::drift));
-    let raised =
-        nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
+    let refused = |gate: &Gate| gate.refusals(&situation);
+    let mut refusals = policy_rules(policy);
+    refusals.extend(version_rules(cluster, &situation));
+    refusals.extend(gates::GATES.into_iter().flat_map(refused));
+    let raised = situation.to_raise().next().is_none() && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
         return Err(vec![Refusal::of(
             "nothing-to-do",
             format!("every node runs {target} already: there is nothing to raise"),
         )]);
     }
-    refusals.extend(drain_rule(&nodes, target));
+    refusals.extend(refused(gates::LAST));
     refusals.retain(|refusal| !(refusal.acceptable && policy.accepts(refusal.rule)));
     if !refusals.is_empty() {
         return Err(refusals);
     }
 
-    let planned = in_order(&nodes, target, policy);
-    let from_version =
-        lowest_version(&nodes).unwrap_or(cluster.kubeadm_config_version).min(cluster.kubeadm_config_version);
+    let planned = in_order(&situation, policy);
+    let from_version = lowest_version(&situation)
+        .unwrap_or(cluster.kubeadm_config_version)
+        .min(cluster.kubeadm_config_version);
     seal(from_version, target, planned, policy.clone())
         .map_err(|error| vec![Refusal::of("unreadable-plan", format!("the plan cannot be named: {error}"))])
 }
@@ -101,157 +100,10 @@ fn seal(
     Ok(Plan { id: PlanId::of_hash(&hash)?, hash, from_version, to_version, nodes, policy })
 }
 
-struct Candidate<'a> {
-    name: &'a NodeName,
-    node: &'a NodeView,
-}
-
-impl Candidate<'_> {
-    fn control_plane(&self) -> bool {
-        self.node.agent.as_ref().is_some_and(|agent| agent.control_plane)
-            || self.node.object.as_ref().is_some_and(|object| object.control_plane)
-    }
-
-    fn kubelet_version(&self) -> Option<KubernetesVersion> {
-        self.node.object.as_ref().and_then(|object| object.kubelet_version)
-    }
-
-    /// Whether nothing of this node is left to raise.
-    fn runs(&self, target: KubernetesVersion) -> bool {
-        let control_plane = !self.control_plane()
-            || self.node.agent.as_ref().and_then(|agent| agent.control_plane_version) == Some(target);
-        control_plane && self.kubelet_version() == Some(target)
-    }
-
-    fn refusal(&self, target: KubernetesVersion) -> Option<Refusal> {
-        let name = self.name;
-        let Some(object) = &self.node.object else {
-            return Some(Refusal::of(
-                "agent-without-node",
-                format!(
-                    "{name} has an agent and the cluster has no such Node: its name must be the Node's; enrol it again \
-                     with `liftlock token create --node NODE`"
-                ),
-            ));
-        };
-        let Some(agent) = self.node.agent.as_ref() else {
-            return Some(Refusal::of(
-                "node-without-agent",
-                format!(
-                    "{name} is in the cluster and has no agent: install liftlock-agent there and enrol it"
-                ),
-            ));
-        };
-        self.agent_refusal(agent, target).or_else(|| self.object_refusal(object, target))
-    }
-
-    fn agent_refusal(&self, agent: &AgentView, target: KubernetesVersion) -> Option<Refusal> {
-        let name = self.name;
-        if !agent.connected {
-            return Some(Refusal::of(
-                "agent-not-connected",
-                format!("{name}'s agent is not connected: look at `systemctl status liftlock-agent` there"),
-            ));
-        }
-        if !agent.offered.contains(&target) && !self.runs(target) {
-            let offered = agent.offered.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let offered = if offered.is_empty() { "nothing".to_owned() } else { offered };
-            return Some(Refusal::of(
-                "version-not-offered",
-                format!(
-                    "{name}'s package repositories do not offer kubeadm, kubelet and kubectl at {target} (they offer \
-                     {offered}): add the repository of {} there",
-                    target.minor_name()
-                ),
-            ));
-        }
-        None
-    }
-
-    /// What its agent found that has to be put right first.
-    fn obstacles(&self) -> Vec<Refusal> {
-        let found = self.node.agent.iter().flat_map(|agent| &agent.obstacles);
-        found.map(|one| Refusal::of(one.rule, format!("{}: {}", self.name, one.message))).collect()
-    }
-
-    /// What kubeadm would undo without a word.
-    fn drift(&self) -> Option<Refusal> {
-        let edited: Vec<String> = self
-            .node
-            .agent
-            .iter()
-            .flat_map(|agent| &agent.drift)
-            .map(|Drift { path, lines }| {
-                let told: Vec<&str> = lines.iter().take(DRIFT_LINES).map(String::as_str).collect();
-                let more = if lines.len() > told.len() { ", …" } else { "" };
-                format!("{path} ({}{more})", told.join(", "))
-            })
-            .collect();
-        (!edited.is_empty()).then(|| Refusal {
-            rule: DRIFT,
-            message: format!(
-                "manifests on {} are not what kubeadm makes of kubeadm-config, and an upgrade would make them anew: {}; \
-                 write the change into kubeadm-config (extraArgs, extraVolumes), or consent to its loss with --accept \
-                 {DRIFT}",
-                self.name,
-                edited.join("; ")
-            ),
-            acceptable: true,
-        })
-    }
-
-    fn object_refusal(&self, object: &NodeObject, target: KubernetesVersion) -> Option<Refusal> {
-        let name = self.name;
-        if !object.ready {
-            return Some(Refusal::of(
-                "node-not-ready",
-                format!(
-                    "{name} is not Ready: mend it first, `kubectl describe node {name}` says what is wrong"
-                ),
-            ));
-        }
-        let Some(kubelet) = object.kubelet_version else {
-            return Some(Refusal::of(
-                "unknown-kubelet",
-                format!(
-                    "{name} reports a kubelet version that is no release: raise it by hand to a release first"
-                ),
-            ));
-        };
-        if kubelet > target {
-            return Some(Refusal::of(
-                "kubelet-skew",
-                format!(
-                    "{name}'s kubelet runs {kubelet}, newer than {target}: a kubelet may not be newer than the API server"
-                ),
-            ));
-        }
-        let allowed = kubelet_skew(kubelet);
-        (target.minor - kubelet.minor > allowed).then(|| {
-            Refusal::of(
-                "kubelet-skew",
-                format!(
-                    "{name}'s kubelet runs {kubelet}: {target} allows at most {allowed} minor versions behind it, so raise \
-                     that kubelet first"
-                ),
-            )
-        })
-    }
-}
-
 impl Refusal {
     fn of(rule: &'static str, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), acceptable: false }
     }
-}
-
-/// How many lines of an edited manifest a refusal shows.
-const DRIFT_LINES: usize = 4;
-
-/// How many minors a kubelet may be behind the API server: two, and three from kubelet 1.25 on
-/// (<https://kubernetes.io/releases/version-skew-policy/>).
-fn kubelet_skew(kubelet: KubernetesVersion) -> u16 {
-    if kubelet.minor >= 25 { 3 } else { 2 }
 }
 
 fn policy_rules(policy: &Policy) -> Vec<Refusal> {
@@ -269,10 +121,11 @@ fn policy_rules(policy: &Policy) -> Vec<Refusal> {
             )
         })
         .collect();
-    refusals.extend(policy.accepted.iter().filter(|name| !CONSENTS.contains(&name.as_str())).map(|name| {
+    let consents: Vec<&str> = gates::consents().collect();
+    refusals.extend(policy.accepted.iter().filter(|name| !consents.contains(&name.as_str())).map(|name| {
         Refusal::of(
             "unknown-consent",
-            format!("\"{name}\" is no gate that can be accepted: those are {}", CONSENTS.join(", ")),
+            format!("\"{name}\" is no gate that can be accepted: those are {}", consents.join(", ")),
         )
     }));
     if policy.drain_timeout_seconds == 0 {
@@ -284,12 +137,8 @@ fn policy_rules(policy: &Policy) -> Vec<Refusal> {
     refusals
 }
 
-fn version_rules(
-    cluster: &ControlPlaneReport,
-    nodes: &[Candidate<'_>],
-    target: KubernetesVersion,
-) -> Vec<Refusal> {
-    let present = cluster.kubeadm_config_version;
+fn version_rules(cluster: &ControlPlaneReport, situation: &Situation<'_>) -> Vec<Refusal> {
+    let (present, target) = (cluster.kubeadm_config_version, situation.target);
     let mut refusals = Vec::new();
     if target < present {
         refusals.push(Refusal::of(
@@ -305,94 +154,18 @@ fn version_rules(
             ),
         ));
     }
-    if !nodes.iter().any(Candidate::control_plane) {
+    if situation.control_planes().next().is_none() {
         refusals.push(Refusal::of("no-control-plane", "no node is known to be a control plane"));
     }
     refusals
 }
 
-fn etcd_rules(cluster: &ControlPlaneReport) -> Vec<Refusal> {
-    let ControlPlaneReport { etcd_members: members, etcd_healthy_members: healthy, .. } = *cluster;
-    let mut refusals = Vec::new();
-    if members == 0 {
-        refusals.push(Refusal::of(
-            "external-etcd",
-            "etcd does not run on the control planes: this version of Liftlock backs up and guards stacked etcd only",
-        ));
-    }
-    if healthy < members {
-        refusals.push(Refusal::of(
-            "quorum",
-            format!(
-                "{healthy} of {members} etcd members are healthy: all must be, because each is stopped once; look at \
-                 `etcdctl endpoint health --cluster`"
-            ),
-        ));
-    }
-    if members == 1 || members == 2 {
-        refusals.push(Refusal {
-            rule: API_OUTAGE,
-            message: format!(
-                "etcd has {members} member{}: the API goes away while {} restarts; consent with --accept {API_OUTAGE}",
-                if members == 1 { "" } else { "s, and two have no more quorum than one" },
-                if members == 1 { "it" } else { "one" },
-            ),
-            acceptable: true,
-        });
-    }
-    refusals
-}
-
-/// While no `CoreDNS` is ready, `kubeadm upgrade apply` waits for one, for minutes and without a word
-/// (`removeOldDNSDeploymentIfAnotherDNSIsUsed` in kubeadm's `phases/upgrade/postupgrade.go`).
-fn dns_rule(cluster: &ControlPlaneReport) -> Option<Refusal> {
-    let Replicas { wanted, ready } = cluster.dns?;
-    let message = |what: &str| {
-        format!(
-            "{ready} of {wanted} CoreDNS pods are ready: {what}; `kubectl -n kube-system get pods -l k8s-app=kube-dns` \
-             says why"
-        )
-    };
-    if ready == 0 {
-        return Some(Refusal::of(
-            "coredns-unready",
-            message("kubeadm upgrade apply waits for one and does not say so"),
-        ));
-    }
-    (ready < wanted).then(|| Refusal {
-        rule: COREDNS_DEGRADED,
-        message: format!(
-            "{}, or consent with --accept {COREDNS_DEGRADED}",
-            message("a drain may take the last one away for a moment")
-        ),
-        acceptable: true,
-    })
-}
-
-/// The only node that takes pods cannot be emptied onto another one.
-fn drain_rule(nodes: &[Candidate<'_>], target: KubernetesVersion) -> Option<Refusal> {
-    let takes_pods =
-        |candidate: &&Candidate<'_>| candidate.node.object.as_ref().is_some_and(NodeObject::takes_pods);
-    let mut takers = nodes.iter().filter(takes_pods);
-    match (takers.next(), takers.next()) {
-        (Some(only), None) if !only.runs(target) => Some(Refusal {
-            rule: DRAIN_ONLY_NODE,
-            message: format!(
-                "{} is the only node that takes pods: what is evicted there waits until it is back; consent with --accept \
-                 {DRAIN_ONLY_NODE}",
-                only.name
-            ),
-            acceptable: true,
-        }),
-        _ => None,
-    }
-}
-
 /// Control planes first and by name, then workers by name; what runs the target already is left out.
-fn in_order(nodes: &[Candidate<'_>], target: KubernetesVersion, policy: &Policy) -> Vec<PlannedNode> {
+fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
+    let target = situation.target;
     let mut first_taken = false;
     let mut planned: BTreeMap<(Role, &NodeName), PlannedNode> = BTreeMap::new();
-    for candidate in nodes {
+    for candidate in situation.nodes() {
         let role = match (candidate.control_plane(), first_taken) {
             (true, false) => Role::FirstControlPlane,
             (true, true) => Role::ControlPlane,
@@ -414,8 +187,8 @@ fn in_order(nodes: &[Candidate<'_>], target: KubernetesVersion, policy: &Policy)
     planned.into_values().collect()
 }
 
-fn lowest_version(nodes: &[Candidate<'_>]) -> Option<KubernetesVersion> {
-    nodes.iter().filter_map(Candidate::kubelet_version).min()
+fn lowest_version(situation: &Situation<'_>) -> Option<KubernetesVersion> {
+    situation.nodes().filter_map(Candidate::kubelet_version).min()
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::{Plan, PlannedNode, Role};
 use liftlock_proto::step::Step;
+use liftlock_proto::version::KubernetesVersion;
+
+use crate::core::minors::{Minor, minors};
 
 /// Where a roll-out stops being one that can be put back as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,18 +58,12 @@ pub fn point_of_no_return(plan: &Plan) -> PointOfNoReturn {
     )
 }
 
-/// Kubernetes minors whose kubeadm brought another minor of etcd than the one before (3.4, 3.5, 3.6): kubeadm's
-/// `SupportedEtcdVersion` in `cmd/kubeadm/app/constants/constants.go`.
-const ETCD_MINOR_CHANGES: [u16; 3] = [17, 22, 34];
-
-/// The last Kubernetes minor that [`ETCD_MINOR_CHANGES`] was read for; of later ones the worse is assumed.
-const LAST_KNOWN_MINOR: u16 = 36;
-
-/// Whether the plan brings another minor version of etcd, whose data the earlier one refuses.
+/// Whether the plan brings another minor version of etcd, whose data the earlier one refuses. Of a Kubernetes minor that
+/// the table of facts does not have, the worse is assumed.
 pub fn changes_etcd_minor(plan: &Plan) -> bool {
-    let (from, to) = (plan.from_version.minor, plan.to_version.minor);
-    from != to
-        && (to > LAST_KNOWN_MINOR || ETCD_MINOR_CHANGES.iter().any(|&change| from < change && change <= to))
+    let etcd = |version: KubernetesVersion| minors().of(version.minor).and_then(Minor::etcd_minor);
+    let (from, to) = (etcd(plan.from_version), etcd(plan.to_version));
+    plan.from_version.minor != plan.to_version.minor && (from.is_none() || from != to)
 }
 
 /// Whether a node that came as far as the step at this position (counted from 0) has an etcd whose data the earlier
@@ -84,7 +81,6 @@ pub fn etcd_has_moved_on(plan: &Plan, node: &PlannedNode, reached: usize) -> boo
 #[cfg(test)]
 mod tests {
     use liftlock_proto::plan::Policy;
-    use liftlock_proto::version::KubernetesVersion;
 
     use super::*;
     use crate::core::sequence::{prepare, under_lease};

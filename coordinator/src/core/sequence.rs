@@ -9,13 +9,6 @@ pub const API_OUTAGE: &str = "api-outage";
 /// The consent that draining the only node that takes pods needs.
 pub const DRAIN_ONLY_NODE: &str = "drain-only-node";
 
-/// The consent that a cluster needs where some of its `CoreDNS` pods are not ready.
-pub const COREDNS_DEGRADED: &str = "coredns-degraded";
-/// The consent that manifests need which were edited by hand: kubeadm makes them anew.
-pub const DRIFT: &str = "drift";
-/// Everything that an operator may consent to.
-pub const CONSENTS: [&str; 4] = [API_OUTAGE, DRAIN_ONLY_NODE, COREDNS_DEGRADED, DRIFT];
-
 /// What a node does before any lease, side by side with the others. It disturbs nothing.
 pub fn prepare(role: Role, version: KubernetesVersion) -> Vec<Step> {
     vec![

@@ -25,6 +25,88 @@ pub struct ControlPlaneReport {
     pub etcd_healthy_members: u32,
     /// The Deployment of kubeadm's `CoreDNS`; `None` where there is none.
     pub dns: Option<Replicas>,
+    /// What else a control plane looked for.
+    pub findings: ClusterFindings,
+}
+
+/// Something that an agent looked for, or why it does not know.
+pub type Fact<T> = Result<T, String>;
+
+/// The fact of an agent that says nothing of it.
+pub(crate) fn unsaid<T>() -> Fact<T> {
+    Err("its agent does not report it".to_owned())
+}
+
+/// What a control plane looked for in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterFindings {
+    /// As etcd's members say it.
+    pub etcd: Fact<Etcd>,
+    /// Deployments and `DaemonSets` of kube-system that have fewer ready pods than they ask for, `CoreDNS` left out.
+    pub unready_workloads: Fact<Vec<Workload>>,
+    /// What kubeadm-config gives the control plane's components besides kubeadm's own arguments.
+    pub extra_arguments: Fact<Vec<ExtraArgument>>,
+    /// Kinds that some minor takes away for good, as far as objects of them are stored: `podsecuritypolicies.policy`.
+    pub stored: Fact<Vec<StoredKind>>,
+}
+
+impl Default for ClusterFindings {
+    fn default() -> Self {
+        Self { etcd: unsaid(), unready_workloads: unsaid(), extra_arguments: unsaid(), stored: unsaid() }
+    }
+}
+
+/// etcd, as its members say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Etcd {
+    /// Learners too.
+    pub members: Vec<EtcdMember>,
+    /// `NOSPACE on cp2`
+    pub alarms: Vec<String>,
+    /// How large a member's database may become before it takes no more writes, in bytes.
+    pub quota_bytes: u64,
+}
+
+/// One member.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EtcdMember {
+    /// Its name, or its id before it has started.
+    pub name: String,
+    /// `3.5.12`; empty where it did not answer.
+    pub version: String,
+    /// Of its database file; 0 where it did not answer.
+    pub db_bytes: u64,
+    /// Has no vote yet.
+    pub learner: bool,
+}
+
+/// A workload of kube-system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// `DaemonSet kube-proxy`
+    pub name: String,
+    /// Its pods.
+    pub pods: Replicas,
+}
+
+/// An argument that kubeadm-config gives a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraArgument {
+    /// `kube-apiserver`
+    pub component: String,
+    /// `--feature-gates`
+    pub flag: String,
+    /// `A=true,B=false`
+    pub value: String,
+}
+
+/// A kind of which objects are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKind {
+    /// `podsecuritypolicies.policy`
+    pub kind: String,
+    /// How many there are, at least.
+    pub objects: u32,
 }
 
 /// Pods of a Deployment.
@@ -62,6 +144,91 @@ pub struct AgentView {
     pub drift: Vec<Drift>,
     /// What there would make an upgrade fail.
     pub obstacles: Vec<Obstacle>,
+    /// What else it looked for.
+    pub findings: NodeFindings,
+}
+
+/// What an agent looked for on its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFindings {
+    /// How the kubelet is started.
+    pub kubelet: Fact<Kubelet>,
+    /// Whether the machine has cgroup v2, and v2 alone.
+    pub cgroup_v2: Fact<bool>,
+    /// What it swaps to: `/dev/sda2`.
+    pub swap: Fact<Vec<String>>,
+    /// The API server that its kubelet speaks to: `https://lb.example:6443`.
+    pub kubelet_api_server: Fact<String>,
+    /// Certificates that end within 30 days and that no upgrade renews.
+    pub expiring: Fact<Vec<ExpiringCertificate>>,
+    /// This control plane's own API server; on workers nobody looks.
+    pub api_server: Fact<ApiServer>,
+}
+
+impl Default for NodeFindings {
+    fn default() -> Self {
+        Self {
+            kubelet: unsaid(),
+            cgroup_v2: unsaid(),
+            swap: unsaid(),
+            kubelet_api_server: unsaid(),
+            expiring: unsaid(),
+            api_server: unsaid(),
+        }
+    }
+}
+
+/// How a kubelet is started: by its flags and its configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kubelet {
+    /// Of its command line, with the file that each stands in.
+    pub flags: Vec<Setting>,
+    /// Names of the feature gates that are set, on or off, with the file that each stands in.
+    pub feature_gates: Vec<Setting>,
+    /// Refuses to start where there is swap; so it does unless it is told otherwise.
+    pub fails_on_swap: bool,
+    /// Is told to start on cgroup v1 also where its release would not.
+    pub starts_on_cgroup_v1: bool,
+}
+
+/// A name that a file sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// `--network-plugin`, `NodeLease`
+    pub name: String,
+    /// `/var/lib/kubelet/config.yaml`
+    pub file: String,
+}
+
+/// A certificate that nobody will renew in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpiringCertificate {
+    /// `/etc/kubernetes/pki/ca.crt`
+    pub path: String,
+    /// `2026-12-24 18:00:00 +00:00`
+    pub ends: String,
+    /// Why an upgrade does not renew it.
+    pub why: String,
+}
+
+/// A control plane's own API server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApiServer {
+    /// Where it listens: `https://10.0.0.1:6443`.
+    pub address: String,
+    /// What /readyz says instead of "ok"; empty where it is ready.
+    pub unready: String,
+    /// Versions of APIs that clients have asked it for since its start and that a later release does not serve.
+    pub deprecated: Vec<RequestedApi>,
+}
+
+/// An API version that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestedApi {
+    /// `policy/v1beta1/podsecuritypolicies`
+    pub api: String,
+    /// The minor that no longer serves it, as the API server says; 0 where it does not say.
+    pub removed_in: u16,
 }
 
 /// Something on one node that has to be put right before any upgrade.
@@ -95,6 +262,10 @@ pub struct NodeObject {
     pub unschedulable: bool,
     /// A taint keeps ordinary pods away.
     pub tainted: bool,
+    /// `containerd://1.6.8`
+    pub container_runtime: String,
+    /// `topology.kubernetes.io/zone`; `None` where it has no such label.
+    pub zone: Option<String>,
 }
 
 impl NodeObject {

@@ -8,8 +8,8 @@ use liftlock_proto::v1;
 use liftlock_proto::v1::coordinator_message::Message as Told;
 use liftlock_proto::version::KubernetesVersion;
 
-use super::{Keeper, State};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Obstacle, Replicas};
+use super::{Keeper, State, findings};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Obstacle};
 
 /// What an agent reported last.
 pub(super) struct Reported {
@@ -48,17 +48,17 @@ impl State {
         let refresh_packages = refresh_packages && idle;
         let asked = self.connected();
         for node in &asked {
-            self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages }));
+            self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages, pause_ms: 0 }));
         }
         asked.into_iter().map(|node| (node.clone(), self.answers(&node))).collect()
     }
 
-    fn answers(&self, node: &NodeName) -> u64 {
+    pub(super) fn answers(&self, node: &NodeName) -> u64 {
         self.facts.get(node).map_or(0, |reported| reported.count)
     }
 
     /// Those that are still connected and have not reported again.
-    fn unanswered(&self, asked: &BTreeMap<NodeName, u64>) -> Vec<NodeName> {
+    pub(super) fn unanswered(&self, asked: &BTreeMap<NodeName, u64>) -> Vec<NodeName> {
         let silent = |(node, before): &(&NodeName, &u64)| {
             self.sessions.contains_key(*node) && self.answers(node) <= **before
         };
@@ -91,7 +91,8 @@ impl State {
                     kubeadm_config_version,
                     etcd_members: etcd.etcd_members,
                     etcd_healthy_members: etcd.etcd_healthy_members,
-                    dns: cluster.dns.map(|dns| Replicas { wanted: dns.wanted, ready: dns.ready }),
+                    dns: cluster.dns.map(findings::replicas),
+                    findings: findings::of_cluster(cluster, etcd),
                 }
             });
             for node in &cluster.nodes {
@@ -104,6 +105,8 @@ impl State {
                     ready: node.ready,
                     unschedulable: node.unschedulable,
                     tainted: node.tainted,
+                    container_runtime: node.container_runtime.clone(),
+                    zone: Some(node.zone.clone()).filter(|zone| !zone.is_empty()),
                 });
             }
         }
@@ -135,6 +138,7 @@ impl State {
                     .iter()
                     .map(|drift| Drift { path: drift.path.clone(), lines: drift.lines.clone() })
                     .collect(),
+                findings: findings::of_node(facts),
             });
         }
         view

@@ -26,7 +26,9 @@ use crate::identity::token::TokenRefused;
 use crate::store::records::{Change, Saved};
 use crate::store::{Store, StoreError};
 
+mod between;
 mod facts;
+mod findings;
 mod orders;
 mod queries;
 mod questions;
@@ -57,6 +59,8 @@ struct State {
     last_session: u64,
     last_question: u64,
     facts: BTreeMap<NodeName, facts::Reported>,
+    /// Whether gates are asked again before each node, and what came of it last.
+    between: Option<between::Between>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
     /// Nodes whose agents have said what they hold since this coordinator started.
@@ -121,6 +125,13 @@ impl Keeper {
     #[must_use]
     pub fn with_lease_ttl(self, ttl_ms: u32) -> Self {
         self.lock().lease_ttl_ms = ttl_ms;
+        self
+    }
+
+    /// The same, asking the gates that are asked between nodes before each of them.
+    #[must_use]
+    pub fn asking_between_nodes(self) -> Self {
+        self.lock().between = Some(between::Between::default());
         self
     }
 
@@ -266,7 +277,10 @@ impl State {
                 // A store that was put back from an old copy does not know the newest lease, nor that it is an old copy.
                 // Until everybody has said what he holds, and its holder has reported its end, nobody else may act.
                 Decision::Grant { node, purpose } => {
-                    if silent.is_none() && stranger.as_ref().is_none_or(|holder| *holder == node) {
+                    if silent.is_none()
+                        && stranger.as_ref().is_none_or(|holder| *holder == node)
+                        && self.may_begin(&rollout, &node)
+                    {
                         due = Some((node, purpose));
                     }
                 }

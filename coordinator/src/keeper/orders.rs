@@ -71,6 +71,7 @@ impl Keeper {
         };
         let rollout = Rollout::start(now, operator.to_owned(), self.clock.unix_ms());
         state.last_output.clear();
+        state.ask_anew();
         let change = Change { rollout: Some((number, rollout)), history: vec![record], ..Change::default() };
         self.commit(&mut state, change)?;
         self.advance(&mut state);
@@ -116,6 +117,7 @@ impl Keeper {
         if let Some(node) = node {
             state.forget_prepared(&node);
         }
+        state.ask_anew();
         self.advance(&mut state);
         Ok(())
     }

@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 
 use liftlock_proto::name::{NodeName, PlanId};
+use liftlock_proto::plan::Policy;
 use liftlock_proto::v1;
+use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, KeeperError, State};
+use crate::core::gates;
+use crate::core::gates::situation::Situation;
 use crate::core::history::HistoryRecord;
 use crate::core::rollout::Rollout;
+use crate::core::view::ClusterView;
 use crate::rpc::convert::{self, Live};
 
 impl Keeper {
@@ -22,6 +27,24 @@ impl Keeper {
         };
         let newest = state.saved.newest().is_some_and(|(newest, _)| newest == number);
         Ok(convert::rollout(rollout, &|node| state.live(node, newest), state.obstacle(newest).as_deref()))
+    }
+
+    /// Every gate and what became of it, for a target or for the newest version that every node could be raised to now.
+    pub fn gates(
+        &self,
+        target: Option<KubernetesVersion>,
+        policy: &Policy,
+    ) -> Result<v1::ListGatesResponse, KeeperError> {
+        let view = self.lock().view();
+        let target = target.or_else(|| newest_offered(&view)).ok_or_else(|| {
+            KeeperError::NotNow(
+                "no control plane has reported its cluster yet: name a version, or look at `liftlock nodes`"
+                    .to_owned(),
+            )
+        })?;
+        let situation = Situation::new(&view, target);
+        let gates = gates::all().map(|gate| convert::gate(gate, gate.verdict(&situation, policy))).collect();
+        Ok(v1::ListGatesResponse { to_version: target.to_string(), gates })
     }
 
     /// Every node that has an agent, or that the cluster has.
@@ -49,6 +72,18 @@ impl Keeper {
         let all = state.saved.history.iter().filter(|(_, record)| wanted(record));
         all.map(|(sequence, record)| (*sequence, record.clone())).collect()
     }
+}
+
+/// The newest version that all nodes' repositories offer and that is at most one minor away; the present one where there
+/// is none.
+fn newest_offered(view: &ClusterView) -> Option<KubernetesVersion> {
+    let present = view.cluster.as_ref()?.kubeadm_config_version;
+    let agents = || view.nodes.values().filter_map(|node| node.agent.as_ref());
+    let offered = agents().flat_map(|agent| &agent.offered).copied();
+    let near = offered.filter(|version| *version > present && version.minor <= present.minor + 1);
+    Some(
+        near.filter(|version| agents().all(|agent| agent.offered.contains(version))).max().unwrap_or(present),
+    )
 }
 
 impl State {
@@ -92,6 +127,7 @@ impl State {
             })
         };
         let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
-        self.failure.clone().or_else(unknown_lease).or_else(|| if goes_on { awaited() } else { None })
+        let closed = || awaited().or_else(|| self.closed_between());
+        self.failure.clone().or_else(unknown_lease).or_else(|| if goes_on { closed() } else { None })
     }
 }

@@ -92,7 +92,7 @@ impl Keeper {
         state.seen(node, self.clock.unix_ms());
         let coordinator_version = env!("CARGO_PKG_VERSION").to_owned();
         state.send(node, Told::Welcome(v1::Welcome { coordinator_version }));
-        state.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages: false }));
+        state.send(node, Told::FactsRequest(v1::FactsRequest::default()));
         state.unknown_leases.remove(node);
         state.heard.insert(node.clone());
         if let Some(held) = hello.held {

@@ -124,7 +124,25 @@ fn facts(node: &str, version: &str) -> v1::NodeFacts {
             etcd_members: 3,
             etcd_healthy_members: 3,
             dns: None,
+            etcd: Some(v1::EtcdFacts::default()),
+            workloads: Some(v1::WorkloadFacts::default()),
+            arguments: Some(v1::ArgumentFacts::default()),
+            stored: Some(v1::StoredFacts::default()),
         }),
+        ..sound(&format!("https://{node}:6443"))
+    }
+}
+
+/// Of a machine and an API server that are well.
+fn sound(api_server: &str) -> v1::NodeFacts {
+    let address = api_server.to_owned();
+    v1::NodeFacts {
+        kubelet: Some(v1::KubeletFacts::default()),
+        cgroup: Some(v1::CgroupFacts::default()),
+        swap: Some(v1::SwapFacts::default()),
+        kubelet_kubeconfig: Some(v1::KubeconfigFacts { server: address.clone(), ..Default::default() }),
+        certificates: Some(v1::CertificateFacts::default()),
+        api_server: Some(v1::ApiServerFacts { address, ..Default::default() }),
         ..v1::NodeFacts::default()
     }
 }
@@ -1022,4 +1040,60 @@ async fn the_number_of_a_question_is_never_used_again_also_after_a_restart() {
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
     // The clock has gone on: that is what tells the next run's numbers from those of this one.
     assert!(coordinator.keeper.clock.unix_ms() > first_run);
+}
+
+/// The control planes report that every Node is Ready, or that one is not.
+fn report_ready(coordinator: &Coordinator, agents: &[Agent], unready: Option<&str>) {
+    for agent in &agents[..3] {
+        let mut facts = facts(agent.node.as_str(), "v1.30.4");
+        for node in facts.cluster.iter_mut().flat_map(|cluster| &mut cluster.nodes) {
+            node.ready = unready != Some(node.name.as_str());
+        }
+        agent.says(coordinator, Said::Facts(facts)).unwrap();
+    }
+}
+
+#[test]
+fn a_gate_that_closes_between_nodes_holds_the_next_one_and_opens_by_itself() {
+    let coordinator = Coordinator::new();
+    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let mut agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    assert!(agents[0].grants().is_empty(), "nobody has said how things are now");
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[0].grants().len(), 1);
+    agents[1].received();
+
+    agents[0].ends(&coordinator, 1, "");
+    let asked = |told: &Told| matches!(told, Told::FactsRequest(request) if request.pause_ms == 0);
+    assert!(agents[1].received().iter().any(asked));
+    report_ready(&coordinator, &agents, Some("w1"));
+    let told = agents[1].received();
+    let later = |told: &Told| matches!(told, Told::FactsRequest(request) if request.pause_ms > 0);
+    assert!(told.iter().any(later) && !told.iter().any(|told| matches!(told, Told::Grant(_))), "{told:?}");
+    let rollout = coordinator.rollout();
+    assert_eq!(rollout.phase(), v1::RolloutPhase::Running);
+    for part in ["node-not-ready", "w1 is not Ready"] {
+        assert!(rollout.reason.contains(part), "{}", rollout.reason);
+    }
+
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[1].grants().len(), 1);
+    assert_eq!(coordinator.rollout().reason, "");
+}
+
+#[test]
+fn a_node_that_failed_is_leased_again_though_it_is_what_keeps_a_gate_closed() {
+    let coordinator = Coordinator::new();
+    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let mut agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[0].grants().len(), 1);
+    agents[0].ends(&coordinator, 1, "its API server does not start");
+    report_ready(&coordinator, &agents, Some("cp1"));
+    coordinator.keeper.order(&Order::Retry("cp1".parse().unwrap()), "alice").unwrap();
+    assert_eq!(agents[0].grants().len(), 1);
 }

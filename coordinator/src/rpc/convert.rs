@@ -4,6 +4,7 @@ use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::PlannedNode;
 use liftlock_proto::v1;
 
+use crate::core::gates::{Consent, Gate, Verdict, When};
 use crate::core::history::HistoryRecord;
 use crate::core::planning::Refusal;
 use crate::core::rollout::{Lease, NodeState, Phase, Progress, Rollout, Timings};
@@ -16,6 +17,29 @@ pub struct Live {
     pub connected: bool,
     /// The last line that a child process printed there.
     pub last_output: String,
+}
+
+/// A gate, and what became of it.
+pub fn gate(gate: &Gate, (verdict, findings): (Verdict, Vec<String>)) -> v1::Gate {
+    let consent = match gate.consent {
+        Consent::Never => v1::GateConsent::Never,
+        Consent::ToTheUnknown => v1::GateConsent::ToTheUnknown,
+        Consent::Always => v1::GateConsent::Always,
+    };
+    let verdict = match verdict {
+        Verdict::Passed => v1::GateVerdict::Passed,
+        Verdict::Accepted => v1::GateVerdict::Accepted,
+        Verdict::Unknown => v1::GateVerdict::Unknown,
+        Verdict::Refused => v1::GateVerdict::Refused,
+    };
+    v1::Gate {
+        name: gate.name.to_owned(),
+        about: gate.about.to_owned(),
+        consent: consent.into(),
+        between_nodes: gate.when == When::Between,
+        verdict: verdict.into(),
+        findings,
+    }
 }
 
 /// A roll-out as operators see it. `obstacle` is what holds it up and is no part of it.

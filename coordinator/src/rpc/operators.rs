@@ -80,16 +80,26 @@ impl OperatorService for Operators {
         Ok(Response::new(v1::MakePlanResponse { plan, refusals }))
     }
 
+    async fn list_gates(
+        &self,
+        request: Request<v1::ListGatesRequest>,
+    ) -> Result<Response<v1::ListGatesResponse>, Status> {
+        caller(&self.keeper, &request, READERS)?;
+        let v1::ListGatesRequest { to_version, accepted } = request.into_inner();
+        let named = Some(to_version.as_str()).filter(|version| !version.is_empty());
+        let target = named.map(str::parse).transpose().map_err(|e: VersionError| invalid(&e))?;
+        answer_of_all(&self.keeper).await?;
+        let policy = Policy { accepted, ..Policy::default() };
+        let gates = with_keeper(&self.keeper, move |keeper| keeper.gates(target, &policy)).await?;
+        Ok(Response::new(gates))
+    }
+
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::Rollout>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
         let plan =
             request.into_inner().plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
         let plan = Plan::try_from(plan).map_err(|e: PlanError| invalid(&e))?;
-        let refusals = fresh_facts(&self.keeper, false).await;
-        if !refusals.is_empty() {
-            let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
-            return Err(Status::failed_precondition(why.join("; ")));
-        }
+        answer_of_all(&self.keeper).await?;
         let rollout = with_keeper(&self.keeper, move |keeper| {
             keeper.apply(&plan, &operator)?;
             keeper.rollout(None)
@@ -288,6 +298,16 @@ async fn fresh_facts(keeper: &Arc<Keeper>, refresh_packages: bool) -> Vec<v1::Re
         acceptable: false,
     };
     silent.into_iter().map(refusal).collect()
+}
+
+/// The same where nothing is to be said without each of them.
+async fn answer_of_all(keeper: &Arc<Keeper>) -> Result<(), Status> {
+    let silent = fresh_facts(keeper, false).await;
+    if silent.is_empty() {
+        return Ok(());
+    }
+    let why: Vec<String> = silent.into_iter().map(|refusal| refusal.message).collect();
+    Err(Status::failed_precondition(why.join("; ")))
 }
 
 /// As many of the newest events as fit, oldest first.

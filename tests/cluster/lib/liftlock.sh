@@ -76,7 +76,7 @@ consents() {
   ((WORKERS != 1)) || echo drain-only-node
 }
 
-# refused RULE: whether the plan is refused by this rule, and by no other
+# refused RULES: whether the plan is refused by these rules (by name, a blank between), and by no other
 refused() {
   local name policy=() status=0 rules
   for name in $(consents); do policy+=(--accept "$name"); done

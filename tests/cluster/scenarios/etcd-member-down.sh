@@ -5,9 +5,12 @@ CONTROL_PLANES=3
 before() {
   on cp3 mv /etc/kubernetes/manifests/etcd.yaml /srv/etcd.yaml
   within 120 "etcd on cp3 to stop" member_is_down
-  refused quorum
+  # The API server beside it asks its own member first of all.
+  refused "api-server-unready quorum"
   on cp3 mv /srv/etcd.yaml /etc/kubernetes/manifests/etcd.yaml
   within 120 "etcd on cp3" check_etcd
+  within 120 "the API server on cp3" api_server_is_ready
 }
 
+api_server_is_ready() { on cp3 kubectl --kubeconfig /etc/kubernetes/admin.conf --server https://cp3:6443 get --raw /readyz > /dev/null; }
 member_is_down() { ! etcdctl_ cp3 endpoint health; }

@@ -414,7 +414,7 @@ impl<'a> Simulation<'a> {
         let keeper = Keeper::open(Box::new(self.store.clone()), Arc::clone(self.authority), Box::new(clock));
         match keeper {
             Ok(keeper) => {
-                self.keeper = Some(keeper);
+                self.keeper = Some(keeper.asking_between_nodes());
                 self.wire.listen(true);
             }
             Err(_) => self.coordinator_back = Some(self.now + RESTART),

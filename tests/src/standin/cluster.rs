@@ -423,7 +423,10 @@ fn put_node(objects: &Objects, facts: &NodeFacts, release: Release) {
         "status": {
             "addresses": [{"type": "InternalIP", "address": facts.address}],
             "conditions": [{"type": "Ready", "status": "False"}],
-            "nodeInfo": {"kubeletVersion": release.0.to_string(), "architecture": "amd64"},
+            "nodeInfo": {
+                "kubeletVersion": release.0.to_string(), "architecture": "amd64",
+                "containerRuntimeVersion": release.container_runtime(),
+            },
         },
     });
     if facts.control_plane {

@@ -115,6 +115,11 @@ impl Ensemble {
         }
     }
 
+    /// Disarms every alarm, as an operator does once there is room again.
+    pub fn disarm(&self) {
+        self.lock().alarms.clear();
+    }
+
     /// Makes every later snapshot differ from its own checksum in one byte.
     pub fn corrupt_snapshots(&self, corrupt: bool) {
         self.lock().corrupt_snapshots = corrupt;

@@ -191,10 +191,23 @@ impl NodeTree {
         for program in PROGRAMS {
             std::os::unix::fs::symlink(plan.program, self.programs().join(program))?;
         }
+        self.create_kernel()?;
         self.create_packages(facts, plan)?;
         self.create_kubelet(facts, plan)?;
         if facts.control_plane {
             self.create_control_plane(facts, plan)?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel shows of a machine with cgroup v2 and without swap.
+    fn create_kernel(&self) -> Result<()> {
+        for (folder, file, content) in [
+            ("/proc", "swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
+            ("/sys/fs/cgroup", "cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
+        ] {
+            fs::create_dir_all(self.at(folder))?;
+            fs::write(self.at(folder).join(file), content)?;
         }
         Ok(())
     }
@@ -225,9 +238,12 @@ impl NodeTree {
         // A real one names /var/lib/kubelet/pki/…; a path that is relative to the kubeconfig stays on this node.
         let current = "../../var/lib/kubelet/pki/kubelet-client-current.pem";
         let user = format!("client-certificate: {current}\n    client-key: {current}");
+        // As kubeadm does it with ControlPlaneKubeletLocalMode: behind a load balancer, the kubelet of the first control
+        // plane that is raised would meet older API servers.
+        let server = if facts.control_plane { facts.address } else { facts.load_balancer };
         write_secret(
             &self.at("/etc/kubernetes/kubelet.conf"),
-            &kubeconfig(facts.load_balancer, plan.kubernetes, "default-auth", &user),
+            &kubeconfig(server, plan.kubernetes, "default-auth", &user),
         )?;
         fs::create_dir_all(self.at("/etc/kubernetes/pki"))?;
         fs::write(self.at("/etc/kubernetes/pki/ca.crt"), &plan.kubernetes.certificate)?;

@@ -51,6 +51,8 @@ struct State {
     revision: u64,
     noticed: u64,
     uids: u64,
+    /// API versions that somebody asked for: `batch/v1beta1/cronjobs`, and the release that removes it.
+    deprecated: Vec<(String, String)>,
 }
 
 impl State {
@@ -71,6 +73,26 @@ impl Default for Objects {
 impl Objects {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody asks for an API version that this release removes: `batch/v1beta1/cronjobs`, `1.25`.
+    pub fn request_deprecated_api(&self, api: &str, removed_release: &str) {
+        self.lock().deprecated.push((api.to_owned(), removed_release.to_owned()));
+    }
+
+    /// What an API server counts, as far as an agent reads it.
+    pub fn metrics(&self) -> String {
+        let mut text = "# TYPE apiserver_requested_deprecated_apis gauge\n".to_owned();
+        for (api, release) in &self.lock().deprecated {
+            let mut parts = api.splitn(3, '/');
+            let mut part = || parts.next().unwrap_or_default();
+            let (group, version, resource) = (part(), part(), part());
+            text += &format!(
+                "apiserver_requested_deprecated_apis{{group=\"{group}\",removed_release=\"{release}\",\
+                 resource=\"{resource}\",subresource=\"\",version=\"{version}\"}} 1\n"
+            );
+        }
+        text
     }
 
     /// The number of changes so far.

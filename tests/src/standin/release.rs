@@ -97,6 +97,11 @@ impl Release {
         self.0.minor >= 22
     }
 
+    /// The container runtime of that time, as a Node names it.
+    pub fn container_runtime(self) -> &'static str {
+        if self.has_cri_v1() { "containerd://1.7.13" } else { "containerd://1.4.13" }
+    }
+
     /// Whether the container runtime of that time speaks CRI v1 (containerd 1.6, about 1.23).
     pub fn has_cri_v1(self) -> bool {
         self.0.minor >= 23

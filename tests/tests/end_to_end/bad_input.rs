@@ -325,13 +325,14 @@ async fn one_flipped_byte_in_etcds_database_stops_the_raise_before_any_change() 
 }
 
 #[tokio::test]
-async fn an_etcd_with_an_alarm_stops_the_raise_and_says_which_member() {
+async fn an_etcd_with_an_alarm_refuses_the_plan_and_says_which_member() {
     let fleet = small_fleet().await;
     fleet.cluster.etcd.raise_nospace("cp1");
-    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
-    let rollout = end_of(&fleet).await;
-    assert_eq!(rollout.phase(), RolloutPhase::Halted);
-    assert!(rollout.reason.contains("NOSPACE") && rollout.reason.contains("cp1"), "{}", rollout.reason);
+    let refused = fleet.cli(&["plan", "v1.31.2", "--accept", "api-outage"]).await.unwrap();
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    for part in ["etcd-alarm", "NOSPACE on cp1"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod backups;
 pub mod changes;
+pub mod gates;
 pub mod history;
 pub mod nodes;
 pub mod plan;

@@ -174,6 +174,14 @@ impl ApiServer {
                 }
                 return Ok(answer);
             }
+            "/metrics" => {
+                let masters =
+                    |subject: &Subject| subject.organizations.iter().any(|one| one == "system:masters");
+                if !subject.is_some_and(masters) {
+                    return Err(Failure::forbidden("User cannot get path \"/metrics\"".to_owned()));
+                }
+                return Ok(Response::new(Body::from(self.objects.metrics())));
+            }
             _ => {}
         }
         let target = Target::parse(uri.path())

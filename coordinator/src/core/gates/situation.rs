@@ -1,0 +1,101 @@
+//! What gates look at: the cluster as the agents report it, and what is to be made of it.
+
+use liftlock_proto::name::NodeName;
+use liftlock_proto::version::KubernetesVersion;
+
+use super::Finding;
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Fact, NodeObject, NodeView};
+
+/// A cluster, and the version that it is to run.
+pub struct Situation<'a> {
+    view: &'a ClusterView,
+    /// To be reached.
+    pub target: KubernetesVersion,
+    nodes: Vec<Candidate<'a>>,
+}
+
+/// A node that may be raised.
+pub struct Candidate<'a> {
+    /// Its name.
+    pub name: &'a NodeName,
+    node: &'a NodeView,
+}
+
+impl<'a> Situation<'a> {
+    /// The cluster as it is seen, and where it is to go.
+    pub fn new(view: &'a ClusterView, target: KubernetesVersion) -> Self {
+        let nodes = view.nodes.iter().map(|(name, node)| Candidate { name, node }).collect();
+        Self { view, target, nodes }
+    }
+
+    /// What a control plane reported last.
+    pub fn cluster(&self) -> Option<&'a ControlPlaneReport> {
+        self.view.cluster.as_ref()
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Candidate<'a>> {
+        self.nodes.iter()
+    }
+
+    /// Those that do not run the target yet.
+    pub fn to_raise(&self) -> impl Iterator<Item = &Candidate<'a>> {
+        self.nodes().filter(|node| !node.runs(self.target))
+    }
+
+    /// Those that have an API server.
+    pub fn control_planes(&self) -> impl Iterator<Item = &Candidate<'a>> {
+        self.nodes().filter(|node| node.control_plane())
+    }
+
+    /// What each of these nodes' agents found, judged; what one does not know becomes a finding that says so. Nodes
+    /// without agents are left to the gate that asks for one.
+    pub(super) fn judge<'s, T: 's>(
+        &self,
+        nodes: impl Iterator<Item = &'s Candidate<'a>>,
+        what: &str,
+        fact: impl Fn(&'s AgentView) -> &'s Fact<T>,
+        judge: impl Fn(&'s Candidate<'a>, &'s T) -> Option<String>,
+    ) -> Vec<Finding>
+    where
+        'a: 's,
+    {
+        let agents = nodes.filter_map(|node| Some((node, node.agent()?)));
+        agents
+            .filter_map(|(node, agent)| match fact(agent) {
+                Ok(found) => judge(node, found).map(Finding::closed),
+                Err(why) => Some(Finding::unknown(&format!("{what} on {}", node.name), why)),
+            })
+            .collect()
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// As its agent reports it.
+    pub fn agent(&self) -> Option<&'a AgentView> {
+        self.node.agent.as_ref()
+    }
+
+    /// As the cluster reports it.
+    pub fn object(&self) -> Option<&'a NodeObject> {
+        self.node.object.as_ref()
+    }
+
+    /// Has an API server, or is labelled so.
+    pub fn control_plane(&self) -> bool {
+        self.agent().is_some_and(|agent| agent.control_plane)
+            || self.object().is_some_and(|object| object.control_plane)
+    }
+
+    /// What its kubelet reports.
+    pub fn kubelet_version(&self) -> Option<KubernetesVersion> {
+        self.object().and_then(|object| object.kubelet_version)
+    }
+
+    /// Whether nothing of this node is left to raise.
+    pub fn runs(&self, target: KubernetesVersion) -> bool {
+        let control_plane = !self.control_plane()
+            || self.agent().and_then(|agent| agent.control_plane_version) == Some(target);
+        control_plane && self.kubelet_version() == Some(target)
+    }
+}

@@ -1,0 +1,62 @@
+//! What runs in kube-system.
+
+use super::{Consent, Finding, Gate, Look, When};
+use crate::core::view::{Replicas, Workload};
+
+/// kubeadm waits for the Deployment until its time limit, without a word (seen on a real cluster).
+pub(super) static COREDNS_UNREADY: Gate = Gate {
+    name: "coredns-unready",
+    about: "a pod of CoreDNS is ready: kubeadm would wait for one without a word",
+    consent: Consent::Never,
+    when: When::Between,
+    look: Look::Cluster(|_, cluster| {
+        let none_ready = cluster.dns.filter(|dns| dns.ready == 0);
+        none_ready
+            .map(|dns| missing(dns, "kubeadm upgrade apply waits for one and does not say so"))
+            .into_iter()
+            .collect()
+    }),
+};
+
+/// The Deployment may be down to its last pod.
+pub(super) static COREDNS_DEGRADED: Gate = Gate {
+    name: "coredns-degraded",
+    about: "all of CoreDNS's pods are ready",
+    consent: Consent::Always,
+    when: When::Before,
+    look: Look::Cluster(|_, cluster| {
+        let some_ready = cluster.dns.filter(|dns| dns.ready > 0 && dns.ready < dns.wanted);
+        let found = some_ready.map(|dns| missing(dns, "a drain may take the last one away for a moment"));
+        found.into_iter().collect()
+    }),
+};
+
+fn missing(Replicas { wanted, ready }: Replicas, consequence: &str) -> Finding {
+    Finding::closed(format!(
+        "{ready} of {wanted} CoreDNS pods are ready: {consequence}; `kubectl -n kube-system get pods -l k8s-app=kube-dns` \
+         says why"
+    ))
+}
+
+/// What is not well before an upgrade is not better after it, and somebody would look for the cause in the upgrade.
+pub(super) static PODS: Gate = Gate {
+    name: "system-pods",
+    about: "the Deployments and DaemonSets of kube-system have all their pods ready",
+    consent: Consent::Always,
+    when: When::Before,
+    look: Look::Cluster(|_, cluster| match &cluster.findings.unready_workloads {
+        Err(why) => vec![Finding::unknown("whether the pods of kube-system are ready", why)],
+        Ok(unready) if unready.is_empty() => Vec::new(),
+        Ok(unready) => {
+            let told = |Workload { name, pods: Replicas { wanted, ready } }: &Workload| {
+                format!("{name} ({ready} of {wanted})")
+            };
+            let told: Vec<String> = unready.iter().map(told).collect();
+            vec![Finding::closed(format!(
+                "pods of kube-system are not ready: {}; mend them first, `kubectl -n kube-system get pods -o wide` says \
+                 which",
+                told.join(", ")
+            ))]
+        }
+    }),
+};

@@ -1,0 +1,528 @@
+use std::collections::BTreeSet;
+
+use liftlock_proto::version::KubernetesVersion;
+
+use super::*;
+use crate::core::planning::make_plan;
+use crate::core::sequence;
+use crate::core::view::{
+    AgentView, ApiServer, ClusterFindings, ClusterView, ControlPlaneReport, Drift, Etcd, EtcdMember,
+    ExpiringCertificate, ExtraArgument, Kubelet, NodeFindings, NodeObject, NodeView, Obstacle, Replicas,
+    RequestedApi, Setting, StoredKind, Workload,
+};
+
+/// What an agent finds on a machine that is well.
+pub(crate) fn sound_node(name: &str, control_plane: bool) -> NodeFindings {
+    let address = format!("https://{name}:6443");
+    NodeFindings {
+        kubelet: Ok(Kubelet { fails_on_swap: true, ..Kubelet::default() }),
+        cgroup_v2: Ok(true),
+        swap: Ok(Vec::new()),
+        kubelet_api_server: Ok(address.clone()),
+        expiring: Ok(Vec::new()),
+        api_server: if control_plane {
+            Ok(ApiServer { address, ..ApiServer::default() })
+        } else {
+            Err("it has none".to_owned())
+        },
+    }
+}
+
+/// What a control plane finds in a cluster that is well.
+pub(crate) fn sound_cluster(etcd_members: u32) -> ClusterFindings {
+    let member = |number| EtcdMember {
+        name: format!("cp{number}"),
+        version: "3.5.12".to_owned(),
+        db_bytes: 20 << 20,
+        learner: false,
+    };
+    ClusterFindings {
+        etcd: Ok(Etcd {
+            members: (1..=etcd_members).map(member).collect(),
+            alarms: Vec::new(),
+            quota_bytes: 2 << 30,
+        }),
+        unready_workloads: Ok(Vec::new()),
+        extra_arguments: Ok(Vec::new()),
+        stored: Ok(Vec::new()),
+    }
+}
+
+fn version(minor: u16) -> KubernetesVersion {
+    KubernetesVersion::new(1, minor, 2)
+}
+
+/// Three control planes and two workers at 1.`minor`.2.
+fn cluster_at(minor: u16) -> ClusterView {
+    let present = version(minor);
+    let node = |(name, control_plane): (&str, bool)| {
+        let view = NodeView {
+            agent: Some(AgentView {
+                connected: true,
+                control_plane,
+                control_plane_version: control_plane.then_some(present),
+                offered: (minor..=minor + 3).map(version).collect(),
+                errors: Vec::new(),
+                drift: Vec::new(),
+                obstacles: Vec::new(),
+                findings: sound_node(name, control_plane),
+            }),
+            object: Some(NodeObject {
+                kubelet_version: Some(present),
+                control_plane,
+                ready: true,
+                unschedulable: false,
+                tainted: control_plane,
+                container_runtime: "containerd://1.7.2".to_owned(),
+                zone: None,
+            }),
+        };
+        (name.parse().unwrap(), view)
+    };
+    let nodes = [("cp1", true), ("cp2", true), ("cp3", true), ("w1", false), ("w2", false)];
+    ClusterView {
+        cluster: Some(ControlPlaneReport {
+            kubeadm_config_version: present,
+            etcd_members: 3,
+            etcd_healthy_members: 3,
+            dns: Some(Replicas { wanted: 2, ready: 2 }),
+            findings: sound_cluster(3),
+        }),
+        nodes: nodes.map(node).into(),
+    }
+}
+
+fn agent<'a>(view: &'a mut ClusterView, node: &str) -> &'a mut AgentView {
+    view.nodes.get_mut(&node.parse().unwrap()).unwrap().agent.as_mut().unwrap()
+}
+
+fn object<'a>(view: &'a mut ClusterView, node: &str) -> &'a mut NodeObject {
+    view.nodes.get_mut(&node.parse().unwrap()).unwrap().object.as_mut().unwrap()
+}
+
+fn findings(view: &mut ClusterView) -> &mut ClusterFindings {
+    &mut view.cluster.as_mut().unwrap().findings
+}
+
+fn kubelet<'a>(view: &'a mut ClusterView, node: &str) -> &'a mut Kubelet {
+    agent(view, node).findings.kubelet.as_mut().unwrap()
+}
+
+fn api_server<'a>(view: &'a mut ClusterView, node: &str) -> &'a mut ApiServer {
+    agent(view, node).findings.api_server.as_mut().unwrap()
+}
+
+fn etcd(view: &mut ClusterView) -> &mut Etcd {
+    findings(view).etcd.as_mut().unwrap()
+}
+
+/// What refuses a raise by one minor: rule and message.
+fn refused(view: &ClusterView) -> Vec<(&'static str, String)> {
+    let target = version(view.cluster.as_ref().unwrap().kubeadm_config_version.minor + 1);
+    match make_plan(view, target, &Policy::default()) {
+        Ok(_) => Vec::new(),
+        Err(refusals) => refusals.into_iter().map(|refusal| (refusal.rule, refusal.message)).collect(),
+    }
+}
+
+/// The one rule that refuses it, with every one of these words; and whether naming it lifts the refusal.
+fn refused_by(view: &ClusterView, rule: &str, words: &[&str]) -> bool {
+    let refusals = refused(view);
+    let [(found, message)] = refusals.as_slice() else {
+        panic!("not refused by {rule} alone: {refusals:#?}")
+    };
+    assert_eq!(*found, rule, "{message}");
+    for word in words {
+        assert!(message.contains(word), "{word} is not in: {message}");
+    }
+    let target = version(view.cluster.as_ref().unwrap().kubeadm_config_version.minor + 1);
+    let policy = Policy { accepted: vec![rule.to_owned()], ..Policy::default() };
+    let lifted = make_plan(view, target, &policy).is_ok();
+    assert_eq!(lifted, message.contains(&format!("--accept {rule}")), "{message}");
+    lifted
+}
+
+fn flag(name: &str, file: &str) -> Setting {
+    Setting { name: name.to_owned(), file: file.to_owned() }
+}
+
+fn argument(component: &str, flag: &str, value: &str) -> ExtraArgument {
+    ExtraArgument { component: component.to_owned(), flag: flag.to_owned(), value: value.to_owned() }
+}
+
+#[test]
+fn a_cluster_that_is_well_passes_every_gate_at_every_minor_of_the_table() {
+    for minor in 19..=35 {
+        let mut view = cluster_at(minor);
+        let versions = if minor < 21 {
+            "3.4.13"
+        } else if minor < 34 {
+            "3.5.26"
+        } else {
+            "3.6.4"
+        };
+        for member in &mut etcd(&mut view).members {
+            versions.clone_into(&mut member.version);
+        }
+        assert_eq!(refused(&view), [], "1.{minor}");
+    }
+}
+
+#[test]
+fn gates_have_names_of_their_own_and_say_what_has_to_be_so() {
+    let names: BTreeSet<&str> = all().map(|gate| gate.name).collect();
+    assert_eq!(names.len(), all().count());
+    for gate in all() {
+        assert!(
+            gate.name.bytes().all(|byte| byte.is_ascii_lowercase() || b"-0123456789".contains(&byte)),
+            "{}",
+            gate.name
+        );
+        assert!(!gate.about.is_empty() && !gate.about.ends_with('.'), "{}", gate.about);
+    }
+    assert!(consents().all(|name| names.contains(name)));
+}
+
+#[test]
+fn what_no_agent_could_tell_is_unknown_and_never_passed_without_a_word() {
+    let mut view = cluster_at(34);
+    for node in ["cp1", "cp2", "cp3", "w1", "w2"] {
+        agent(&mut view, node).findings = NodeFindings::default();
+        object(&mut view, node).container_runtime.clear();
+    }
+    *findings(&mut view) = ClusterFindings::default();
+    let situation = Situation::new(&view, version(35));
+    let unknown: Vec<&str> = all()
+        .filter(|gate| gate.verdict(&situation, &Policy::default()).0 == Verdict::Unknown)
+        .map(|gate| gate.name)
+        .collect();
+    let expected = [
+        "api-server-unready",
+        "etcd-learner",
+        "etcd-alarm",
+        "etcd-version",
+        "etcd-space",
+        "system-pods",
+        "certificate-expiring",
+        "removed-kubelet-flag",
+        "removed-feature-gate",
+        "removed-argument",
+        "removed-admission-plugin",
+        "removed-api",
+        "stored-objects",
+        "cgroup-v1",
+        "swap",
+    ];
+    assert_eq!(unknown, expected);
+    assert!(make_plan(&view, version(35), &Policy::default()).is_err());
+    let accepted = unknown.iter().map(|&name| name.to_owned()).collect();
+    let plan = make_plan(&view, version(35), &Policy { accepted, ..Policy::default() });
+    assert!(plan.is_ok(), "whoever has looked may say so: {plan:?}");
+}
+
+#[test]
+fn a_gate_is_accepted_only_where_consent_covers_all_that_it_found() {
+    let mut view = cluster_at(23);
+    kubelet(&mut view, "w1").flags = vec![flag("--network-plugin", "/etc/default/kubelet")];
+    agent(&mut view, "w2").findings.kubelet = Err("permission denied".to_owned());
+    let accepted = ["removed-kubelet-flag", "removed-feature-gate"].map(str::to_owned).to_vec();
+    let policy = Policy { accepted, ..Policy::default() };
+    let situation = Situation::new(&view, version(24));
+    let verdict = |gate: &Gate| gate.verdict(&situation, &policy).0;
+    assert_eq!(verdict(&removed::KUBELET_FLAG), Verdict::Refused);
+    assert_eq!(verdict(&removed::FEATURE_GATE), Verdict::Accepted);
+    assert_eq!(verdict(&machines::SWAP), Verdict::Passed);
+}
+
+#[test]
+fn an_api_server_that_is_not_ready_is_named_though_another_one_answers() {
+    let mut view = cluster_at(30);
+    api_server(&mut view, "cp2").unready = "[-]etcd failed".to_owned();
+    assert!(!refused_by(&view, "api-server-unready", &["cp2", "[-]etcd failed"]));
+}
+
+#[test]
+fn an_alarm_a_learner_or_a_full_database_of_etcd_refuses() {
+    let mut view = cluster_at(30);
+    etcd(&mut view).alarms = vec!["NOSPACE on cp2".to_owned()];
+    assert!(!refused_by(&view, "etcd-alarm", &["NOSPACE on cp2", "disarm"]));
+
+    let mut view = cluster_at(30);
+    etcd(&mut view).members[1].learner = true;
+    assert!(!refused_by(&view, "etcd-learner", &["cp2", "promote"]));
+
+    let mut view = cluster_at(30);
+    etcd(&mut view).members[2].db_bytes = 1800 << 20;
+    assert!(refused_by(&view, "etcd-space", &["cp3 (1800 MiB)", "2048 MiB", "80 %"]));
+}
+
+#[test]
+fn etcd_3_6_is_entered_from_3_5_26_on_and_from_nothing_else() {
+    let mut view = cluster_at(33);
+    assert!(!refused_by(&view, "etcd-version", &["v1.34", "cp1 (3.5.12)", "3.5.26"]));
+    for member in &mut etcd(&mut view).members {
+        "3.5.26".clone_into(&mut member.version);
+    }
+    assert_eq!(refused(&view), []);
+    etcd(&mut view).members[2].version = "3.5.25".to_owned();
+    assert!(!refused_by(&view, "etcd-version", &["cp3 (3.5.25)"]));
+}
+
+#[test]
+fn members_of_etcd_at_more_than_two_versions_are_no_state_of_an_upgrade() {
+    let mut view = cluster_at(30);
+    for (member, version) in etcd(&mut view).members.iter_mut().zip(["3.5.15", "3.5.12", "3.5.9"]) {
+        version.clone_into(&mut member.version);
+    }
+    assert!(!refused_by(&view, "etcd-version", &["3.5.12, 3.5.15, 3.5.9"]));
+}
+
+#[test]
+fn two_members_of_etcd_are_said_to_be_worse_than_one() {
+    let with = |members| {
+        let mut view = cluster_at(30);
+        let cluster = view.cluster.as_mut().unwrap();
+        (cluster.etcd_members, cluster.etcd_healthy_members) = (members, members);
+        view
+    };
+    assert!(refused_by(&with(1), sequence::API_OUTAGE, &["1 member"]));
+    assert!(refused_by(&with(2), sequence::API_OUTAGE, &["two are worse than one"]));
+    assert_eq!(refused(&with(3)), []);
+}
+
+#[test]
+fn pods_of_kube_system_that_are_not_ready_need_consent() {
+    let mut view = cluster_at(30);
+    let pods = Replicas { wanted: 5, ready: 4 };
+    findings(&mut view).unready_workloads =
+        Ok(vec![Workload { name: "DaemonSet kube-proxy".to_owned(), pods }]);
+    assert!(refused_by(&view, "system-pods", &["DaemonSet kube-proxy (4 of 5)"]));
+}
+
+#[test]
+fn a_certificate_that_ends_soon_and_is_renewed_by_nobody_is_asked_about() {
+    let mut view = cluster_at(30);
+    agent(&mut view, "w1").findings.expiring = Ok(vec![ExpiringCertificate {
+        path: "/etc/kubernetes/pki/ca.crt".to_owned(),
+        ends: "2026-12-24".to_owned(),
+        why: "kubeadm renews no CA".to_owned(),
+    }]);
+    assert!(refused_by(&view, "certificate-expiring", &["w1", "pki/ca.crt", "2026-12-24", "renews no CA"]));
+}
+
+#[test]
+fn control_planes_that_are_all_in_one_zone_need_consent_and_zones_that_nobody_named_do_not() {
+    let mut view = cluster_at(30);
+    for node in ["cp1", "cp2", "cp3"] {
+        object(&mut view, node).zone = Some("a".to_owned());
+    }
+    assert!(refused_by(&view, "one-zone", &["all 3 control planes", "zone a"]));
+    object(&mut view, "cp3").zone = Some("b".to_owned());
+    assert_eq!(refused(&view), []);
+    object(&mut view, "cp3").zone = None;
+    assert_eq!(refused(&view), [], "it may be anywhere");
+}
+
+#[test]
+fn a_kubelet_flag_that_the_target_does_not_know_is_named_with_its_file() {
+    let mut view = cluster_at(23);
+    kubelet(&mut view, "w1").flags =
+        vec![flag("--network-plugin", "/etc/default/kubelet"), flag("--v", "/etc/default/kubelet")];
+    let words = ["w1", "--network-plugin in /etc/default/kubelet", "1.24"];
+    assert!(!refused_by(&view, "removed-kubelet-flag", &words));
+}
+
+#[test]
+fn a_flag_that_kubeadm_takes_out_of_its_own_file_is_in_nobodys_way_there() {
+    let mut view = cluster_at(34);
+    for member in &mut etcd(&mut view).members {
+        "3.6.4".clone_into(&mut member.version);
+    }
+    let own = "/var/lib/kubelet/kubeadm-flags.env";
+    kubelet(&mut view, "w1").flags = vec![flag("--pod-infra-container-image", own)];
+    assert_eq!(refused(&view), []);
+    kubelet(&mut view, "w1").flags = vec![flag("--pod-infra-container-image", "/etc/default/kubelet")];
+    assert!(!refused_by(&view, "removed-kubelet-flag", &["/etc/default/kubelet"]));
+}
+
+#[test]
+fn a_kubelet_that_stayed_behind_loses_what_every_minor_on_its_way_removes() {
+    let mut view = cluster_at(25);
+    object(&mut view, "w1").kubelet_version = Some(version(23));
+    kubelet(&mut view, "w1").flags = vec![flag("--network-plugin", "/etc/default/kubelet")];
+    let rules: Vec<&str> = refused(&view).iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(rules, ["kubelet-skew", "removed-kubelet-flag"]);
+}
+
+#[test]
+fn a_feature_gate_that_the_target_does_not_know_is_found_with_kubelets_and_components() {
+    let mut view = cluster_at(26);
+    let file = "/var/lib/kubelet/config.yaml".to_owned();
+    kubelet(&mut view, "w2").feature_gates = vec![Setting { name: "EphemeralContainers".to_owned(), file }];
+    assert!(!refused_by(
+        &view,
+        "removed-feature-gate",
+        &["w2", "EphemeralContainers", "config.yaml", "1.27"]
+    ));
+
+    let mut view = cluster_at(26);
+    findings(&mut view).extra_arguments =
+        Ok(vec![argument("kube-scheduler", "--feature-gates", "SeccompDefault=true, CSIMigration=false")]);
+    assert!(!refused_by(&view, "removed-feature-gate", &["CSIMigration of kube-scheduler", "1.27"]));
+}
+
+#[test]
+fn an_argument_of_kubeadm_config_that_its_component_does_not_know_any_more_is_named() {
+    let mut view = cluster_at(23);
+    findings(&mut view).extra_arguments = Ok(vec![
+        argument("kube-apiserver", "--insecure-port", "0"),
+        argument("kube-scheduler", "--insecure-port", "0"),
+    ]);
+    assert!(!refused_by(&view, "removed-argument", &["--insecure-port of kube-apiserver", "1.24"]));
+}
+
+#[test]
+fn an_admission_plugin_that_is_gone_is_found_where_it_is_turned_on_or_off() {
+    for flag in ["--enable-admission-plugins", "--disable-admission-plugins"] {
+        let mut view = cluster_at(24);
+        findings(&mut view).extra_arguments =
+            Ok(vec![argument("kube-apiserver", flag, "NodeRestriction,PodSecurityPolicy")]);
+        assert!(!refused_by(&view, "removed-admission-plugin", &["PodSecurityPolicy", "1.25"]));
+    }
+}
+
+#[test]
+fn an_api_version_in_use_that_the_target_does_not_serve_needs_consent() {
+    let mut view = cluster_at(24);
+    let asked = |api: &str, removed_in| RequestedApi { api: api.to_owned(), removed_in };
+    api_server(&mut view, "cp2").deprecated = vec![
+        asked("batch/v1beta1/cronjobs", 25),
+        asked("autoscaling/v2beta2/horizontalpodautoscalers", 26),
+        asked("policy/v1beta1/poddisruptionbudgets", 0),
+    ];
+    let words = ["cp2", "batch/v1beta1/cronjobs", "policy/v1beta1/poddisruptionbudgets"];
+    assert!(refused_by(&view, "removed-api", &words));
+    assert!(!refused(&view)[0].1.contains("v2beta2"), "1.25 serves it");
+}
+
+#[test]
+fn objects_of_a_kind_that_goes_for_good_are_asked_about() {
+    let mut view = cluster_at(24);
+    findings(&mut view).stored =
+        Ok(vec![StoredKind { kind: "podsecuritypolicies.policy".to_owned(), objects: 1 }]);
+    assert!(refused_by(&view, "stored-objects", &["podsecuritypolicies.policy", "1.25"]));
+    view.cluster.as_mut().unwrap().kubeadm_config_version = version(22);
+    let situation = Situation::new(&view, version(23));
+    assert_eq!(removed::STORED.findings(&situation), [], "1.23 serves it");
+}
+
+#[test]
+fn a_container_runtime_that_the_targets_kubelet_cannot_drive_is_named() {
+    let runtime = |minor, runtime: &str| {
+        let mut view = cluster_at(minor);
+        runtime.clone_into(&mut object(&mut view, "w1").container_runtime);
+        view
+    };
+    assert!(!refused_by(
+        &runtime(23, "docker://20.10.7"),
+        "container-runtime",
+        &["w1", "Docker 20.10.7", "1.24"]
+    ));
+    assert_eq!(refused(&runtime(24, "docker://20.10.7")), [], "that is cri-dockerd");
+    assert!(!refused_by(
+        &runtime(25, "containerd://1.5.9"),
+        "container-runtime",
+        &["1.5.9", "1.6.0", "1.26"]
+    ));
+    assert_eq!(refused(&runtime(25, "containerd://1.6.8")), []);
+    assert_eq!(refused(&runtime(25, "containerd://1.6.8~ds1")), []);
+    assert_eq!(refused(&runtime(25, "cri-o://1.25.1")), []);
+    assert!(refused_by(&runtime(25, ""), "container-runtime", &["nobody can tell"]));
+}
+
+#[test]
+fn cgroup_v1_refuses_from_1_35_on_unless_the_kubelet_is_told_to_start_on_it() {
+    let mut view = cluster_at(34);
+    for member in &mut etcd(&mut view).members {
+        "3.6.4".clone_into(&mut member.version);
+    }
+    agent(&mut view, "w1").findings.cgroup_v2 = Ok(false);
+    assert!(!refused_by(&view, "cgroup-v1", &["w1", "failCgroupV1"]));
+    kubelet(&mut view, "w1").starts_on_cgroup_v1 = true;
+    assert_eq!(refused(&view), []);
+
+    let mut older = cluster_at(30);
+    agent(&mut older, "w1").findings.cgroup_v2 = Ok(false);
+    assert_eq!(refused(&older), []);
+}
+
+#[test]
+fn swap_refuses_unless_the_kubelet_is_told_to_start_beside_it() {
+    let mut view = cluster_at(30);
+    agent(&mut view, "w1").findings.swap = Ok(vec!["/dev/sda2".to_owned()]);
+    assert!(!refused_by(&view, "swap", &["w1", "/dev/sda2", "failSwapOn"]));
+    kubelet(&mut view, "w1").fails_on_swap = false;
+    assert_eq!(refused(&view), []);
+}
+
+#[test]
+fn a_control_planes_kubelet_behind_a_load_balancer_is_asked_about_where_it_would_break() {
+    let behind = |minor| {
+        let mut view = cluster_at(minor);
+        agent(&mut view, "cp2").findings.kubelet_api_server = Ok("https://lb:6443".to_owned());
+        view
+    };
+    let words = ["cp2", "https://lb:6443", "https://cp2:6443", "127316"];
+    assert!(refused_by(&behind(30), "kubelet-ahead", &words));
+    assert_eq!(refused(&behind(29)), []);
+    let mut workers = cluster_at(30);
+    agent(&mut workers, "w1").findings.kubelet_api_server = Ok("https://lb:6443".to_owned());
+    assert_eq!(refused(&workers), [], "workers are raised when every API server is");
+}
+
+#[test]
+fn a_minor_that_nobody_has_read_up_on_needs_consent() {
+    let mut view = cluster_at(36);
+    for member in &mut etcd(&mut view).members {
+        "3.6.8".clone_into(&mut member.version);
+    }
+    assert!(refused_by(&view, "unknown-minor", &["v1.37", "1.36"]));
+}
+
+#[test]
+fn between_nodes_only_what_heals_by_itself_is_asked_and_the_first_that_is_closed_is_named() {
+    let mut view = cluster_at(30);
+    let closed = |view: &ClusterView| {
+        let situation = Situation::new(view, version(31));
+        closed_between(&situation, &Policy::default()).map(|(gate, _)| gate)
+    };
+    assert_eq!(closed(&view), None);
+    kubelet(&mut view, "w1").flags = vec![flag("--iptables-drop-bit", "/etc/default/kubelet")];
+    agent(&mut view, "w1").drift = vec![Drift { path: "x".to_owned(), lines: Vec::new() }];
+    agent(&mut view, "w1").obstacles =
+        vec![Obstacle { rule: "stray-manifest", message: "a second one".to_owned() }];
+    assert_eq!(closed(&view), None, "that was asked before the start");
+    view.cluster.as_mut().unwrap().dns = Some(Replicas { wanted: 2, ready: 0 });
+    assert_eq!(closed(&view), Some("coredns-unready"));
+    api_server(&mut view, "cp3").unready = "no".to_owned();
+    assert_eq!(closed(&view), Some("api-server-unready"));
+    object(&mut view, "w2").ready = false;
+    assert_eq!(closed(&view), Some("node-not-ready"));
+}
+
+#[test]
+fn the_table_of_gates_in_the_documentation_is_the_list() {
+    let documented = include_str!("../../../../docs/cli.md");
+    let mut rows = documented.lines().skip_while(|line| !line.starts_with("| gate |")).skip(2);
+    for gate in all() {
+        let consent = match gate.consent {
+            Consent::Never => "no",
+            Consent::ToTheUnknown => "unknown",
+            Consent::Always => "yes",
+        };
+        let between = if gate.when == When::Between { "too" } else { "" };
+        let row = format!("| `{}` | {} | {consent} | {between} |", gate.name, gate.about);
+        assert_eq!(rows.next(), Some(row.as_str()));
+    }
+    assert_eq!(rows.next(), Some(""));
+}
