@@ -56,9 +56,9 @@ pub async fn gather(host: &Host) -> NodeFacts {
         findings::certificates(host),
     );
     let (mut cluster, mut control_plane_version) = (None, String::new());
-    let mut api_server = None;
+    let mut readyz = None;
     if control_plane {
-        api_server = Some(findings::api_server(host).await);
+        readyz = Some(findings::api_server(host).await);
         let (containers, facts) =
             futures::join!(host.runtime.running(), cluster_facts(host, local_etcd, &mut errors));
         cluster = facts;
@@ -89,7 +89,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         swap: Some(swap),
         kubelet_kubeconfig: Some(kubelet_kubeconfig),
         certificates: Some(certificates),
-        api_server,
+        api_server: readyz,
     }
 }
 

@@ -286,7 +286,7 @@ async fn an_agent_speaks_for_its_own_node_only() {
 
     let mut agent = served.session(&cp1, hello("cp1")).await.unwrap();
     assert!(matches!(agent.hear().await, Ok(Told::Welcome(_))));
-    agent.say("cp2", Said::Facts(v1::NodeFacts::default())).await;
+    agent.say("cp2", Said::Facts(Box::default())).await;
     let status = agent.hear_the_end().await;
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     assert!(status.message().contains("cp1") && status.message().contains("cp2"), "{status}");
@@ -296,7 +296,7 @@ async fn an_agent_speaks_for_its_own_node_only() {
 async fn a_session_that_does_not_begin_as_it_should_is_ended_with_the_reason() {
     let served = Served::start().await;
     let cp1 = served.identity(v1::Subject::Node, "cp1").await;
-    let facts = says("cp1", Said::Facts(v1::NodeFacts::default()));
+    let facts = says("cp1", Said::Facts(Box::default()));
     let newer = says("cp1", Said::Hello(v1::Hello { step_list_version: 99, ..v1::Hello::default() }));
     let empty = v1::AgentMessage { node: "cp1".to_owned(), message: None };
     for (first, code) in
@@ -412,7 +412,7 @@ async fn answer_facts(agent: &mut Agent, refresh_packages: bool) {
         if let Told::FactsRequest(request) = agent.hear().await.unwrap()
             && (request.refresh_packages || !refresh_packages)
         {
-            return agent.say("cp1", Said::Facts(facts())).await;
+            return agent.say("cp1", Said::Facts(Box::new(facts()))).await;
         }
     }
 }

@@ -83,7 +83,7 @@ async fn flag_files(host: &Host) -> HostResult<Vec<Utf8PathBuf>> {
         }
         let drop_ins = folder.join("kubelet.service.d");
         for name in host.files.list(&host.layout.at(drop_ins.as_str())).await? {
-            if name.ends_with(".conf") {
+            if Utf8Path::new(&name).extension() == Some("conf") {
                 found |= folder.starts_with("/usr/lib");
                 files.push(drop_ins.join(name));
             }
@@ -202,7 +202,7 @@ mod tests {
         let read: Configuration = serde_saphyr::from_str(text).unwrap();
         assert_eq!(read.feature_gates.keys().collect::<Vec<_>>(), ["NodeSwap"]);
         assert_eq!((read.fail_swap_on, read.fail_cgroup_v1), (Some(false), Some(false)));
-        let real = include_str!("../../../tests/fixtures/real/files/kubelet-config.yaml/stdout");
-        serde_saphyr::from_str::<Configuration>(real).unwrap();
+        let kubeadms = include_str!("../../../tests/fixtures/real/files/kubelet-config.yaml/stdout");
+        serde_saphyr::from_str::<Configuration>(kubeadms).unwrap();
     }
 }

@@ -316,7 +316,7 @@ impl Duties {
             Finished::Engine(Ok(outcome)) => return self.stopped(outcome).await,
             Finished::Engine(Err(error)) => return Err(EngineFailed(error.to_string())),
             Finished::Preparing(report) => self.outbox.push(Message::PrepareReport(report)),
-            Finished::Inquiry(facts) => self.outbox.push(Message::Facts(*facts)),
+            Finished::Inquiry(facts) => self.outbox.push(Message::Facts(facts)),
             Finished::Question(answer) => self.outbox.push(Message::Answer(answer)),
         }
         Ok(Done::Told)

@@ -115,7 +115,7 @@ impl Keeper {
                 Err(KeeperError::Invalid(format!("the agent on {node} said Hello twice in one session")))
             }
             Said::Facts(facts) => {
-                state.report_facts(node, facts, self.clock.unix_ms());
+                state.report_facts(node, *facts, self.clock.unix_ms());
                 self.announce();
                 Ok(())
             }

@@ -66,7 +66,7 @@ impl Coordinator {
         let hello =
             v1::Hello { highest_token, held, step_list_version: STEP_LIST_VERSION, ..v1::Hello::default() };
         let session = self.keeper.open_session(&name, hello, outbox)?;
-        self.keeper.hear(&name, session, Said::Facts(facts(node, "v1.30.4"))).unwrap();
+        self.keeper.hear(&name, session, Said::Facts(Box::new(facts(node, "v1.30.4")))).unwrap();
         Ok(Agent { node: name, session, inbox })
     }
 
@@ -329,7 +329,7 @@ fn nobody_else_is_leased_while_a_holder_is_silent() {
     let (coordinator, mut agents) = running();
     agents.remove(0).leaves(&coordinator);
     for agent in &mut agents {
-        agent.says(&coordinator, Said::Facts(facts(agent.node.as_str(), "v1.30.4"))).unwrap();
+        agent.says(&coordinator, Said::Facts(Box::new(facts(agent.node.as_str(), "v1.30.4")))).unwrap();
         assert!(agent.grants().is_empty(), "{}", agent.node);
     }
     let holder = coordinator.node("cp1");
@@ -343,12 +343,9 @@ fn a_second_session_of_a_node_ends_the_first() {
     let second = coordinator.connect("cp1");
     let last = std::iter::from_fn(|| first.inbox.try_recv().ok()).last().unwrap();
     assert_eq!(last.unwrap_err().code(), tonic::Code::Aborted);
-    assert!(!first.says(&coordinator, Said::Facts(v1::NodeFacts::default())).unwrap());
+    assert!(!first.says(&coordinator, Said::Facts(Box::default())).unwrap());
     first.leaves(&coordinator);
-    assert!(
-        second.says(&coordinator, Said::Facts(v1::NodeFacts::default())).unwrap(),
-        "the second one stays"
-    );
+    assert!(second.says(&coordinator, Said::Facts(Box::default())).unwrap(), "the second one stays");
 }
 
 #[test]
@@ -612,7 +609,7 @@ fn a_control_plane_whose_etcd_is_away_does_not_make_etcd_an_external_one() {
         let mut facts = facts(agent.node.as_str(), "v1.30.4");
         let cluster = facts.cluster.as_mut().unwrap();
         (cluster.etcd_members, cluster.etcd_healthy_members) = (members, healthy);
-        agent.says(&coordinator, Said::Facts(facts)).unwrap();
+        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
     }
     let refusals = coordinator.keeper.plan("v1.31.2".parse().unwrap(), &Policy::default()).unwrap_err();
     let rules: Vec<&str> = refusals.iter().map(|refusal| refusal.rule).collect();
@@ -632,11 +629,13 @@ fn a_plan_is_applied_only_as_it_was_made_and_only_while_it_still_fits() {
 
     let mut moved = facts("cp2", "v1.30.4");
     moved.control_plane_version = "v1.31.2".to_owned();
-    agents[1].says(&coordinator, Said::Facts(v1::NodeFacts { offered_versions: vec![], ..moved })).unwrap();
+    agents[1]
+        .says(&coordinator, Said::Facts(Box::new(v1::NodeFacts { offered_versions: vec![], ..moved })))
+        .unwrap();
     let error = coordinator.keeper.apply(&plan, "alice").unwrap_err();
     assert!(matches!(&error, KeeperError::NotNow(why) if why.contains("cp2")), "{error}");
 
-    agents[1].says(&coordinator, Said::Facts(facts("cp2", "v1.30.4"))).unwrap();
+    agents[1].says(&coordinator, Said::Facts(Box::new(facts("cp2", "v1.30.4")))).unwrap();
     coordinator.keeper.apply(&plan, "alice").unwrap();
     let error = coordinator.keeper.apply(&plan, "alice").unwrap_err();
     assert!(matches!(&error, KeeperError::NotNow(why) if why.contains("has not ended")), "{error}");
@@ -1049,7 +1048,7 @@ fn report_ready(coordinator: &Coordinator, agents: &[Agent], unready: Option<&st
         for node in facts.cluster.iter_mut().flat_map(|cluster| &mut cluster.nodes) {
             node.ready = unready != Some(node.name.as_str());
         }
-        agent.says(coordinator, Said::Facts(facts)).unwrap();
+        agent.says(coordinator, Said::Facts(Box::new(facts))).unwrap();
     }
 }
 

@@ -82,17 +82,17 @@ impl Objects {
 
     /// What an API server counts, as far as an agent reads it.
     pub fn metrics(&self) -> String {
-        let mut text = "# TYPE apiserver_requested_deprecated_apis gauge\n".to_owned();
-        for (api, release) in &self.lock().deprecated {
+        let state = self.lock();
+        let counts = state.deprecated.iter().map(|(api, release)| {
             let mut parts = api.splitn(3, '/');
             let mut part = || parts.next().unwrap_or_default();
             let (group, version, resource) = (part(), part(), part());
-            text += &format!(
+            format!(
                 "apiserver_requested_deprecated_apis{{group=\"{group}\",removed_release=\"{release}\",\
                  resource=\"{resource}\",subresource=\"\",version=\"{version}\"}} 1\n"
-            );
-        }
-        text
+            )
+        });
+        ["# TYPE apiserver_requested_deprecated_apis gauge\n".to_owned()].into_iter().chain(counts).collect()
     }
 
     /// The number of changes so far.

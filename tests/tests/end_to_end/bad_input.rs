@@ -150,7 +150,8 @@ async fn an_agent_that_names_another_node_is_cut_off() {
     let first = session(channel(&fleet, &identity).await.unwrap(), vec![says("cp1", hello())]).await;
     assert_eq!(first.code(), Code::PermissionDenied, "{first}");
     assert!(first.message().contains("w1") && first.message().contains("cp1"), "{first}");
-    let facts = agent_message::Message::Facts(NodeFacts { control_plane: true, ..NodeFacts::default() });
+    let facts =
+        agent_message::Message::Facts(Box::new(NodeFacts { control_plane: true, ..NodeFacts::default() }));
     let later = vec![says("w1", hello()), says("cp1", facts)];
     let later = session(channel(&fleet, &identity).await.unwrap(), later).await;
     assert_eq!(later.code(), Code::PermissionDenied, "every message is compared: {later}");

@@ -1,5 +1,6 @@
 //! Certificates that have ended, or end soon and are renewed by nobody.
 
+use super::situation::judged;
 use super::{Consent, Finding, Gate, Look, When};
 use crate::core::view::ExpiringCertificate;
 
@@ -20,17 +21,22 @@ pub(super) static EXPIRING: Gate = Gate {
     when: When::Before,
     look: Look::Cluster(|situation, _| {
         let what = "when the certificates end";
-        situation.judge(situation.nodes(), what, |agent| &agent.findings.expiring, |node, expiring| {
-            let told = |one: &ExpiringCertificate| format!("{} ({}: {})", one.path, one.ends, one.why);
-            let told: Vec<String> = expiring.iter().map(told).collect();
-            (!told.is_empty()).then(|| {
+        judged(
+            situation.nodes(),
+            what,
+            |agent| &agent.findings.expiring,
+            |node, expiring| {
+                let told = |one: &ExpiringCertificate| format!("{} ({}: {})", one.path, one.ends, one.why);
+                let told: Vec<String> = expiring.iter().map(told).collect();
+                (!told.is_empty()).then(|| {
                 format!(
                     "certificates on {} end within 30 days, and the upgrade does not renew them: {}; renew them first",
                     node.name,
                     told.join(", ")
                 )
             })
-        })
+            },
+        )
     }),
 };
 

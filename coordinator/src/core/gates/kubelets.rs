@@ -2,6 +2,7 @@
 
 use liftlock_proto::version::KubernetesVersion;
 
+use super::situation::judged;
 use super::{Consent, Finding, Gate, Look, When};
 use crate::core::minors::{Requirement, minors};
 
@@ -76,9 +77,13 @@ pub(super) static AHEAD: Gate = Gate {
         }
         let nodes = situation.control_planes().filter(|node| !node.runs(situation.target));
         let what = "which API server the kubelet speaks to";
-        situation.judge(nodes, what, |agent| &agent.findings.kubelet_api_server, |node, server| {
-            let own = node.agent()?.findings.api_server.as_ref().ok().map(|own| own.address.as_str());
-            (own != Some(server)).then(|| {
+        judged(
+            nodes,
+            what,
+            |agent| &agent.findings.kubelet_api_server,
+            |node, server| {
+                let own = node.agent()?.findings.api_server.as_ref().ok().map(|own| own.address.as_str());
+                (own != Some(server)).then(|| {
                 format!(
                     "{name}'s kubelet speaks to {server}, which is not {name}'s own API server{own}: as soon as it runs \
                      1.{minor} it asks what the API servers of the other control planes do not understand yet, and starts \
@@ -89,7 +94,8 @@ pub(super) static AHEAD: Gate = Gate {
                     minor = minor.minor,
                 )
             })
-        })
+            },
+        )
     }),
 };
 

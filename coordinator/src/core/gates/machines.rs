@@ -1,6 +1,6 @@
 //! What a kubelet of the target needs of its machine. It is restarted there, and does not come back without.
 
-use super::situation::Candidate;
+use super::situation::{Candidate, judged};
 use super::{Consent, Finding, Gate, Look, When};
 use crate::core::minors::{Requirement, minors};
 use crate::core::view::NodeObject;
@@ -72,9 +72,14 @@ pub(super) static CGROUP_V1: Gate = Gate {
         };
         let nodes = || situation.to_raise().filter(needs_v2);
         let what = "whether there is cgroup v2";
-        situation.judge(nodes(), what, |agent| &agent.findings.cgroup_v2, |node, &v2| {
-            let allowed = node.agent()?.findings.kubelet.as_ref().is_ok_and(|kubelet| kubelet.starts_on_cgroup_v1);
-            (!v2 && !allowed).then(|| {
+        judged(
+            nodes(),
+            what,
+            |agent| &agent.findings.cgroup_v2,
+            |node, &v2| {
+                let allowed =
+                    node.agent()?.findings.kubelet.as_ref().is_ok_and(|kubelet| kubelet.starts_on_cgroup_v1);
+                (!v2 && !allowed).then(|| {
                 format!(
                     "{} has cgroup v1, on which a kubelet of 1.{target} does not start: boot it with cgroup v2 \
                      (systemd.unified_cgroup_hierarchy=1), or set failCgroupV1: false in /var/lib/kubelet/config.yaml and \
@@ -82,7 +87,8 @@ pub(super) static CGROUP_V1: Gate = Gate {
                     node.name
                 )
             })
-        })
+            },
+        )
     }),
 };
 
@@ -94,9 +100,14 @@ pub(super) static SWAP: Gate = Gate {
     when: When::Before,
     look: Look::Cluster(|situation, _| {
         let what = "whether there is swap";
-        situation.judge(situation.to_raise(), what, |agent| &agent.findings.swap, |node, swap| {
-            let fails = node.agent()?.findings.kubelet.as_ref().map_or(true, |kubelet| kubelet.fails_on_swap);
-            (fails && !swap.is_empty()).then(|| {
+        judged(
+            situation.to_raise(),
+            what,
+            |agent| &agent.findings.swap,
+            |node, swap| {
+                let fails =
+                    node.agent()?.findings.kubelet.as_ref().map_or(true, |kubelet| kubelet.fails_on_swap);
+                (fails && !swap.is_empty()).then(|| {
                 format!(
                     "{} swaps to {}, and its kubelet does not start beside swap: turn it off there (`swapoff --all`, and \
                      take it out of /etc/fstab), or set failSwapOn: false in its configuration",
@@ -104,6 +115,7 @@ pub(super) static SWAP: Gate = Gate {
                     swap.join(", ")
                 )
             })
-        })
+            },
+        )
     }),
 };

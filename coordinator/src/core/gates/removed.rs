@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::situation::Candidate;
+use super::situation::{Candidate, judged};
 use super::{Consent, Finding, Gate, Look, Situation, When};
 use crate::core::minors::{Removed, minors};
 use crate::core::view::{ControlPlaneReport, ExtraArgument, RequestedApi};
@@ -42,15 +42,20 @@ pub(super) static KUBELET_FLAG: Gate = Gate {
     when: When::Before,
     look: Look::Cluster(|situation, _| {
         let what = "with which flags the kubelet is started";
-        situation.judge(situation.to_raise(), what, |agent| &agent.findings.kubelet, |node, kubelet| {
-            let removed = removed_for(situation, node, Removed::KubeletFlag);
-            let gone = kubelet.flags.iter().filter_map(|flag| {
-                let (minor, removal) = removed.iter().find(|(_, removal)| removal.names.contains(&flag.name))?;
-                let stays = !(removal.cleaned_by_kubeadm && flag.file == KUBEADM_FLAGS);
-                stays.then(|| format!("{} in {} (gone in 1.{minor})", flag.name, flag.file))
-            });
-            let gone: BTreeSet<String> = gone.collect();
-            (!gone.is_empty()).then(|| {
+        judged(
+            situation.to_raise(),
+            what,
+            |agent| &agent.findings.kubelet,
+            |node, kubelet| {
+                let removed = removed_for(situation, node, Removed::KubeletFlag);
+                let gone = kubelet.flags.iter().filter_map(|flag| {
+                    let (minor, removal) =
+                        removed.iter().find(|(_, removal)| removal.names.contains(&flag.name))?;
+                    let stays = !(removal.cleaned_by_kubeadm && flag.file == KUBEADM_FLAGS);
+                    stays.then(|| format!("{} in {} (gone in 1.{minor})", flag.name, flag.file))
+                });
+                let gone: BTreeSet<String> = gone.collect();
+                (!gone.is_empty()).then(|| {
                 format!(
                     "{}'s kubelet is started with flags that the target's does not know, and would not start: {}; take \
                      them out there first",
@@ -58,7 +63,8 @@ pub(super) static KUBELET_FLAG: Gate = Gate {
                     joined(gone)
                 )
             })
-        })
+            },
+        )
     }),
 };
 
@@ -70,11 +76,15 @@ pub(super) static FEATURE_GATE: Gate = Gate {
     when: When::Before,
     look: Look::Cluster(|situation, cluster| {
         let what = "which feature gates the kubelet is given";
-        let mut findings =
-            situation.judge(situation.to_raise(), what, |agent| &agent.findings.kubelet, |node, kubelet| {
+        let mut findings = judged(
+            situation.to_raise(),
+            what,
+            |agent| &agent.findings.kubelet,
+            |node, kubelet| {
                 let removed = removed_for(situation, node, Removed::FeatureGate);
                 let gone = kubelet.feature_gates.iter().filter_map(|gate| {
-                    let (minor, _) = removed.iter().find(|(_, removal)| removal.names.contains(&gate.name))?;
+                    let (minor, _) =
+                        removed.iter().find(|(_, removal)| removal.names.contains(&gate.name))?;
                     Some(format!("{} in {} (gone in 1.{minor})", gate.name, gate.file))
                 });
                 let gone: BTreeSet<String> = gone.collect();
@@ -86,7 +96,8 @@ pub(super) static FEATURE_GATE: Gate = Gate {
                         joined(gone)
                     )
                 })
-            });
+            },
+        );
         findings.extend(arguments(cluster, "which feature gates the control plane is given", |arguments| {
             let gone = named_in(situation, cluster, arguments, Removed::FeatureGate, &["--feature-gates"]);
             (!gone.is_empty()).then(|| {
@@ -170,12 +181,18 @@ pub(super) static API: Gate = Gate {
             told.or_else(known).filter(|&minor| from < minor && minor <= to)
         };
         let what = "which API versions are asked for";
-        situation.judge(situation.control_planes(), what, |agent| &agent.findings.api_server, |node, server| {
-            let asked = server.deprecated.iter();
-            let gone: BTreeSet<String> = asked
-                .filter_map(|requested| Some(format!("{} (gone in 1.{})", requested.api, gone_in(requested)?)))
-                .collect();
-            (!gone.is_empty()).then(|| {
+        judged(
+            situation.control_planes(),
+            what,
+            |agent| &agent.findings.api_server,
+            |node, server| {
+                let asked = server.deprecated.iter();
+                let gone: BTreeSet<String> = asked
+                    .filter_map(|requested| {
+                        Some(format!("{} (gone in 1.{})", requested.api, gone_in(requested)?))
+                    })
+                    .collect();
+                (!gone.is_empty()).then(|| {
                 format!(
                     "since its start, {}'s API server was asked for API versions that the target does not serve: {}; find \
                      who asks in the audit log (k8s.io/deprecated) and have it ask for the later version first",
@@ -183,7 +200,8 @@ pub(super) static API: Gate = Gate {
                     joined(gone)
                 )
             })
-        })
+            },
+        )
     }),
 };
 

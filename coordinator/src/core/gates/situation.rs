@@ -47,27 +47,23 @@ impl<'a> Situation<'a> {
     pub fn control_planes(&self) -> impl Iterator<Item = &Candidate<'a>> {
         self.nodes().filter(|node| node.control_plane())
     }
+}
 
-    /// What each of these nodes' agents found, judged; what one does not know becomes a finding that says so. Nodes
-    /// without agents are left to the gate that asks for one.
-    pub(super) fn judge<'s, T: 's>(
-        &self,
-        nodes: impl Iterator<Item = &'s Candidate<'a>>,
-        what: &str,
-        fact: impl Fn(&'s AgentView) -> &'s Fact<T>,
-        judge: impl Fn(&'s Candidate<'a>, &'s T) -> Option<String>,
-    ) -> Vec<Finding>
-    where
-        'a: 's,
-    {
-        let agents = nodes.filter_map(|node| Some((node, node.agent()?)));
-        agents
-            .filter_map(|(node, agent)| match fact(agent) {
-                Ok(found) => judge(node, found).map(Finding::closed),
-                Err(why) => Some(Finding::unknown(&format!("{what} on {}", node.name), why)),
-            })
-            .collect()
-    }
+/// What each of these nodes' agents found, judged; what one does not know becomes a finding that says so. Nodes without
+/// agents are left to the gate that asks for one.
+pub(super) fn judged<'a: 's, 's, T: 's>(
+    nodes: impl Iterator<Item = &'s Candidate<'a>>,
+    what: &str,
+    fact: impl Fn(&'s AgentView) -> &'s Fact<T>,
+    judge: impl Fn(&'s Candidate<'a>, &'s T) -> Option<String>,
+) -> Vec<Finding> {
+    let agents = nodes.filter_map(|node| Some((node, node.agent()?)));
+    agents
+        .filter_map(|(node, agent)| match fact(agent) {
+            Ok(found) => judge(node, found).map(Finding::closed),
+            Err(why) => Some(Finding::unknown(&format!("{what} on {}", node.name), why)),
+        })
+        .collect()
 }
 
 impl<'a> Candidate<'a> {
