@@ -76,11 +76,13 @@ async fn restore(desk: &Desk, args: RestoreArgs) -> Result<Exit, CliError> {
     let mut client = desk.whereabouts.connect().await?;
     let situation = situation(&mut client).await?;
     if let Some(node) = &args.scope.node
+        && !situation.members.iter().any(|member| member.node == *node)
+    {
+        return Err(CliError::NotFound(format!("{node} has no member of etcd: see `liftlock nodes`")));
+    }
+    if let Some(node) = &args.scope.node
         && situation.members.len() > 1
     {
-        if !situation.members.iter().any(|member| member.node == *node) {
-            return Err(CliError::NotFound(format!("{node} has no member of etcd: see `liftlock nodes`")));
-        }
         if !situation.others_are_a_quorum(node) {
             return Err(CliError::Refused(format!(
                 "the members other than {node} are no quorum, and a member that is restored alone begins a cluster of its \

@@ -200,20 +200,15 @@ impl Situation {
             stages.push(stage("wait until the API is ready", member, vec![ready]));
         }
         // They watch from revisions on that are gone now.
-        for worker in &self.workers {
-            stages.push(Stage {
-                title: "let the kubelet see what is there now".to_owned(),
-                node: Some(worker.clone()),
-                instructions: vec![restart_kubelet()],
-            });
-        }
+        let workers = self.workers.iter().map(|node| kubelet("let the kubelet see what is there now", node));
+        stages.extend(workers);
         if let Some(member) = self.members.first() {
-            stages.push(stage(
-                "let the cluster know which version its nodes run",
-                member,
-                vec![again(member)],
-            ));
+            let title = "let the cluster know which version its nodes run";
+            stages.push(stage(title, member, vec![again(member)]));
         }
+        // A kubelet of 1.20 was seen never to let go of a kube-proxy that was replaced before the kubelet had started it.
+        let everywhere = self.members.iter().map(|member| &member.node).chain(&self.workers);
+        stages.extend(everywhere.map(|node| kubelet("let the kubelet begin with what is there now", node)));
         stages
     }
 
@@ -263,7 +258,7 @@ impl Situation {
 impl RunningMember {
     /// Whether its peers reach it where they would reach this one.
     fn is_at(&self, member: &Member) -> bool {
-        self.peer_urls.iter().any(|url| *url == member.peer_urls)
+        self.peer_urls.contains(&member.peer_urls)
     }
 }
 
@@ -330,12 +325,16 @@ fn back(manifest: &str) -> Instruction {
     run(&["mv", &format!("{ASIDE}/{manifest}"), &format!("{MANIFESTS}/")])
 }
 
+fn kubelet(title: &str, node: &NodeName) -> Stage {
+    Stage { title: title.to_owned(), node: Some(node.clone()), instructions: vec![restart_kubelet()] }
+}
+
 fn restart_kubelet() -> Instruction {
     Instruction::Run(argv::systemctl_restart_kubelet())
 }
 
-/// The snapshot may be older than the last upgrade: kubeadm-config, kube-proxy and CoreDNS in it are then of the version
-/// before, and kubeadm, Liftlock and the operator would take that for the cluster's.
+/// The snapshot may be older than the last upgrade: kubeadm-config, kube-proxy and the kubelets' configuration in it are
+/// then of the version before, and kubeadm, Liftlock and the operator would take that for the cluster's.
 fn again(member: &Member) -> Instruction {
     let upgrade =
         |version| Instruction::Repeat(argv::kubeadm_upgrade_apply_force(version, &[]), Until::Succeeds);
@@ -458,7 +457,11 @@ mod tests {
         assert!(last_stop < first_restore && first_restore < last_restore && last_restore < first_start);
         assert!(first_start < health && health < clients, "{lines:#?}");
         assert!(clients < position(&lines, "w1: systemctl restart kubelet"));
-        assert_eq!(lines.last().unwrap(), "cp1: kubeadm upgrade apply v1.30.4 --force --yes");
+        let version = position(&lines, "cp1: kubeadm upgrade apply v1.30.4 --force --yes");
+        assert!(
+            lines[version + 1..].iter().all(|line| line.ends_with(": systemctl restart kubelet.service"))
+        );
+        assert_eq!(lines.len() - version - 1, 4, "every node's");
         let restores: Vec<&String> = lines.iter().filter(|line| line.contains("snapshot restore")).collect();
         let all =
             "--initial-cluster=cp1=https://10.0.0.1:2380,cp2=https://10.0.0.2:2380,cp3=https://10.0.0.3:2380";
