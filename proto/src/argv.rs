@@ -170,6 +170,27 @@ pub fn etcd_rehearse(program: &str, snapshot: &str, data_dir: &str) -> Argv {
     argv(&[program, "snapshot", "restore", snapshot, &format!("--data-dir={data_dir}")])
 }
 
+/// Where the control plane's manifests wait while etcd is restored.
+pub const RESTORE_ASIDE: &str = "/etc/kubernetes/liftlock-restore";
+
+/// `ctr … images list`: says the image's name where containerd has it for the kubelet.
+pub fn ctr_image(image: &str) -> Argv {
+    argv(&["ctr", "--namespace", "k8s.io", "images", "list", "--quiet", &format!("name=={image}")])
+}
+
+/// One of etcd's tools out of etcd's own image, by containerd's `ctr`: it asks no kubelet and no API server. It sees
+/// /etc/kubernetes and `data_dir` where they are, and may write into the latter. Liftlock shows it and does not run it.
+pub fn in_etcds_image(image: &str, data_dir: &str, tool: Argv) -> Argv {
+    let mount = |path: &str, access: &str| format!("type=bind,src={path},dst={path},options=rbind:{access}");
+    let mut argv = argv(&["ctr", "--namespace", "k8s.io", "run", "--rm", "--net-host"]);
+    for mount in [mount("/etc/kubernetes", "ro"), mount(data_dir, "rw")] {
+        argv.extend(["--mount".to_owned(), mount]);
+    }
+    argv.extend([image.to_owned(), "liftlock-etcd".to_owned()]);
+    argv.extend(tool);
+    argv
+}
+
 /// A member of etcd as it begins anew out of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct RestoredMember<'a> {

@@ -15,7 +15,7 @@ pub mod retention;
 pub mod step;
 pub mod version;
 
-#[allow(missing_docs, clippy::pedantic, unreachable_pub)]
+#[allow(missing_docs, clippy::large_enum_variant, clippy::pedantic, unreachable_pub)]
 /// Generated from `liftlock/v1/*.proto`; the documentation stands in those files.
 pub mod v1 {
     tonic::include_proto!("liftlock.v1");

@@ -1,22 +1,26 @@
 //! What a node's etcd is, whether it runs or not: for whoever has to restore it.
 
+use std::time::Duration;
+
+use liftlock_proto::argv;
 use liftlock_proto::v1::{EtcdDescription, EtcdMemberEntry};
+use liftlock_proto::version::KubernetesVersion;
 
 use crate::backup::rehearsal;
 use crate::host::{EtcdMember, Host, HostError, HostResult};
 use crate::kube::static_pod::StaticPod;
 
+/// How long containerd may take to look an image up.
+const LOOKUP: Duration = Duration::from_secs(10);
+
 /// Everything that can be found out now; what cannot be is a sentence in it.
 pub async fn describe(host: &Host) -> EtcdDescription {
     let mut description = EtcdDescription::default();
-    match manifest(host).await {
-        Ok((name, data_dir, peer_urls)) => {
-            description.name = name;
-            description.data_dir = data_dir;
-            description.peer_urls = peer_urls;
-        }
-        Err(error) => description.manifest_failure = error.to_string(),
+    if let Err(error) = configured(host, &mut description).await {
+        description.manifest_failure = error.to_string();
     }
+    let version = control_plane_version(host).await;
+    description.control_plane_version = version.map(|version| version.to_string()).unwrap_or_default();
     match running(host).await {
         Ok((version, revision, members)) => {
             description.version = version;
@@ -30,16 +34,39 @@ pub async fn describe(host: &Host) -> EtcdDescription {
     description
 }
 
-/// Name, data directory and peer URLs of the member.
-async fn manifest(host: &Host) -> HostResult<(String, String, String)> {
-    let path = host.layout.manifests().join("etcd.yaml");
-    let manifest = host.files.read(&path).await?.ok_or_else(|| HostError::Malformed {
+/// A manifest of this node, also one that waits aside while etcd is restored.
+async fn manifest(host: &Host, pod: &str) -> HostResult<StaticPod> {
+    let file = format!("{pod}.yaml");
+    let path = host.layout.manifests().join(&file);
+    let manifest = match host.files.read(&path).await? {
+        None => host.files.read(&host.layout.at(argv::RESTORE_ASIDE).join(&file)).await?,
+        found => found,
+    };
+    let manifest = manifest.ok_or_else(|| HostError::Malformed {
         what: path.to_string(),
-        why: "it is not there, so nothing says how this node's etcd is started; put it back first".to_owned(),
+        why: format!("it is not there, so nothing says how this node's {pod} is started; put it back first"),
     })?;
-    let pod = StaticPod::parse("etcd", &manifest)?;
+    StaticPod::parse(pod, &manifest)
+}
+
+async fn configured(host: &Host, description: &mut EtcdDescription) -> HostResult<()> {
+    let pod = manifest(host, "etcd").await?;
     let flag = |name: &str| pod.required(name).map(str::to_owned);
-    Ok((flag("name")?, flag("data-dir")?, flag("initial-advertise-peer-urls")?))
+    description.name = flag("name")?;
+    description.data_dir = flag("data-dir")?;
+    description.peer_urls = flag("initial-advertise-peer-urls")?;
+    // No `ctr`, no image.
+    let images = host.commands.read(&argv::ctr_image(&pod.image), LOOKUP).await.unwrap_or_default();
+    if images.lines().any(|image| image == pod.image) {
+        description.image = pod.image;
+    }
+    Ok(())
+}
+
+/// What the API server is started at, where its manifest says so.
+async fn control_plane_version(host: &Host) -> Option<KubernetesVersion> {
+    let pod = manifest(host, "kube-apiserver").await.ok()?;
+    pod.image.rsplit_once(':')?.1.parse().ok()
 }
 
 async fn running(host: &Host) -> HostResult<(String, u64, Vec<EtcdMember>)> {

@@ -4,10 +4,12 @@ use serde::Deserialize;
 
 use crate::host::HostError;
 
-/// The command of a static pod's container.
+/// Image and command of a static pod's container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticPod {
     name: String,
+    /// Its reference, such as `k8s.gcr.io/etcd:3.4.13-0`.
+    pub image: String,
     command: Vec<String>,
 }
 
@@ -24,6 +26,8 @@ struct Spec {
 #[derive(Deserialize)]
 struct Container {
     name: String,
+    #[serde(default)]
+    image: String,
     #[serde(default)]
     command: Vec<String>,
     #[serde(default)]
@@ -45,7 +49,7 @@ impl StaticPod {
             .find(|container| container.name == name)
             .ok_or_else(|| malformed("it has no container of that name".to_owned()))?;
         let command = container.command.into_iter().chain(container.args).collect();
-        Ok(Self { name: name.to_owned(), command })
+        Ok(Self { name: name.to_owned(), image: container.image, command })
     }
 
     /// The value of `--flag=value` or `--flag value`; the last one counts, as in the programs themselves.

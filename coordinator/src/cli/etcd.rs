@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{self, OutputArgs};
 use crate::cli::time::{clock, moment};
 use crate::cli::view::restoration::RestorationView;
-use crate::core::restoration::{Loss, Member, Running, RunningMember, Situation, Snapshot};
+use crate::core::restoration::{Loss, Member, Running, RunningMember, Situation, Snapshot, Tools};
 
 /// Options of `etcd`.
 #[derive(Debug, Args)]
@@ -76,11 +76,13 @@ async fn restore(desk: &Desk, args: RestoreArgs) -> Result<Exit, CliError> {
     let mut client = desk.whereabouts.connect().await?;
     let situation = situation(&mut client).await?;
     if let Some(node) = &args.scope.node
+        && !situation.members.iter().any(|member| member.node == *node)
+    {
+        return Err(CliError::NotFound(format!("{node} has no member of etcd: see `liftlock nodes`")));
+    }
+    if let Some(node) = &args.scope.node
         && situation.members.len() > 1
     {
-        if !situation.members.iter().any(|member| member.node == *node) {
-            return Err(CliError::NotFound(format!("{node} has no member of etcd: see `liftlock nodes`")));
-        }
         if !situation.others_are_a_quorum(node) {
             return Err(CliError::Refused(format!(
                 "the members other than {node} are no quorum, and a member that is restored alone begins a cluster of its \
@@ -90,10 +92,15 @@ async fn restore(desk: &Desk, args: RestoreArgs) -> Result<Exit, CliError> {
         let stages = situation.replace(node).unwrap_or_default();
         let view = RestorationView::replacement(node, stages);
         output::write(&output::render(&view, args.output.output, desk.paint)?)?;
-        return Err(CliError::Refused(format!(
+        let why = format!(
             "the other members are healthy, and a snapshot would take {node} back behind them: remove the member and add it \
              again, as shown; it takes its data from the others"
-        )));
+        );
+        if args.from.is_some() || args.backup.is_some() || !args.accept.is_empty() {
+            return Err(CliError::Refused(why));
+        }
+        output::note(&format!("No snapshot is needed: {why}."));
+        return Ok(Exit::Done);
     }
     let backup = choose(&mut client, &situation, &args).await?;
     let snapshot = rehearse(&mut client, &backup).await?;
@@ -205,9 +212,13 @@ async fn situation(client: &mut Client) -> Result<Situation, CliError> {
         let reported = entry.facts.as_ref().is_some_and(|facts| facts.control_plane);
         reported || entry.cluster_node.as_ref().is_some_and(|node| node.control_plane)
     };
-    let mut situation = Situation { members: Vec::new(), running: None };
-    for name in nodes.into_iter().filter(control_plane).map(|entry| entry.name) {
-        let node: NodeName = name.parse().map_err(|_| CliError::OtherVersion)?;
+    let mut situation = Situation { members: Vec::new(), workers: Vec::new(), running: None };
+    for entry in nodes {
+        let node: NodeName = entry.name.parse().map_err(|_| CliError::OtherVersion)?;
+        if !control_plane(&entry) {
+            situation.workers.push(node);
+            continue;
+        }
         let etcd = ask(client, &node, Kind::DescribeEtcd(DescribeEtcd {}), |reply| match reply {
             reply::Kind::Etcd(etcd) => Some(etcd),
             _ => None,
@@ -227,10 +238,26 @@ async fn situation(client: &mut Client) -> Result<Situation, CliError> {
 impl Situation {
     fn add(&mut self, node: NodeName, etcd: v1::EtcdDescription) {
         let v1::EtcdDescription {
-            data_dir, peer_urls, tool, version, revision, members, unreachable, ..
+            data_dir,
+            peer_urls,
+            tool,
+            image,
+            control_plane_version,
+            version,
+            revision,
+            members,
+            unreachable,
+            ..
         } = etcd;
-        let tool = Some(tool).filter(|tool| !tool.is_empty());
-        self.members.push(Member { node, peer_urls, data_dir, tool });
+        let tools = if !tool.is_empty() {
+            Tools::Installed(tool)
+        } else if !image.is_empty() {
+            Tools::Image(image)
+        } else {
+            Tools::Missing
+        };
+        let control_plane = control_plane_version.parse().ok();
+        self.members.push(Member { node, peer_urls, data_dir, tools, control_plane });
         if !unreachable.is_empty() {
             return;
         }
@@ -238,6 +265,7 @@ impl Situation {
             id: member.id,
             healthy: !member.learner && member.flaw.is_empty(),
             name: member.name,
+            peer_urls: member.peer_urls,
         });
         // Each lists all of them; the one that is furthest knows most.
         if self.running.as_ref().is_none_or(|running| running.revision <= revision) {

@@ -12,6 +12,7 @@
 . "$HERE/lib/checks.sh"
 . "$HERE/lib/liftlock.sh"
 . "$HERE/lib/faults.sh"
+. "$HERE/lib/restoration.sh"
 
 # prepare: everything that is made once and kept; seconds, when it is there
 prepare() {

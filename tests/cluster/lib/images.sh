@@ -83,13 +83,14 @@ base_files() {
 
 program_files() { cp "$(programs "$version")/$name" "$1/usr/local/bin/"; }
 
-# The package is unpacked, not installed: that would start an etcd on this machine.
+# The packages are unpacked, not installed: that would start an etcd on this machine.
 etcd_files() {
+  local package
   mkdir "$work/etcd"
-  (cd "$work/etcd" && { apt-get -qq download etcd-server || { apt-get -qq update && apt-get -qq download etcd-server; }; })
-  dpkg-deb --extract "$work"/etcd/etcd-server_*.deb "$work/etcd"
-  install -D "$work/etcd/usr/bin/etcd" "$1/usr/local/bin/etcd"
-  with_libraries "$1" "$work/etcd/usr/bin/etcd"
+  (cd "$work/etcd" && { apt-get -qq download etcd-server etcd-client || { apt-get -qq update && apt-get -qq download etcd-server etcd-client; }; })
+  for package in "$work"/etcd/*.deb; do dpkg-deb --extract "$package" "$work/etcd"; done
+  install -Dt "$1/usr/local/bin" "$work/etcd/usr/bin/etcd" "$work/etcd/usr/bin/etcdctl"
+  with_libraries "$1" "$work/etcd/usr/bin/etcd" "$work/etcd/usr/bin/etcdctl"
 }
 
 pause_files() { gcc -Os -static -o "$1/usr/local/bin/pause" "$HERE/images/pause.c"; }

@@ -147,10 +147,21 @@ async fn a_restore_of_etcd_is_rehearsed_and_refused_until_its_loss_is_accepted()
     let shown = fleet.cli(&accepted).await.unwrap().success().unwrap();
     assert!(shown.stderr.contains("rehearsed with etcdctl 3.5."), "{}", shown.stderr);
     let snapshot = backup_of(&fleet, "cp1").join("etcd-snapshot.db");
-    for wanted in ["is lost", &format!("snapshot restore {snapshot} --data-dir=/var/lib/etcd --name=cp1")] {
+    for wanted in [
+        "is lost",
+        &format!("snapshot restore {snapshot} --data-dir=/var/lib/etcd/liftlock-restored --name=cp1"),
+    ] {
         assert!(shown.stdout.contains(wanted), "{wanted}: {}", shown.stdout);
     }
     assert!(!snapshot.with_file_name("rehearsal").exists());
+
+    // Whoever has begun may have it shown again.
+    let kubernetes = snapshot.ancestors().nth(3).unwrap();
+    let aside = kubernetes.join("liftlock-restore");
+    fs::create_dir(&aside).unwrap();
+    fs::rename(kubernetes.join("manifests/etcd.yaml"), aside.join("etcd.yaml")).unwrap();
+    let again = fleet.cli(&accepted).await.unwrap().success().unwrap();
+    assert!(again.stdout.contains("kubeadm upgrade apply v1.20.2 --force --yes"), "{}", again.stdout);
 
     let mut bytes = fs::read(&snapshot).unwrap();
     bytes[5000] ^= 1;
@@ -163,9 +174,13 @@ async fn a_restore_of_etcd_is_rehearsed_and_refused_until_its_loss_is_accepted()
 #[tokio::test]
 async fn one_member_of_etcd_is_not_restored_from_a_snapshot_while_the_others_are_well() {
     let fleet = Fleet::start(&Shape::new(3, 0)).await.unwrap();
-    let refused = fleet.cli(&["etcd", "restore", "--node", "cp2", "--accept", "data-loss"]).await.unwrap();
+    let replace = ["etcd", "restore", "--node", "cp2"];
+    let refused = fleet.cli(&[&replace[..], &["--accept", "data-loss"]].concat()).await.unwrap();
     assert_eq!(refused.code, 3, "{}", refused.stderr);
     assert!(refused.stderr.contains("behind them"), "{}", refused.stderr);
+    let shown = fleet.cli(&replace).await.unwrap().success().unwrap();
+    assert!(shown.stderr.contains("No snapshot is needed"), "{}", shown.stderr);
+    assert_eq!(shown.stdout, refused.stdout);
     for wanted in
         ["member remove ", "member add cp2 --peer-urls=https://", "--initial-cluster-state=existing"]
     {

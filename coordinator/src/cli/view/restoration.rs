@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
-use crate::core::restoration::{Instruction, Loss, Snapshot, Stage};
+use crate::core::restoration::{Instruction, Loss, Snapshot, Stage, Until};
 
 /// What to do, in order.
 #[derive(Debug, Serialize)]
@@ -52,11 +52,13 @@ pub struct StageView {
     pub instructions: Vec<InstructionView>,
 }
 
-/// One thing to do: one of the two is null.
+/// One thing to do: either `run` or `do` is null.
 #[derive(Debug, Serialize)]
 pub struct InstructionView {
     /// A command's arguments.
     pub run: Option<Vec<String>>,
+    /// The command is repeated until it `succeeds`, or until it succeeds and `prints-nothing`; null: it is run once.
+    pub until: Option<&'static str>,
     /// What no command does by itself.
     pub r#do: Option<String>,
 }
@@ -113,8 +115,14 @@ impl From<Stage> for StageView {
 impl From<Instruction> for InstructionView {
     fn from(instruction: Instruction) -> Self {
         match instruction {
-            Instruction::Run(argv) => Self { run: Some(argv), r#do: None },
-            Instruction::Do(what) => Self { run: None, r#do: Some(what) },
+            Instruction::Run(argv) => Self { run: Some(argv), until: None, r#do: None },
+            Instruction::Repeat(argv, Until::Succeeds) => {
+                Self { run: Some(argv), until: Some("succeeds"), r#do: None }
+            }
+            Instruction::Repeat(argv, Until::PrintsNothing) => {
+                Self { run: Some(argv), until: Some("prints-nothing"), r#do: None }
+            }
+            Instruction::Do(what) => Self { run: None, until: None, r#do: Some(what) },
         }
     }
 }
@@ -143,6 +151,9 @@ impl View for RestorationView {
                 if let Some(argv) = &instruction.run {
                     let words: Vec<String> = argv.iter().map(|word| quoted(word)).collect();
                     let _ = writeln!(text, "   {}", words.join(" "));
+                }
+                if let Some(until) = instruction.until {
+                    let _ = writeln!(text, "   # again, until it {}", until.replace('-', " "));
                 }
                 if let Some(what) = &instruction.r#do {
                     let _ = writeln!(text, "   # {what}");
