@@ -12,6 +12,7 @@ pub mod kube;
 pub mod obstacles;
 pub mod packages;
 pub mod protect;
+pub mod redeploy;
 pub mod runtime;
 pub mod session;
 pub mod steps;

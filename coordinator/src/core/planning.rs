@@ -12,7 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::core::sequence::{
     API_OUTAGE, CONSENTS, COREDNS_DEGRADED, DRAIN_ONLY_NODE, DRIFT, prepare, under_lease,
 };
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, NodeView, Replicas};
+use crate::core::view::{
+    AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, NodeView, Redeploy, Replicas,
+};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +55,10 @@ pub fn make_plan(
     refusals.extend(etcd_rules(cluster));
     refusals.extend(dns_rule(cluster));
     refusals.extend(nodes.iter().filter(|candidate| !candidate.runs(target)).filter_map(Candidate::drift));
+    if policy.redeploy {
+        let to_raise = nodes.iter().filter(|candidate| !candidate.runs(target));
+        refusals.extend(to_raise.filter_map(|candidate| candidate.replacement().err()));
+    }
     let raised =
         nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
@@ -166,6 +172,24 @@ impl Candidate<'_> {
             ));
         }
         None
+    }
+
+    /// The command that replaces its system, or why it cannot be replaced.
+    fn replacement(&self) -> Result<&[String], Refusal> {
+        let name = self.name;
+        match self.node.agent.as_ref().and_then(|agent| agent.redeploy.as_ref()) {
+            None => Err(Refusal::of(
+                "redeploy-not-configured",
+                format!(
+                    "{name} does not say how its system is replaced: write [redeploy] with command and store into \
+                     /etc/liftlock/agent.toml there and restart liftlock-agent, or plan without --redeploy"
+                ),
+            )),
+            Some(Redeploy { refusal: Some(why), .. }) => {
+                Err(Refusal::of("redeploy-refused", format!("{name} cannot be redeployed: {why}")))
+            }
+            Some(Redeploy { command, refusal: None }) => Ok(command),
+        }
     }
 
     /// What its agent found that has to be put right first.
@@ -399,6 +423,7 @@ fn in_order(nodes: &[Candidate<'_>], target: KubernetesVersion, policy: &Policy)
             (false, _) => Role::Worker,
         };
         first_taken |= candidate.control_plane();
+        let replacement = candidate.replacement().ok().filter(|_| policy.redeploy);
         if !candidate.runs(target) {
             planned.insert(
                 (role, candidate.name),
@@ -406,7 +431,7 @@ fn in_order(nodes: &[Candidate<'_>], target: KubernetesVersion, policy: &Policy)
                     name: candidate.name.clone(),
                     role,
                     prepare: prepare(role, target),
-                    steps: under_lease(role, target, policy),
+                    steps: under_lease(role, target, policy, replacement),
                 },
             );
         }

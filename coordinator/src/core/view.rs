@@ -62,6 +62,17 @@ pub struct AgentView {
     pub drift: Vec<Drift>,
     /// What there would make an upgrade fail.
     pub obstacles: Vec<Obstacle>,
+    /// How its host is replaced as a whole; `None` where its configuration does not say.
+    pub redeploy: Option<Redeploy>,
+}
+
+/// How a host is replaced as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redeploy {
+    /// The command that does it, by the node's own configuration.
+    pub command: Vec<String>,
+    /// Why it cannot be done as the node is now: what, and what to do.
+    pub refusal: Option<String>,
 }
 
 /// Something on one node that has to be put right before any upgrade.

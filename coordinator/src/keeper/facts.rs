@@ -9,7 +9,9 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, State};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Obstacle, Replicas};
+use crate::core::view::{
+    AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Obstacle, Redeploy, Replicas,
+};
 
 /// What an agent reported last.
 pub(super) struct Reported {
@@ -135,6 +137,10 @@ impl State {
                     .iter()
                     .map(|drift| Drift { path: drift.path.clone(), lines: drift.lines.clone() })
                     .collect(),
+                redeploy: facts.redeploy.as_ref().map(|redeploy| Redeploy {
+                    command: redeploy.command.clone(),
+                    refusal: Some(redeploy.refusal.clone()).filter(|why| !why.is_empty()),
+                }),
             });
         }
         view

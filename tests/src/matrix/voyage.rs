@@ -97,7 +97,7 @@ struct Ship {
 
 impl Ship {
     async fn launch(course: &Course) -> Result<Self> {
-        let terms = Terms { lease_ttl: Some(LEASE_TTL), links: true };
+        let terms = Terms { lease_ttl: Some(LEASE_TTL), links: true, ..Terms::default() };
         let fleet = Fleet::start_on(&course.shape(), terms).await?;
         let mut chance = course.chance();
         // An operator's own cordon has to outlive whatever happens.
