@@ -1,6 +1,7 @@
 //! The agent's configuration: `/etc/liftlock/agent.toml`, and the command line over it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use crate::disk::Disk;
 use crate::host::Layout;
 use crate::host::real::{API_TIMEOUT, PATH, RealConfig};
+use crate::redeploy::replacement::Replacement;
 
 /// Where the configuration is looked for.
 pub const DEFAULT_FILE: &str = "/etc/liftlock/agent.toml";
@@ -65,6 +67,9 @@ pub struct Settings {
     /// And only as many of the newest as fit, such as 5GiB: 10GiB. The newest whole one stays.
     #[arg(long, value_name = "SIZE")]
     pub keep_backups_within: Option<Size>,
+    /// How this host is replaced as a whole; in the file only.
+    #[arg(skip)]
+    pub redeploy: Option<Replacement>,
 }
 
 /// The whole configuration.
@@ -119,6 +124,7 @@ impl Config {
             keep_backups: over.keep_backups.or(read.keep_backups),
             keep_backups_for: over.keep_backups_for.or(read.keep_backups_for),
             keep_backups_within: over.keep_backups_within.or(read.keep_backups_within),
+            redeploy: over.redeploy.or(read.redeploy),
         };
         Ok(Self { settings })
     }
@@ -165,6 +171,11 @@ impl Config {
         }
     }
 
+    /// How this host is replaced as a whole, if it is said.
+    pub fn redeploy(&self) -> Option<&Replacement> {
+        self.settings.redeploy.as_ref()
+    }
+
     /// What the host needs to know.
     pub fn host(&self, node: NodeName) -> RealConfig {
         let path = || PATH.into_iter().map(Utf8PathBuf::from).collect();
@@ -179,6 +190,7 @@ impl Config {
                 .settings
                 .api_timeout
                 .map_or(API_TIMEOUT, |timeout| timeout.try_into().unwrap_or_default()),
+            redeploy: self.redeploy().cloned().map(Arc::new),
         }
     }
 }

@@ -64,6 +64,10 @@ pub async fn gather(host: &Host) -> NodeFacts {
         cluster = facts;
         control_plane_version = errors.note(containers.map(|running| api_server_version(&running)));
     }
+    let redeploy = match &host.redeploy {
+        Some(replacement) => errors.note(replacement.facts(host).await.map(Some)),
+        None => None,
+    };
     let obstacles = errors.note(obstacles::find(host).await);
     let mut drift = Vec::new();
     if let (Some(_), Ok(kubeadm), Ok(running)) =
@@ -90,6 +94,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         kubelet_kubeconfig: Some(kubelet_kubeconfig),
         certificates: Some(certificates),
         api_server: readyz,
+        redeploy,
     }
 }
 
@@ -129,6 +134,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "cluster": facts.cluster.as_ref().map(cluster),
         "obstacles": facts.obstacles.iter().map(|one| json!({"kind": one.kind().as_str_name(), "message": one.message})).collect::<Vec<_>>(),
         "findings": findings::as_json(facts),
+        "redeploy": facts.redeploy.as_ref().map(|how| json!({"command": how.command, "store": how.store, "refusal": how.refusal})),
         "errors": facts.errors,
     })
 }

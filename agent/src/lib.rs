@@ -13,6 +13,7 @@ pub mod kube;
 pub mod obstacles;
 pub mod packages;
 pub mod protect;
+pub mod redeploy;
 pub mod runtime;
 pub mod session;
 pub mod steps;

@@ -12,6 +12,7 @@ use liftlock_agent::config::{Config, Settings};
 use liftlock_agent::disk::{Disk, LocalDisk};
 use liftlock_agent::host::real::RealCommands;
 use liftlock_agent::host::{self, Clock};
+use liftlock_agent::redeploy::import::Imported;
 use liftlock_agent::session::enrolling;
 use liftlock_agent::session::identity::{Enrolled, IdentityStore};
 use liftlock_agent::session::{Agent, Threads, TlsLine, Workplace};
@@ -55,11 +56,27 @@ enum Verb {
     /// Reads what this node reports of itself and, on a control plane, of its cluster, and prints it as JSON. Changes
     /// nothing and needs no coordinator.
     Facts(NodeArgs),
+    /// Brings back what a host that was replaced as a whole has to keep.
+    #[command(subcommand)]
+    Redeploy(RedeployVerb),
     /// Writes the manual pages.
     Man {
         /// The folder to write to; it is made if need be.
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: Utf8PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RedeployVerb {
+    /// Brings the newest whole export of this node in its store back into this system, unless the system has seen that
+    /// lease already. Run before the kubelet and the agent start; it may be cut off anywhere and run again.
+    Import {
+        /// The store: by default the one in the configuration's [redeploy]; without either, nothing is done.
+        #[arg(long, value_name = "DIR")]
+        store: Option<Utf8PathBuf>,
+        #[command(flatten)]
+        node: NodeArgs,
     },
 }
 
@@ -84,6 +101,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => with_runtime(run(args)),
         Verb::Enroll(args) => with_runtime(enroll(args)),
         Verb::Facts(args) => with_runtime(facts(args)),
+        Verb::Redeploy(RedeployVerb::Import { store, node }) => with_runtime(import(store, node)),
         Verb::Man { dir } => manual(&dir),
     };
     if let Err(error) = result {
@@ -200,6 +218,25 @@ async fn facts(args: NodeArgs) -> Result<()> {
     let host = host::real::host(&start.config.host(node))?;
     let facts = liftlock_agent::facts::as_json(&liftlock_agent::facts::gather(&host).await);
     writeln!(io::stdout(), "{facts:#}").context("cannot write to the standard output")
+}
+
+async fn import(store: Option<Utf8PathBuf>, args: NodeArgs) -> Result<()> {
+    let start = Start::new(args)?;
+    let layout = start.config.layout();
+    let said = store.map(|store| layout.at(store.as_str()));
+    let Some(store) = said.or_else(|| Some(start.config.redeploy()?.store(&layout))) else {
+        tracing::info!("no store is said, so there is nothing to bring back");
+        return Ok(());
+    };
+    let node = start.config.node_or_host_name()?;
+    let host = host::real::host(&start.config.host(node.clone()))?;
+    match liftlock_agent::redeploy::import::import(&host, &node, &store).await? {
+        Imported::Nothing(why) => tracing::info!(why, "nothing is brought back"),
+        Imported::Back { plan, token, entries } => {
+            tracing::info!(%plan, %token, entries, "what the replaced system had is back");
+        }
+    }
+    Ok(())
 }
 
 /// Turns true at SIGTERM or SIGINT.

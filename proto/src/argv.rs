@@ -243,6 +243,11 @@ pub fn systemctl_restart_kubelet() -> Argv {
     argv(&["systemctl", "restart", "kubelet.service"])
 }
 
+/// `systemctl stop kubelet.service`
+pub fn systemctl_stop_kubelet() -> Argv {
+    argv(&["systemctl", "stop", "kubelet.service"])
+}
+
 /// The packages that a node's tools come in.
 pub const KUBERNETES_PACKAGES: [&str; 3] = ["kubeadm", "kubelet", "kubectl"];
 
@@ -260,6 +265,7 @@ pub fn commands(step: &Step) -> Vec<Argv> {
             vec![kubeadm_upgrade_node(ignore_preflight_errors)]
         }
         Step::InstallKubelet { version } => vec![apt_install(&["kubelet", "kubectl"], *version)],
+        Step::Redeploy { command, .. } => vec![systemctl_stop_kubelet(), command.clone()],
         Step::RestartKubelet { .. } => vec![systemctl_daemon_reload(), systemctl_restart_kubelet()],
         _ => Vec::new(),
     }

@@ -88,6 +88,9 @@ pub struct Policy {
     pub accepted: Vec<String>,
     /// What follows when a node has failed for good.
     pub on_failure: OnFailure,
+    /// Hosts are replaced as a whole, each by its own command, in the place of new packages of kubelet and kubectl.
+    #[serde(skip_serializing_if = "is_off")]
+    pub redeploy: bool,
 }
 
 /// One node's part of a plan.
@@ -122,6 +125,11 @@ pub struct Plan {
     pub policy: Policy,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_off(redeploy: &bool) -> bool {
+    !redeploy
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -131,6 +139,7 @@ impl Default for Policy {
             ignore_preflight_errors: Vec::new(),
             accepted: Vec::new(),
             on_failure: OnFailure::default(),
+            redeploy: false,
         }
     }
 }
@@ -225,6 +234,7 @@ impl From<Policy> for v1::Policy {
             ignore_preflight_errors,
             accepted,
             on_failure,
+            redeploy,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -233,6 +243,7 @@ impl From<Policy> for v1::Policy {
             ignore_preflight_errors,
             accepted,
             on_failure: v1::OnFailure::from(on_failure).into(),
+            redeploy,
         }
     }
 }
@@ -267,6 +278,7 @@ impl From<v1::Policy> for Policy {
             ignore_preflight_errors,
             accepted,
             on_failure: _,
+            redeploy,
         } = message;
         Self {
             drain_timeout_seconds,
@@ -275,6 +287,7 @@ impl From<v1::Policy> for Policy {
             ignore_preflight_errors,
             accepted,
             on_failure,
+            redeploy,
         }
     }
 }

@@ -88,6 +88,16 @@ pub enum Step {
         /// The target.
         version: KubernetesVersion,
     },
+    /// Exports the protected paths, has the node's own command replace the system, and is done once they are back in the
+    /// new one, whose kubeadm and kubelet are of the version.
+    Redeploy {
+        /// The target.
+        version: KubernetesVersion,
+        /// What the node's configuration names, for people to read: an agent that is configured otherwise refuses.
+        command: Vec<String>,
+        /// The operator consented to an outage of the API (one or two members of etcd).
+        allow_api_outage: bool,
+    },
     /// Reloads systemd and restarts the kubelet.
     RestartKubelet {
         /// What the running kubelet must be.
@@ -115,6 +125,8 @@ pub enum Reversal {
     Automatic,
     /// `kubeadm upgrade apply --force` to the earlier version, as long as etcd's minor version stays.
     KubeadmForce,
+    /// Nobody but an operator: the earlier system is gone.
+    Never,
 }
 
 impl Step {
@@ -135,6 +147,7 @@ impl Step {
             Self::VerifyControlPlane { .. } => "verify-control-plane",
             Self::Drain { .. } => "drain",
             Self::InstallKubelet { .. } => "install-kubelet",
+            Self::Redeploy { .. } => "redeploy",
             Self::RestartKubelet { .. } => "restart-kubelet",
             Self::VerifyNode { .. } => "verify-node",
             Self::RestoreSchedulability {} => "restore-schedulability",
@@ -151,6 +164,7 @@ impl Step {
             | Self::RestartKubelet { .. }
             | Self::KubeadmUpgradeNode { .. } => Reversal::Automatic,
             Self::KubeadmUpgradeApply { .. } => Reversal::KubeadmForce,
+            Self::Redeploy { .. } => Reversal::Never,
             _ => Reversal::Nothing,
         }
     }
@@ -227,6 +241,9 @@ impl From<Step> for v1::Step {
             Step::InstallKubelet { version } => {
                 Kind::InstallKubelet(v1::InstallKubelet { version: text(version) })
             }
+            Step::Redeploy { version, command, allow_api_outage } => {
+                Kind::Redeploy(v1::Redeploy { version: text(version), command, allow_api_outage })
+            }
             Step::RestartKubelet { version } => {
                 Kind::RestartKubelet(v1::RestartKubelet { version: text(version) })
             }
@@ -272,6 +289,11 @@ impl TryFrom<v1::Step> for Step {
                 allow_only_schedulable_node: m.allow_only_schedulable_node,
             },
             Kind::InstallKubelet(m) => Self::InstallKubelet { version: m.version.parse()? },
+            Kind::Redeploy(m) => Self::Redeploy {
+                version: m.version.parse()?,
+                command: m.command,
+                allow_api_outage: m.allow_api_outage,
+            },
             Kind::RestartKubelet(m) => Self::RestartKubelet { version: m.version.parse()? },
             Kind::VerifyNode(m) => Self::VerifyNode { version: m.version.parse()? },
             Kind::RestoreSchedulability(_) => Self::RestoreSchedulability {},

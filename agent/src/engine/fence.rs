@@ -88,6 +88,17 @@ impl Fence {
     }
 }
 
+/// A fence that says this, for tests that bring one.
+#[cfg(any(test, feature = "twin"))]
+pub fn written(token: FencingToken) -> String {
+    encode(token)
+}
+
+/// What a fence says; `None` where it is damaged.
+pub(crate) fn read(bytes: &[u8]) -> Option<FencingToken> {
+    decode(bytes)
+}
+
 /// `17 8f2d…`: readable for people, with a checksum, since a smaller number would let an old lease in.
 fn encode(token: FencingToken) -> String {
     let number = token.to_string();

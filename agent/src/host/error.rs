@@ -86,3 +86,10 @@ pub enum HostError {
         why: String,
     },
 }
+
+impl HostError {
+    /// Whether it tells of a command that ran to an end, and a bad one.
+    pub fn ended_badly(&self) -> bool {
+        matches!(self, Self::Command { .. } | Self::CommandKilled { .. } | Self::CommandLimit { .. })
+    }
+}

@@ -18,6 +18,7 @@ use liftlock_proto::version::KubernetesVersion;
 
 use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
+use crate::redeploy::replacement::Replacement;
 
 pub mod error;
 pub mod real;
@@ -52,6 +53,8 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     /// How long a step goes on asking an API server that does not answer.
     pub api_timeout: Duration,
+    /// How this host is replaced as a whole, where its configuration says so.
+    pub redeploy: Option<Arc<Replacement>>,
 }
 
 /// Where things lie on a node. Every path hangs below `root`, which is `/` except on stand-in nodes.
@@ -517,6 +520,8 @@ pub trait ContainerRuntime: Send + Sync {
     async fn running(&self) -> HostResult<Vec<RunningContainer>>;
     /// Uids of the pods that have a ready sandbox, which every container of theirs that runs lives in.
     async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>>;
+    /// Ends every running container: each is asked to end, and is ended after so long. A kubelet that runs starts them anew.
+    async fn stop_all(&self, permit: &Permit, grace: Duration) -> HostResult<()>;
     /// Whether an image is on the node.
     async fn has_image(&self, image: &str) -> HostResult<bool>;
     /// Pulls an image.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ChunkSink, HostResult};
+use super::{ChunkSink, Clearance, HostResult};
 use crate::engine::lease::Permit;
 
 /// Looks at whole trees, and puts single things in them back.
@@ -23,19 +23,39 @@ pub trait Trees: Send + Sync {
     /// Feeds a regular file to `sink` chunk by chunk; false where there is none.
     async fn read(&self, place: &Place, sink: &mut dyn ChunkSink) -> HostResult<bool>;
     /// Makes what is at a place what the entry says, with owner, mode, times and extended attributes, in one rename and
-    /// durably. `content` is a file's whole content; without it, and for a folder, only the metadata are put right.
+    /// durably. Of a folder only the metadata are put right, whatever `content` says.
     async fn put_back(
         &self,
-        permit: &Permit,
+        by: &dyn Clearance,
         place: &Place,
         entry: &Entry,
-        content: Option<Vec<u8>>,
+        content: Content,
     ) -> HostResult<()>;
     /// Makes a place another name of a file in the same tree, in one rename and durably.
-    async fn link(&self, permit: &Permit, place: &Place, of: &Name) -> HostResult<()>;
+    async fn link(&self, by: &dyn Clearance, place: &Place, of: &Name) -> HostResult<()>;
     /// Moves what is at a place to `to`, whose folder is made (0700); fine if there is nothing. A folder is moved within
     /// its file system only.
     async fn set_aside(&self, permit: &Permit, place: &Place, to: &Utf8Path) -> HostResult<()>;
+}
+
+/// What a file that is put back holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// What it holds now: only its metadata are put right.
+    Present,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A part of another file, which may be too large to hold; an error where that part is not what it was.
+    Part {
+        /// The file.
+        file: Utf8PathBuf,
+        /// The part's first byte.
+        offset: u64,
+        /// How many.
+        length: u64,
+        /// Of the part.
+        blake3: Hash,
+    },
 }
 
 /// What to look at.

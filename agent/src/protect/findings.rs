@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use liftlock_proto::name::PlanId;
 
 use super::class::Class;
 use super::compare::{self, Difference, Differences};
@@ -13,6 +14,7 @@ use super::rules::Rules;
 use super::{kubeadms, logs};
 use crate::host::trees::{Entry, Hash, Kind, Name, PART, Place, Tree};
 use crate::host::{Host, HostResult};
+use crate::redeploy::record::Record;
 
 /// One thing that is not as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,9 +68,16 @@ impl Finding {
 }
 
 /// Compares every protected path with the manifest. What the rules as they are now let change is not told: an operator
-/// may have said so since.
-pub async fn find(host: &Host, rules: &Rules, manifest: &Manifest) -> HostResult<Vec<Finding>> {
+/// may have said so since. `plan` is the one under which the manifest was taken: what came back into a new system under
+/// it is another folder on another mount, and no finding for that.
+pub async fn find(
+    host: &Host,
+    plan: &PlanId,
+    rules: &Rules,
+    manifest: &Manifest,
+) -> HostResult<Vec<Finding>> {
     let mut findings = Vec::new();
+    let came_back = Record::read(host).await?.filter(|record| record.plan == *plan);
     for tree in &manifest.trees {
         match rules.class_of(&tree.path).unwrap_or(tree.class) {
             Class::Except => {}
@@ -76,7 +85,10 @@ pub async fn find(host: &Host, rules: &Rules, manifest: &Manifest) -> HostResult
                 findings.extend(sealed(host, rules, manifest, tree).await?);
             }
             // Also where somebody has sealed it since: nobody knows what it was.
-            Class::Live | Class::Sealed | Class::Managed => findings.extend(in_use(host, rules, tree).await?),
+            Class::Live | Class::Sealed | Class::Managed => {
+                let moved = came_back.as_ref().is_some_and(|record| record.has(&tree.path));
+                findings.extend(in_use(host, rules, tree, moved).await?);
+            }
         }
     }
     Ok(findings)
@@ -112,14 +124,16 @@ fn others_in<'a>(manifest: &'a Manifest, path: &'a Utf8Path) -> impl Iterator<It
     below.filter(|rest| !rest.as_str().is_empty()).map(|rest| rest.as_str().into())
 }
 
-async fn in_use(host: &Host, rules: &Rules, tree: &Protected) -> HostResult<Option<Finding>> {
+async fn in_use(host: &Host, rules: &Rules, tree: &Protected, moved: bool) -> HostResult<Option<Finding>> {
     let now = look(host, rules, &tree.path, Class::Live, None).await?;
     let place = Place { root: host.layout.at(tree.path.as_str()), path: Name::default() };
     let was_log = match &tree.tree.root {
         Some(Entry { kind: Kind::File { blake3: Some(hash), .. }, stamp, .. }) => Some((stamp.size, *hash)),
         _ => None,
     };
-    let difference = match (compare::live(&tree.tree, &now), was_log) {
+    let difference = compare::live(&tree.tree, &now)
+        .filter(|found| !(moved && matches!(found, Difference::Mount | Difference::Replaced)));
+    let difference = match (difference, was_log) {
         (None | Some(Difference::Gone), Some((size, hash))) => {
             let held = logs::hold(host, &place.root, size, hash).await?;
             (!held).then_some(if now.root.is_some() { Difference::Rewritten } else { Difference::Gone })

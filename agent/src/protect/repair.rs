@@ -14,7 +14,7 @@ use super::rules::Rules;
 use crate::backup::Backup;
 use crate::engine::context::Context;
 use crate::engine::step::StepFailure;
-use crate::host::trees::{Kind, Place};
+use crate::host::trees::{Content, Kind, Place};
 use crate::host::{ChunkSink, HostResult, NewFile};
 
 /// Putting one name of a file back can show that another is to be linked to it.
@@ -31,7 +31,7 @@ pub async fn restore(cx: &Context) -> Result<(), StepFailure> {
     let found = format!("found-{}", cx.host.clock.unix_ms());
     let aside = backup.folder.path().join(found);
     for _ in 0..ROUNDS {
-        let findings = find(&cx.host, &rules, &manifest).await?;
+        let findings = find(&cx.host, &cx.plan, &rules, &manifest).await?;
         if !findings.iter().any(Finding::is_curable) {
             return verdict(cx, &findings);
         }
@@ -39,7 +39,7 @@ pub async fn restore(cx: &Context) -> Result<(), StepFailure> {
             Repair { cx, manifest: &manifest, aside: &aside, contents: Contents::open(cx, &backup).await? };
         repair.all(&findings).await?;
     }
-    verdict(cx, &find(&cx.host, &rules, &manifest).await?)
+    verdict(cx, &find(&cx.host, &cx.plan, &rules, &manifest).await?)
 }
 
 /// Nothing left, or a failure that names what is.
@@ -95,7 +95,7 @@ impl Repair<'_> {
                 && entry.kind == Kind::Folder
             {
                 let place = Place { root, path };
-                self.cx.host.trees.put_back(&self.cx.permit()?, &place, entry, None).await?;
+                self.cx.host.trees.put_back(&self.cx.permit()?, &place, entry, Content::Present).await?;
             }
         }
         Ok(())
@@ -117,9 +117,11 @@ impl Repair<'_> {
                         finding.path
                     ))
                 })?;
-                trees.put_back(&self.cx.permit()?, place, entry, Some(content)).await?;
+                trees.put_back(&self.cx.permit()?, place, entry, Content::Bytes(content)).await?;
             }
-            Cure::Metadata(entry) => trees.put_back(&self.cx.permit()?, place, entry, None).await?,
+            Cure::Metadata(entry) => {
+                trees.put_back(&self.cx.permit()?, place, entry, Content::Present).await?;
+            }
             Cure::Link(first) => trees.link(&self.cx.permit()?, place, first).await?,
             Cure::Aside => trees.set_aside(&self.cx.permit()?, place, &self.aside_of(finding)).await?,
             Cure::Follows | Cure::None(_) => return Ok(()),

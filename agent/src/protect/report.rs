@@ -79,7 +79,7 @@ pub async fn verify(host: &Host, node: &NodeName) -> HostResult<Option<v1::Prote
         return Ok(None);
     };
     let rules = Rules::load(host).await?;
-    let findings = find(host, &rules, &seal.manifest).await?;
+    let findings = find(host, &seal.backup.plan, &rules, &seal.manifest).await?;
     let compared =
         seal.manifest.trees.iter().filter(|tree| rules.class_of(&tree.path) != Some(Class::Except));
     Ok(Some(v1::ProtectedPathsVerdict {

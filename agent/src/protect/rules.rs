@@ -203,7 +203,7 @@ fn class(word: &str) -> Result<Class, String> {
 }
 
 /// The path, if it is absolute and says in the shortest way what it names. A slash at its end is forgiven.
-fn clean(path: &str) -> Result<Utf8PathBuf, &'static str> {
+pub(crate) fn clean(path: &str) -> Result<Utf8PathBuf, &'static str> {
     if !path.starts_with('/') {
         return Err("is not an absolute path");
     }

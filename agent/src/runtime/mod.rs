@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
+use futures::future::try_join_all;
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use liftlock_proto::causes::causes;
@@ -17,7 +18,7 @@ use liftlock_proto::cri::v1::{
     Container, ContainerFilter, ContainerState, ContainerStateValue, Image, ImageSpec, ImageStatusRequest,
     ImageStatusResponse, ListContainersRequest, ListContainersResponse, ListImagesRequest,
     ListImagesResponse, ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter, PodSandboxState,
-    PodSandboxStateValue, PullImageRequest, PullImageResponse,
+    PodSandboxStateValue, PullImageRequest, PullImageResponse, StopContainerRequest, StopContainerResponse,
 };
 use prost::Message;
 use tokio::net::UnixStream;
@@ -25,6 +26,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::engine::lease::Permit;
+use crate::host::real::RealClock;
 use crate::host::{ContainerRuntime, Files, HostError, HostResult, Layout, RunningContainer};
 
 mod socket;
@@ -89,16 +92,11 @@ impl RealRuntime {
 #[async_trait]
 impl ContainerRuntime for RealRuntime {
     async fn running(&self) -> HostResult<Vec<RunningContainer>> {
-        let running = ContainerStateValue { state: ContainerState::ContainerRunning.into() };
-        let filter = ContainerFilter { state: Some(running), ..ContainerFilter::default() };
-        let request = ListContainersRequest { filter: Some(filter) };
-        let what = "cannot list the running containers";
-        let containers: ListContainersResponse =
-            self.call(what, "RuntimeService/ListContainers", REQUEST, request).await?;
+        let containers = self.list_running().await?;
         let images: ListImagesResponse = self
             .call("cannot list the images", "ImageService/ListImages", REQUEST, ListImagesRequest::default())
             .await?;
-        Ok(containers.containers.iter().map(|container| in_our_words(container, &images.images)).collect())
+        Ok(containers.iter().map(|container| in_our_words(container, &images.images)).collect())
     }
 
     async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>> {
@@ -116,6 +114,21 @@ impl ContainerRuntime for RealRuntime {
             .collect())
     }
 
+    async fn stop_all(&self, permit: &Permit, grace: Duration) -> HostResult<()> {
+        let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        let stops = self.list_running().await?.into_iter().map(|container| async move {
+            let what = format!("cannot stop the container {}", container.id);
+            permit.still_holds(&RealClock)?;
+            let request = StopContainerRequest { container_id: container.id, timeout };
+            let _: StopContainerResponse = self
+                .call(&what, "RuntimeService/StopContainer", grace.saturating_add(REQUEST), request)
+                .await?;
+            HostResult::Ok(())
+        });
+        // Side by side: each may take its whole grace.
+        try_join_all(stops).await.map(drop)
+    }
+
     async fn has_image(&self, image: &str) -> HostResult<bool> {
         let request = ImageStatusRequest { image: Some(spec(image)), verbose: false };
         let what = format!("cannot look for the image {image}");
@@ -129,6 +142,18 @@ impl ContainerRuntime for RealRuntime {
         let what = format!("cannot pull the image {image}");
         let _: PullImageResponse = self.call(&what, "ImageService/PullImage", PULL, request).await?;
         Ok(())
+    }
+}
+
+impl RealRuntime {
+    async fn list_running(&self) -> HostResult<Vec<Container>> {
+        let running = ContainerStateValue { state: ContainerState::ContainerRunning.into() };
+        let filter = ContainerFilter { state: Some(running), ..ContainerFilter::default() };
+        let request = ListContainersRequest { filter: Some(filter) };
+        let what = "cannot list the running containers";
+        let listed: ListContainersResponse =
+            self.call(what, "RuntimeService/ListContainers", REQUEST, request).await?;
+        Ok(listed.containers)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::host::real::RealFiles;
 struct Stub {
     /// The paths that were asked for, as they came in.
     asked: Arc<Mutex<Vec<String>>>,
+    /// Containers that were stopped, and the grace of each, in seconds.
+    stopped: Arc<Mutex<Vec<(String, i64)>>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -31,6 +33,7 @@ fn container(name: &str, image: &str, image_ref: &str) -> Container {
         ("io.kubernetes.pod.namespace", "kube-system"),
     ];
     Container {
+        id: format!("id-of-{name}"),
         metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
         image: Some(spec(image)),
         image_ref: image_ref.to_owned(),
@@ -52,6 +55,12 @@ fn image(id: &str, tags: &[&str], digests: &[&str]) -> Image {
 impl RuntimeService for Stub {
     async fn version(&self, _: Request<VersionRequest>) -> Answer<VersionResponse> {
         Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
+        let StopContainerRequest { container_id, timeout } = request.into_inner();
+        self.stopped.lock().unwrap().push((container_id, timeout));
+        Ok(Response::new(StopContainerResponse {}))
     }
 
     async fn list_pod_sandbox(
@@ -225,4 +234,15 @@ async fn the_runtime_is_found_where_the_kubelet_finds_it() {
     assert_eq!(found().await.unwrap(), root.join("run/crio.sock"));
     put("var/lib/kubelet/kubeadm-flags.env", "A=\"--container-runtime-endpoint=/run/other.sock\"");
     assert_eq!(found().await.unwrap(), root.join("run/other.sock"));
+}
+
+#[tokio::test]
+async fn every_running_container_is_stopped_with_its_grace() {
+    let (_folder, stub, runtime) = start("v1");
+    let lease = crate::engine::lease::Lease::new(liftlock_proto::name::FencingToken(1), Duration::MAX);
+    runtime.stop_all(&lease.permit(&RealClock).unwrap(), Duration::from_secs(30)).await.unwrap();
+    let mut stopped = stub.stopped.lock().unwrap().clone();
+    stopped.sort();
+    let expected = ["id-of-by-digest", "id-of-by-id", "id-of-by-tag"].map(|id| (id.to_owned(), 30));
+    assert_eq!(stopped, expected);
 }

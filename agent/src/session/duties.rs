@@ -20,6 +20,7 @@ use crate::engine::runner::{Engine, Gear, StepTable, Stopped};
 use crate::engine::step::Preparation;
 use crate::engine::transition::{End, Spent};
 use crate::host::Host;
+use crate::redeploy::store;
 use crate::session::StartError;
 use crate::session::inquiry::Inquiry;
 use crate::session::line::Line;
@@ -236,6 +237,9 @@ impl Duties {
             let wish = Wish { retention, kubeadm_leftovers: false, dry_run: false };
             if let Err(error) = prune(&host, &node, &idle, wish).await {
                 tracing::warn!(%error, "backups that are not kept any more could not be removed");
+            }
+            if let Err(error) = store::tidy(&host, &node, &idle).await {
+                tracing::warn!(%error, "exports that nobody needs any more could not be removed");
             }
         }));
     }

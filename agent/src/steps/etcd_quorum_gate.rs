@@ -44,7 +44,7 @@ impl EtcdQuorumGate {
     }
 
     /// Until the gate opens, or nothing is left to hope for.
-    async fn wait(&self, cx: &Context, backup: Option<&Backup>) -> Result<(), StepFailure> {
+    pub(super) async fn wait(&self, cx: &Context, backup: Option<&Backup>) -> Result<(), StepFailure> {
         let clock = &cx.host.clock;
         let deadline = clock.monotonic() + OPENS_WITHIN;
         let mut said = String::new();

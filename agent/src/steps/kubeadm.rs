@@ -43,11 +43,7 @@ impl Command {
     pub(super) async fn settle(&self, cx: &Context) -> Result<(), StepFailure> {
         if self.is_there(cx).await? {
             match self.end(cx).await {
-                Err(
-                    HostError::Command { .. }
-                    | HostError::CommandKilled { .. }
-                    | HostError::CommandLimit { .. },
-                ) => {}
+                Err(error) if error.ended_badly() => {}
                 ended => ended?,
             }
         }

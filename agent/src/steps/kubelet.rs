@@ -41,6 +41,13 @@ pub(super) async fn restart(cx: &Context) -> Result<(), StepFailure> {
     )))
 }
 
+/// Stops the kubelet. What it started runs on.
+pub(super) async fn stop(cx: &Context) -> HostResult<()> {
+    let (permit, unit) = (cx.permit()?, cx.unit("stop-kubelet"));
+    let (argv, bounds) = (argv::systemctl_stop_kubelet(), LIMITS.into());
+    cx.timed(TimeSpent::Child, cx.host.commands.run(&permit, &unit, &argv, &bounds, cx)).await
+}
+
 /// Waits until this node is Ready, with a kubelet of this version or of any. Says so before, for whoever wonders.
 pub(super) async fn wait_until_ready(cx: &Context, version: Option<KubernetesVersion>) -> HostResult<()> {
     let kubelet = version.map_or_else(String::new, |version| format!(" with kubelet {version}"));

@@ -25,6 +25,7 @@ mod mark;
 mod measure_space;
 mod package_versions;
 mod pull_images;
+mod redeploy;
 mod refresh_packages;
 mod restart_kubelet;
 mod restore_schedulability;
@@ -79,6 +80,11 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         Step::InstallKubelet { version } => {
             Some(Box::new(install_kubelet::InstallKubelet { version: *version }))
         }
+        Step::Redeploy { version, command, allow_api_outage } => Some(Box::new(redeploy::Redeploy {
+            version: *version,
+            command: command.clone(),
+            gate: etcd_quorum_gate::EtcdQuorumGate { allow_api_outage: *allow_api_outage },
+        })),
         Step::RestartKubelet { version } => {
             Some(Box::new(restart_kubelet::RestartKubelet { version: *version }))
         }

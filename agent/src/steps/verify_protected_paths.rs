@@ -22,7 +22,7 @@ impl StepRunner for VerifyProtectedPaths {
                 backup.folder.path()
             )));
         };
-        let findings = find(&cx.host, &Rules::load(&cx.host).await?, &manifest).await?;
+        let findings = find(&cx.host, &cx.plan, &Rules::load(&cx.host).await?, &manifest).await?;
         Ok(if findings.is_empty() { Observed::Done } else { Observed::Partial })
     }
 

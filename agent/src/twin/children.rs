@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::kubeadm;
 use super::machine::{Failure, MANIFESTS, Unit};
 use super::node::NodeTwin;
+use super::redeploy;
 use super::world::World;
 use crate::engine::lease::Permit;
 use crate::host::{Bounds, Commands, HostError, HostResult, Limits, Lines, UnitState};
@@ -43,6 +44,11 @@ pub(super) enum Op {
     Hold(String),
     DaemonReload,
     RestartKubelet,
+    StopKubelet,
+    /// Everything but the store gives way to a system with the packages that are offered, and the machine starts anew.
+    ReplaceSystem,
+    /// The command says that it failed.
+    GiveUp(String),
 }
 
 impl Op {
@@ -61,6 +67,9 @@ impl Op {
             Self::Hold(package) => format!("child: hold {package}"),
             Self::DaemonReload => "child: daemon-reload".to_owned(),
             Self::RestartKubelet => "child: restart the kubelet".to_owned(),
+            Self::StopKubelet => "child: stop the kubelet".to_owned(),
+            Self::ReplaceSystem => "child: replace the system".to_owned(),
+            Self::GiveUp(_) => "child: give up".to_owned(),
         })
     }
 
@@ -70,6 +79,8 @@ impl Op {
             Self::RaiseCluster(version) => world.cluster.version = *version,
             Self::RaiseProxy(version) => world.cluster.proxy_version = *version,
             Self::RestartKubelet => world.restart_kubelet(node),
+            Self::ReplaceSystem => redeploy::replace(world, node),
+            Self::GiveUp(words) => return fail(world, node, unit, words.clone()),
             _ => {}
         }
         let now = world.now();
@@ -112,6 +123,7 @@ impl Op {
                     package.configured = true;
                 }
             }
+            Self::StopKubelet => machine.kubelet = None,
             Self::Hold(name) => {
                 if let Some(package) = machine.packages.get_mut(name) {
                     package.held = true;
@@ -267,6 +279,9 @@ impl NodeTwin {
                 }
                 op.apply(world, &self.name, name);
             });
+            if self.machine(|machine| machine.agent_is_dead)? {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
@@ -323,6 +338,8 @@ fn script(world: &mut World, node: &str, argv: &Argv) -> Result<VecDeque<Op>, St
         ["kubeadm", arguments @ ..] => kubeadm::script(world, node, arguments),
         ["systemctl", "daemon-reload"] => Ok([Op::DaemonReload].into()),
         ["systemctl", "restart", "kubelet.service"] => Ok([Op::RestartKubelet].into()),
+        ["systemctl", "stop", "kubelet.service"] => Ok([Op::StopKubelet].into()),
+        [redeploy::COMMAND] => Ok(redeploy::script(world.replacing)),
         other => Err(format!("no such command: {other:?}")),
     }
 }

@@ -64,6 +64,13 @@ impl Disk {
         self.folders.retain(|at, _| kept(at));
     }
 
+    /// Removes all but a folder, what is in it, and the folders above it.
+    pub(super) fn keep_only(&mut self, path: &Utf8Path) {
+        let kept = |at: &String| Utf8Path::new(at).starts_with(path) || path.starts_with(at);
+        self.files.retain(|at, _| kept(at));
+        self.folders.retain(|at, _| kept(at));
+    }
+
     /// A folder and those above it.
     pub fn make_folder(&mut self, path: &Utf8Path, mode: u32) {
         for folder in path.ancestors() {

@@ -126,6 +126,12 @@ impl Machine {
         STATIC_PODS.into_iter().filter(differs).collect()
     }
 
+    /// Another boot than any before.
+    pub(super) fn boot(&mut self) {
+        let id = format!("{}-{}\n", self.name, self.starts);
+        self.disk.put("/proc/sys/kernel/random/boot_id", id, 0o444);
+    }
+
     pub(super) fn start_kubelet(&mut self, now: Duration) {
         let version = self.unpacked("kubelet");
         self.starts += 1;

@@ -31,6 +31,7 @@ mod kubeadm;
 mod machine;
 mod node;
 mod packages;
+pub mod redeploy;
 mod runtime;
 mod trees;
 mod world;
@@ -118,6 +119,7 @@ impl Twin {
             runtime: Arc::clone(&twin) as Arc<_>,
             clock: twin,
             api_timeout: API_TIMEOUT,
+            redeploy: self.world().redeploy.clone(),
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::node::NodeTwin;
+use super::world::World;
+use crate::engine::lease::Permit;
 use crate::host::{ContainerRuntime, HostError, HostResult, RunningContainer};
 
 #[async_trait]
@@ -35,6 +37,25 @@ impl ContainerRuntime for NodeTwin {
             let bound = world.cluster.pods.values().filter(|pod| pod.node.as_deref() == Some(&self.name));
             bound.map(|pod| pod.state.uid.clone()).collect()
         }))
+    }
+
+    async fn stop_all(&self, _: &Permit, _: Duration) -> HostResult<()> {
+        let names: Vec<String> = self.machine(|machine| machine.containers.keys().cloned().collect())?;
+        let refused = |name: &str| HostError::Api {
+            what: format!("cannot stop {name}"),
+            endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
+            why: "it does not answer".to_owned(),
+            transient: true,
+        };
+        for name in names {
+            let stop = |world: &mut World| {
+                if let Some(machine) = world.machine_mut(&self.name) {
+                    machine.containers.remove(&name);
+                }
+            };
+            self.change(&format!("stop the container {name}"), || refused(&name), stop).await?;
+        }
+        self.machine(|machine| machine.lingering.clear())
     }
 
     async fn has_image(&self, image: &str) -> HostResult<bool> {

@@ -12,8 +12,8 @@ use super::disk::Disk;
 use super::node::NodeTwin;
 use super::world::World;
 use crate::engine::lease::Permit;
-use crate::host::trees::{Depth, Entry, Hash, Kind, Name, Place, Stamp, Survey, Tree, Trees};
-use crate::host::{ChunkSink, Files, HostResult};
+use crate::host::trees::{Content, Depth, Entry, Hash, Kind, Name, Place, Stamp, Survey, Tree, Trees};
+use crate::host::{ChunkSink, Clearance, Files, HostResult};
 
 #[async_trait]
 impl Trees for NodeTwin {
@@ -27,12 +27,26 @@ impl Trees for NodeTwin {
 
     async fn put_back(
         &self,
-        _: &Permit,
+        _: &dyn Clearance,
         place: &Place,
         entry: &Entry,
-        content: Option<Vec<u8>>,
+        content: Content,
     ) -> HostResult<()> {
         let path = place.display();
+        let content = match content {
+            Content::Present => None,
+            Content::Bytes(bytes) => Some(bytes),
+            Content::Part { file, offset, length, blake3 } => {
+                let whole = self.machine(|machine| machine.disk.read(&file).map(<[u8]>::to_vec))?;
+                let (start, length) = (usize::try_from(offset), usize::try_from(length));
+                let part =
+                    whole.as_deref().zip(start.ok().zip(length.ok())).and_then(|(whole, (start, length))| {
+                        whole.get(start..start.checked_add(length)?).map(<[u8]>::to_vec)
+                    });
+                let part = part.filter(|part| Hash::from(blake3::hash(part)) == blake3);
+                Some(part.ok_or_else(|| file_error("cannot put back", &path, ErrorKind::InvalidData))?)
+            }
+        };
         let full = || file_error("cannot put back", &path, ErrorKind::StorageFull);
         self.change(&format!("put back {path}"), full, |world: &mut World| {
             if let Some(machine) = world.machine_mut(&self.name) {
@@ -48,7 +62,7 @@ impl Trees for NodeTwin {
         .await
     }
 
-    async fn link(&self, _: &Permit, place: &Place, _: &Name) -> HostResult<()> {
+    async fn link(&self, _: &dyn Clearance, place: &Place, _: &Name) -> HostResult<()> {
         Err(file_error("cannot link", &place.display(), ErrorKind::Unsupported))
     }
 

@@ -14,6 +14,8 @@ use super::fault::{Fault, Faults, SnapshotFault, Watch};
 use super::kube::api_server;
 use super::kubeadm;
 use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
+use super::redeploy::Replacing;
+use crate::redeploy::replacement::Replacement;
 
 /// The kubelet looks at its manifests, and a container starts, after this long.
 const STATIC_POD_DELAY: Duration = Duration::from_millis(800);
@@ -63,6 +65,10 @@ pub struct World {
     pub offered: Vec<KubernetesVersion>,
     /// Milliseconds by which a node's time of day is ahead, where somebody set it.
     pub wall_clock_off_by: BTreeMap<String, i64>,
+    /// How hosts are replaced, by the configuration of each.
+    pub redeploy: Option<Arc<Replacement>>,
+    /// How the command that replaces them ends.
+    pub replacing: Replacing,
 }
 
 /// A node and its cluster at one moment, without backups, marks and pods: what an undo has to bring back. One line for
@@ -93,6 +99,8 @@ impl World {
             watch: None,
             offered: [shape.version, shape.offered].into(),
             wall_clock_off_by: BTreeMap::new(),
+            redeploy: None,
+            replacing: Replacing::default(),
             machines: BTreeMap::new(),
             cluster: Cluster::new(shape.version),
             snapshot_fault: None,
@@ -160,6 +168,7 @@ impl World {
                 machine.containers.insert(component.to_owned(), container);
             }
         }
+        machine.boot();
         machine.start_kubelet(Duration::ZERO);
         self.cluster.join(&name, control_plane, version);
         self.machines.insert(name, machine);
@@ -206,8 +215,8 @@ impl World {
     /// The node at this moment.
     pub fn picture(&self, node: &str) -> Option<Picture> {
         let machine = self.machines.get(node)?;
-        let ours =
-            |path: &str| path.starts_with("/etc/kubernetes/tmp/") || path.starts_with("/var/lib/liftlock/");
+        let ours = ["/etc/kubernetes/tmp/", "/var/lib/liftlock/", "/proc/", super::redeploy::PERSISTENT];
+        let ours = |path: &str| ours.iter().any(|folder| path.starts_with(folder));
         let files = machine.disk.files().filter(|(path, _)| !ours(path)).map(|(path, file)| {
             (path.clone(), format!("{:o} {}", file.mode, String::from_utf8_lossy(&file.content)))
         });
@@ -284,6 +293,7 @@ impl World {
         machine.agent_is_dead = false;
         if !machine.powered {
             machine.powered = true;
+            machine.boot();
             machine.start_kubelet(now);
             self.report_soon(node);
             self.look_at_manifests(node);

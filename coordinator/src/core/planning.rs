@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
 use crate::core::sequence::{prepare, under_lease};
-use crate::core::view::{ClusterView, ControlPlaneReport};
+use crate::core::view::{ClusterView, ControlPlaneReport, Redeploy};
 
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,9 @@ pub fn make_plan(
     let mut refusals = policy_rules(policy);
     refusals.extend(version_rules(cluster, &situation));
     refusals.extend(gates::GATES.into_iter().flat_map(refused));
+    if policy.redeploy {
+        refusals.extend(situation.to_raise().filter_map(|node| replacement(node).err()));
+    }
     let raised = situation.to_raise().next().is_none() && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
         return Err(vec![Refusal::of(
@@ -98,6 +101,24 @@ fn seal(
         .map_err(|error| NameError { text: error.to_string(), what: "a plan that can be written as JSON" })?;
     let hash = format!("{:x}", Sha256::digest(json));
     Ok(Plan { id: PlanId::of_hash(&hash)?, hash, from_version, to_version, nodes, policy })
+}
+
+/// The command that replaces a node's system, or why it cannot be replaced.
+fn replacement<'a>(node: &Candidate<'a>) -> Result<&'a [String], Refusal> {
+    let name = node.name;
+    match node.agent().and_then(|agent| agent.redeploy.as_ref()) {
+        None => Err(Refusal::of(
+            "redeploy-not-configured",
+            format!(
+                "{name} does not say how its system is replaced: write [redeploy] with command and store into \
+                 /etc/liftlock/agent.toml there and restart liftlock-agent, or plan without --redeploy"
+            ),
+        )),
+        Some(Redeploy { refusal: Some(why), .. }) => {
+            Err(Refusal::of("redeploy-refused", format!("{name} cannot be redeployed: {why}")))
+        }
+        Some(Redeploy { command, refusal: None }) => Ok(command),
+    }
 }
 
 impl Refusal {
@@ -172,6 +193,7 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
             (false, _) => Role::Worker,
         };
         first_taken |= candidate.control_plane();
+        let replacement = replacement(candidate).ok().filter(|_| policy.redeploy);
         if !candidate.runs(target) {
             planned.insert(
                 (role, candidate.name),
@@ -179,7 +201,7 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
                     name: candidate.name.clone(),
                     role,
                     prepare: prepare(role, target),
-                    steps: under_lease(role, target, policy),
+                    steps: under_lease(role, target, policy, replacement),
                 },
             );
         }

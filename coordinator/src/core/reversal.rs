@@ -36,17 +36,25 @@ pub enum Cause {
     EtcdMinor,
     /// API servers of another minor version store objects in their own way. Begins when the step has ended.
     ApiMinor,
+    /// The system is replaced as a whole, and nobody has the earlier one. Begins with the step.
+    Replaced,
 }
 
 /// Where the plan's way back ends.
 pub fn point_of_no_return(plan: &Plan) -> PointOfNoReturn {
     if plan.from_version.minor == plan.to_version.minor {
-        return PointOfNoReturn::Nowhere;
+        let replaced = plan.nodes.iter().find_map(|node| Some((node, redeploy(node)?)));
+        return replaced.map_or(PointOfNoReturn::Nowhere, |(node, _)| PointOfNoReturn::At {
+            node: node.name.clone(),
+            step: REDEPLOY,
+            cause: Cause::Replaced,
+        });
     }
     let cause = if changes_etcd_minor(plan) { Cause::EtcdMinor } else { Cause::ApiMinor };
     let ends_at = |step: &&Step| match cause {
         Cause::EtcdMinor => matches!(step, Step::KubeadmUpgradeApply { .. }),
         Cause::ApiMinor => matches!(step, Step::VerifyControlPlane { .. }),
+        Cause::Replaced => matches!(step, Step::Redeploy { .. }),
     };
     let first = plan
         .nodes
@@ -64,6 +72,18 @@ pub fn changes_etcd_minor(plan: &Plan) -> bool {
     let etcd = |version: KubernetesVersion| minors().of(version.minor).and_then(Minor::etcd_minor);
     let (from, to) = (etcd(plan.from_version), etcd(plan.to_version));
     plan.from_version.minor != plan.to_version.minor && (from.is_none() || from != to)
+}
+
+const REDEPLOY: &str = "redeploy";
+
+fn redeploy(node: &PlannedNode) -> Option<usize> {
+    node.steps.iter().position(|step| matches!(step, Step::Redeploy { .. }))
+}
+
+/// Whether a node that came as far as the step at this position (counted from 0) has another system than before, which
+/// nobody puts back. Where it stopped at the replacement itself only its agent can tell, and does when it is asked to.
+pub fn is_replaced(node: &PlannedNode, reached: usize) -> bool {
+    redeploy(node).is_some_and(|redeploy| reached > redeploy)
 }
 
 /// Whether a node that came as far as the step at this position (counted from 0) has an etcd whose data the earlier
@@ -91,7 +111,7 @@ mod tests {
             name: name.parse().unwrap(),
             role: *role,
             prepare: prepare(*role, to),
-            steps: under_lease(*role, to, &Policy::default()),
+            steps: under_lease(*role, to, &Policy::default(), None),
         };
         Plan {
             id: "p-0123456789ab".parse().unwrap(),
@@ -142,6 +162,31 @@ mod tests {
         assert!(moved_on("v1.21.1", "v1.22.0", 1, "drain"));
         assert!(!moved_on("v1.21.1", "v1.22.0", 2, "verify-node"));
         assert!(!moved_on("v1.19.7", "v1.20.2", 0, "verify-node"));
+    }
+
+    #[test]
+    fn a_system_that_is_replaced_is_a_point_of_no_return_of_its_own() {
+        let replaced = |from: &str, to: &str| {
+            let mut plan = plan(from, to, &WHOLE);
+            for node in &mut plan.nodes {
+                node.steps =
+                    under_lease(node.role, plan.to_version, &plan.policy, Some(&["/replace".to_owned()]));
+            }
+            plan
+        };
+        let patch = replaced("v1.20.2", "v1.20.9");
+        assert_eq!(point_of_no_return(&patch), at("redeploy", Cause::Replaced));
+        let minor = replaced("v1.19.7", "v1.20.2");
+        assert_eq!(
+            point_of_no_return(&minor),
+            at("verify-control-plane", Cause::ApiMinor),
+            "it comes before"
+        );
+        let node = &patch.nodes[2];
+        let redeploy = node.steps.iter().position(|step| step.name() == "redeploy").unwrap();
+        assert!(!is_replaced(node, redeploy), "its agent knows whether the command came to anything");
+        assert!(is_replaced(node, redeploy + 1) && is_replaced(node, node.steps.len()));
+        assert!(!is_replaced(&plan("v1.20.2", "v1.20.9", &WHOLE).nodes[2], 99));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
 
-use crate::core::reversal::etcd_has_moved_on;
+use crate::core::reversal::{etcd_has_moved_on, is_replaced};
 
 /// A plan that was applied, and how far it is. Its [`Phase`] follows from this and is stored nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -592,6 +592,15 @@ impl Rollout {
                 return Err(refused(format!(
                     "{} has gone on to etcd of another minor version, whose data the earlier one refuses: roll forward \
                      with `liftlock retry`, or restore etcd's snapshot and lose what was written since",
+                    planned.name
+                )));
+            }
+        }
+        for (planned, state) in self.nodes().skip(from) {
+            if state.reached(planned).is_some_and(|reached| is_replaced(planned, reached)) {
+                return Err(refused(format!(
+                    "the system of {} was replaced as a whole, and nobody has the earlier one: roll forward with \
+                     `liftlock retry`, or put the earlier system back by hand",
                     planned.name
                 )));
             }

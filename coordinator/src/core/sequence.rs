@@ -21,8 +21,13 @@ pub fn prepare(role: Role, version: KubernetesVersion) -> Vec<Step> {
 
 /// What a node does under its lease, in this order: a verified backup before the first change, the control plane
 /// before its kubelet, the node empty before its kubelet changes, and at the end the proof that what is protected is as
-/// it was.
-pub fn under_lease(role: Role, version: KubernetesVersion, policy: &Policy) -> Vec<Step> {
+/// it was. `replacement` is the command that replaces the whole system: then nothing but that changes the kubelet.
+pub fn under_lease(
+    role: Role,
+    version: KubernetesVersion,
+    policy: &Policy,
+    replacement: Option<&[String]>,
+) -> Vec<Step> {
     let ignore_preflight_errors = policy.ignore_preflight_errors.clone();
     let mut steps = Vec::new();
     if role.is_control_plane() {
@@ -48,7 +53,11 @@ pub fn under_lease(role: Role, version: KubernetesVersion, policy: &Policy) -> V
             delete_empty_dir_data: policy.delete_empty_dir_data,
             allow_only_schedulable_node: policy.accepts(DRAIN_ONLY_NODE),
         },
-        Step::InstallKubelet { version },
+        replacement.map_or(Step::InstallKubelet { version }, |command| Step::Redeploy {
+            version,
+            command: command.to_vec(),
+            allow_api_outage: policy.accepts(API_OUTAGE),
+        }),
         Step::RestartKubelet { version },
         Step::VerifyNode { version },
         Step::RestoreSchedulability {},

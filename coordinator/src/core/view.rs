@@ -144,6 +144,8 @@ pub struct AgentView {
     pub drift: Vec<Drift>,
     /// What there would make an upgrade fail.
     pub obstacles: Vec<Obstacle>,
+    /// How its host is replaced as a whole; `None` where its configuration does not say.
+    pub redeploy: Option<Redeploy>,
     /// What else it looked for.
     pub findings: NodeFindings,
 }
@@ -229,6 +231,15 @@ pub struct RequestedApi {
     pub api: String,
     /// The minor that no longer serves it, as the API server says; 0 where it does not say.
     pub removed_in: u16,
+}
+
+/// How a host is replaced as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redeploy {
+    /// The command that does it, by the node's own configuration.
+    pub command: Vec<String>,
+    /// Why it cannot be done as the node is now: what, and what to do.
+    pub refusal: Option<String>,
 }
 
 /// Something on one node that has to be put right before any upgrade.

@@ -9,7 +9,7 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, State, findings};
-use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Obstacle};
+use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeObject, Obstacle, Redeploy};
 
 /// What an agent reported last.
 pub(super) struct Reported {
@@ -139,6 +139,10 @@ impl State {
                     .map(|drift| Drift { path: drift.path.clone(), lines: drift.lines.clone() })
                     .collect(),
                 findings: findings::of_node(facts),
+                redeploy: facts.redeploy.as_ref().map(|redeploy| Redeploy {
+                    command: redeploy.command.clone(),
+                    refusal: Some(redeploy.refusal.clone()).filter(|why| !why.is_empty()),
+                }),
             });
         }
         view

@@ -343,7 +343,7 @@ mod tests {
             name: format!("node-{number:04}.cluster.example").parse().unwrap(),
             role: Role::ControlPlane,
             prepare: sequence::prepare(Role::ControlPlane, version),
-            steps: sequence::under_lease(Role::ControlPlane, version, &policy),
+            steps: sequence::under_lease(Role::ControlPlane, version, &policy, None),
         };
         let plan = Plan {
             id: "p-0123456789ab".parse().unwrap(),

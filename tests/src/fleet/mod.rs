@@ -24,10 +24,14 @@ use crate::fleet::operator::Operator;
 use crate::fleet::process::{Output, Process};
 use crate::scratch;
 use crate::standin::cluster::{Cluster, Shape};
+use crate::standin::node::{PERSISTENT, REPLACE};
 use crate::standin::pki::write_secret;
 
 /// Seconds that an API which is gone is waited for.
 const API_TIMEOUT: u32 = 20;
+
+/// The store that outlives a node's system.
+pub const STORE: &str = "/mnt/persistent/liftlock";
 
 /// How long a fleet may take to come up, on a machine that is busy with other tests.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -59,6 +63,8 @@ pub struct Terms {
     pub api_timeout: Option<u32>,
     /// Each agent reaches the coordinator over a [`Link`] of its own.
     pub links: bool,
+    /// Each node says how its system is replaced as a whole.
+    pub redeploy: bool,
 }
 
 impl Fleet {
@@ -232,7 +238,10 @@ impl Fleet {
             machine.facts.address,
             self.terms.api_timeout.unwrap_or(API_TIMEOUT),
         );
-        fs::write(&config, text)?;
+        let redeploy = format!(
+            "[redeploy]\ncommand = [\"{REPLACE}\"]\nstore = \"{STORE}\"\nkeeps = [\"{PERSISTENT}\"]\n"
+        );
+        fs::write(&config, if self.terms.redeploy { text + &redeploy } else { text })?;
         Ok(config)
     }
 
@@ -244,12 +253,53 @@ impl Fleet {
         if token.exists() {
             arguments.extend(["--token-file", token.as_str()]);
         }
+        self.run_agent(node, &arguments)
+    }
+
+    fn run_agent(&mut self, node: &str, arguments: &[&str]) -> Result<()> {
         let environment: Vec<(&str, &str)> =
             UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")).flat_map(assignments).collect();
         let log = self.log(node);
-        let process = Process::start(self.binaries, &self.binaries.agent, &arguments, &environment, &log)?;
+        let process = Process::start(self.binaries, &self.binaries.agent, arguments, &environment, &log)?;
+        fs::write(self.cluster.machine(node)?.tree.agent_pid(), process.id().to_string())?;
         self.agents.insert(node.to_owned(), process);
         Ok(())
+    }
+
+    /// The command that brings back what a node's replaced system had, as the new system's unit runs it: it knows the
+    /// store, and nothing of the node but its host's name.
+    pub fn import_command(&self, node: &str) -> Result<Vec<String>> {
+        let tree = &self.cluster.machine(node)?.tree;
+        let said = [
+            ("store", STORE.into()),
+            ("root", tree.root()),
+            ("state-dir", tree.agent_state()),
+            ("node", node.into()),
+        ];
+        let said = said.into_iter().map(|(name, value): (_, Utf8PathBuf)| format!("--{name}={value}"));
+        Ok(["redeploy", "import"].map(str::to_owned).into_iter().chain(said).collect())
+    }
+
+    /// Starts the import of a node, which goes on by itself.
+    pub fn start_import(&self, node: &str) -> Result<Process> {
+        let command = self.import_command(node)?;
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        Process::start(self.binaries, &self.binaries.agent, &words, &[], &self.log(node))
+    }
+
+    /// Waits until a node's system is replaced, which ends its agent, and plays what starts in the new one: the import,
+    /// then the agent with the configuration that came back.
+    pub async fn start_new_system(&mut self, node: &str, limit: Duration) -> Result<()> {
+        if let Some(mut agent) = self.agents.remove(node) {
+            agent.ended(limit).await?;
+        }
+        let tree = self.cluster.machine(node)?.tree.clone();
+        let replaced = |_: &Cluster| tree.at("/etc/os-release").exists();
+        self.cluster.wait_for("the new system", limit, replaced).await?;
+        let command = self.import_command(node)?;
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        self.agent_program(&words).await?.success()?;
+        self.run_agent(node, &["run", "--config", tree.at("/etc/liftlock/agent.toml").as_str()])
     }
 
     /// SIGKILL to a node's agent. What it started as a unit runs on.

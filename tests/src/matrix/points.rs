@@ -168,7 +168,7 @@ pub(super) fn all() -> Vec<CrashPoint> {
 }
 
 fn places(role: Role, purpose: Purpose) -> Vec<Place> {
-    let mut steps = sequence::under_lease(role, TO, &Policy::default());
+    let mut steps = sequence::under_lease(role, TO, &Policy::default(), None);
     let mut places = vec![Place::Journal(Moment::Admitted), Place::Journal(Moment::Begun)];
     if purpose == Purpose::RollBack {
         steps.reverse();

@@ -154,6 +154,17 @@ macro_rules! services {
                     Ok(Response::new(cri::ListContainersResponse { containers }))
                 }
 
+                async fn stop_container(
+                    &self,
+                    request: Request<cri::StopContainerRequest>,
+                ) -> Result<Response<cri::StopContainerResponse>, Status> {
+                    let id = request.into_inner().container_id;
+                    let mut containers = self.containers();
+                    containers.retain(|running| container(running.clone()).id != id);
+                    self.set_containers(containers);
+                    Ok(Response::new(cri::StopContainerResponse {}))
+                }
+
                 async fn list_pod_sandbox(
                     &self,
                     _: Request<cri::ListPodSandboxRequest>,

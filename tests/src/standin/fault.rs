@@ -36,6 +36,8 @@ pub enum Point {
     KubeadmImagePull,
     /// etcdctl has made the folder that it restores a snapshot into, and has written no database.
     EtcdctlRestoring,
+    /// The command that replaces the system has been started, and everything is still there.
+    ReplaceStarted,
 }
 
 /// What happens there.
@@ -63,6 +65,7 @@ impl fmt::Display for Point {
             Self::AptUnpacked(package) => write!(f, "apt-unpacked@{package}"),
             Self::KubeadmImagePull => f.write_str("kubeadm-image-pull"),
             Self::EtcdctlRestoring => f.write_str("etcdctl-restoring"),
+            Self::ReplaceStarted => f.write_str("replace-started"),
         }
     }
 }

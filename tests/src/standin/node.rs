@@ -33,6 +33,12 @@ pub const PROGRAMS: [&str; 11] = [
     "etcdctl",
 ];
 
+/// The command that replaces a node's system.
+pub const REPLACE: &str = "/usr/local/sbin/replace-system";
+
+/// The folder that outlives a node's system.
+pub const PERSISTENT: &str = "/mnt/persistent";
+
 /// Names the node that a stand-in program acts on: its root.
 pub const ROOT_VARIABLE: &str = "LIFTLOCK_ROOT";
 
@@ -113,6 +119,11 @@ impl NodeTree {
         self.dir.join("faults")
     }
 
+    /// Where the process id of its liftlock-agent lies, for whoever ends the system under it.
+    pub fn agent_pid(&self) -> Utf8PathBuf {
+        self.dir.join("agent.pid")
+    }
+
     /// The folder with the node's programs.
     pub fn programs(&self) -> Utf8PathBuf {
         self.at("/usr/bin")
@@ -167,20 +178,18 @@ impl NodeTree {
 
     /// Makes the node as `kubeadm init` or `kubeadm join` leaves it.
     pub(crate) fn create(&self, facts: &NodeFacts, plan: &Blueprint<'_>) -> Result<()> {
+        self.lay_system(plan.program)?;
         for folder in [
             "/etc/kubernetes",
             "/run/systemd",
             "/run/containerd",
-            "/usr/bin",
-            "/usr/lib/standin",
-            "/var/cache/apt/archives/partial",
             "/var/lib/containerd",
-            "/var/lib/dpkg",
             "/var/lib/kubelet/pki",
             "/var/lib/liftlock",
         ] {
             fs::create_dir_all(self.at(folder))?;
         }
+        fs::create_dir_all(self.at(PERSISTENT).join("liftlock"))?;
         for folder in ["/var/lib/liftlock", "/var/lib/kubelet"] {
             fs::set_permissions(self.at(folder), fs::Permissions::from_mode(0o700))?;
         }
@@ -188,9 +197,6 @@ impl NodeTree {
         fs::write(self.dir.join("node.json"), serde_json::to_vec_pretty(facts)?)?;
         fs::write(self.at("/etc/hostname"), format!("{}\n", facts.name))?;
         fs::write(self.at("/etc/machine-id"), format!("{:032x}\n", u32::from(facts.address)))?;
-        for program in PROGRAMS {
-            std::os::unix::fs::symlink(plan.program, self.programs().join(program))?;
-        }
         self.create_kernel()?;
         self.create_packages(facts, plan)?;
         self.create_kubelet(facts, plan)?;
@@ -210,6 +216,24 @@ impl NodeTree {
             fs::write(self.at(folder).join(file), content)?;
         }
         Ok(())
+    }
+
+    /// What every system has that no node was made of yet.
+    pub(crate) fn lay_system(&self, program: &Utf8Path) -> Result<()> {
+        for folder in [
+            "/etc",
+            "/usr/bin",
+            "/usr/lib/standin",
+            "/usr/local/sbin",
+            "/var/cache/apt/archives/partial",
+            "/var/lib/dpkg",
+        ] {
+            fs::create_dir_all(self.at(folder))?;
+        }
+        for name in PROGRAMS {
+            std::os::unix::fs::symlink(program, self.programs().join(name))?;
+        }
+        Ok(std::os::unix::fs::symlink(program, self.at(REPLACE))?)
     }
 
     fn create_packages(&self, facts: &NodeFacts, plan: &Blueprint<'_>) -> Result<()> {

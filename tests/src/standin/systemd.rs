@@ -43,6 +43,8 @@ pub enum Ask {
     Restart(String),
     /// `systemctl daemon-reload`
     Reload,
+    /// `systemctl reboot` into a system whose kubelet has no configuration yet: nothing runs.
+    Reboot,
 }
 
 /// A transient unit to be.
@@ -276,6 +278,7 @@ impl Systemd {
             Ask::Restart(unit) if unit == KUBELET => self.restart_kubelet(node)?,
             Ask::Restart(unit) => bail!("Failed to restart {unit}: Unit {unit} not found."),
             Ask::Reload => {}
+            Ask::Reboot => self.cut_power(),
         }
         Ok(None)
     }

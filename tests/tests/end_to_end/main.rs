@@ -15,6 +15,7 @@ mod interruptions;
 mod operators;
 mod protection;
 mod raise;
+mod redeploy;
 mod rollback;
 
 use std::time::Duration;

@@ -57,6 +57,7 @@ impl Place {
             runtime_endpoint: Some(format!("unix://{}", tree.runtime_socket())),
             etcd_endpoint: Some(format!("https://{}:2379", machine.facts.address)),
             api_timeout: real::API_TIMEOUT,
+            redeploy: None,
         };
         real::host(&config).unwrap()
     }

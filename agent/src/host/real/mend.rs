@@ -1,7 +1,7 @@
 //! Putting single things of a tree back: each in one rename, and durable when it is done.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 
 use camino::Utf8Path;
@@ -12,7 +12,7 @@ use super::attributes::{apply, times};
 use super::beneath::{self, Mounts, folder_of};
 use super::files::{failed, make_folder};
 use super::tree;
-use crate::host::trees::{Entry, Kind, Name, PART, Place};
+use crate::host::trees::{Content, Entry, Hash, Kind, Name, PART, Place};
 use crate::host::{HostError, HostResult};
 
 const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
@@ -21,26 +21,21 @@ const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).uni
 const HOLE: usize = 4096;
 
 /// Makes what is at a place what the entry says.
-pub(super) fn put_back(
-    top: &Utf8Path,
-    place: &Place,
-    entry: &Entry,
-    content: Option<&[u8]>,
-) -> HostResult<()> {
+pub(super) fn put_back(top: &Utf8Path, place: &Place, entry: &Entry, content: &Content) -> HostResult<()> {
     let path = place.display();
     let (folder, name) = folder_of(top, place)?;
     let in_tree = if place.path.as_bytes().is_empty() { Mounts::Crossed } else { Mounts::Refused };
     let put = || match (&entry.kind, content) {
-        (Kind::File { sparse, .. }, Some(content)) => {
+        (Kind::File { sparse, .. }, Content::Bytes(_) | Content::Part { .. }) => {
             let part = new_part(&folder)?;
             let mut file = File::from(part);
-            write(&mut file, content, *sparse)
+            fill(&mut file, content, *sparse)
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             apply(&file, entry)?;
             fs::fsync(&file)?;
             in_place(&folder, &name)
         }
-        (Kind::File { .. }, None) => {
+        (Kind::File { .. }, Content::Present) => {
             let file = beneath::open(&folder, &name, OFlags::NONBLOCK, in_tree)?;
             apply(&file, entry)?;
             fs::fsync(&file)
@@ -164,6 +159,40 @@ fn own(folder: &OwnedFd, entry: &Entry) -> Result<()> {
     fs::utimensat(folder, PART, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// How much of a part is in memory at once, in bytes; a multiple of [`HOLE`].
+const CHUNK: usize = 256 << 10;
+
+fn fill(file: &mut File, content: &Content, sparse: bool) -> std::io::Result<()> {
+    match content {
+        Content::Present => Ok(()),
+        Content::Bytes(bytes) => {
+            write(file, bytes, sparse)?;
+            file.set_len(bytes.len() as u64)
+        }
+        Content::Part { file: source, offset, length, blake3 } => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut source = File::from(fs::open(source.as_str(), flags, Mode::empty())?);
+            source.seek(SeekFrom::Start(*offset))?;
+            let (mut source, mut hasher) = (source.take(*length), blake3::Hasher::new());
+            let mut buffer = Vec::with_capacity(CHUNK);
+            loop {
+                buffer.clear();
+                source.by_ref().take(CHUNK as u64).read_to_end(&mut buffer)?;
+                if buffer.is_empty() {
+                    break;
+                }
+                hasher.update(&buffer);
+                write(file, &buffer, sparse)?;
+            }
+            // EBADMSG: what lies there is not what was put there.
+            if Hash::from(hasher.finalize()) != *blake3 {
+                return Err(Errno::BADMSG.into());
+            }
+            file.set_len(*length)
+        }
+    }
+}
+
 fn write(file: &mut File, content: &[u8], sparse: bool) -> std::io::Result<()> {
     if !sparse {
         return file.write_all(content);
@@ -175,5 +204,5 @@ fn write(file: &mut File, content: &[u8], sparse: bool) -> std::io::Result<()> {
             file.write_all(block)?;
         }
     }
-    file.set_len(content.len() as u64)
+    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::etcd::RealEtcd;
 use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout, Trees};
 use crate::kube::RealKube;
 use crate::packages::Apt;
+use crate::redeploy::replacement::Replacement;
 use crate::runtime::RealRuntime;
 
 mod attributes;
@@ -57,6 +58,8 @@ pub struct RealConfig {
     pub etcd_endpoint: Option<String>,
     /// How long a step goes on asking an API server that does not answer; [`API_TIMEOUT`] unless somebody knows better.
     pub api_timeout: Duration,
+    /// How this host is replaced as a whole.
+    pub redeploy: Option<Arc<Replacement>>,
 }
 
 /// The host of a real node, or of a stand-in for one. Nothing is read before the first question. Refuses a root or
@@ -89,5 +92,6 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
         runtime: Arc::new(runtime),
         clock: Arc::new(RealClock),
         api_timeout: config.api_timeout,
+        redeploy: config.redeploy.clone(),
     })
 }

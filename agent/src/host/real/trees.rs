@@ -10,8 +10,8 @@ use super::beneath::{self, Mounts, folder_of};
 use super::files::{CHUNK, failed, on_a_thread};
 use super::{mend, survey};
 use crate::engine::lease::Permit;
-use crate::host::trees::{Entry, Name, Place, Survey, Tree, Trees};
-use crate::host::{ChunkSink, HostError, HostResult, Layout};
+use crate::host::trees::{Content, Entry, Name, Place, Survey, Tree, Trees};
+use crate::host::{ChunkSink, Clearance, HostError, HostResult, Layout};
 
 /// The node's trees: nothing outside the layout's root.
 #[derive(Debug, Clone)]
@@ -74,17 +74,20 @@ impl Trees for RealTrees {
 
     async fn put_back(
         &self,
-        _: &Permit,
+        _: &dyn Clearance,
         place: &Place,
         entry: &Entry,
-        content: Option<Vec<u8>>,
+        content: Content,
     ) -> HostResult<()> {
         self.admit(&place.root)?;
+        if let Content::Part { file, .. } = &content {
+            self.admit(file)?;
+        }
         let (top, place, entry) = (self.layout.root.clone(), place.clone(), entry.clone());
-        on_a_thread(move || mend::put_back(&top, &place, &entry, content.as_deref())).await
+        on_a_thread(move || mend::put_back(&top, &place, &entry, &content)).await
     }
 
-    async fn link(&self, _: &Permit, place: &Place, of: &Name) -> HostResult<()> {
+    async fn link(&self, _: &dyn Clearance, place: &Place, of: &Name) -> HostResult<()> {
         self.admit(&place.root)?;
         let (top, place, of) = (self.layout.root.clone(), place.clone(), of.clone());
         on_a_thread(move || mend::link(&top, &place, &of)).await

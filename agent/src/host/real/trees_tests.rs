@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{RealClock, RealTrees};
 use crate::engine::lease::{Lease, Permit};
-use crate::host::trees::{Depth, Entry, Kind, Moment, Name, Place, Survey, Tree, Trees};
+use crate::host::trees::{Content, Depth, Entry, Kind, Moment, Name, Place, Survey, Tree, Trees};
 use crate::host::{HostError, HostResult, Layout};
 use crate::protect::compare::{Difference, sealed};
 
@@ -65,7 +65,7 @@ impl Bench {
 
     async fn put_back(&self, path: &str, was: &Tree, content: Option<&[u8]>) {
         let entry = was.entry(&path.into()).unwrap();
-        let content = content.map(<[u8]>::to_vec);
+        let content = content.map_or(Content::Present, |bytes| Content::Bytes(bytes.to_vec()));
         self.trees.put_back(&self.permit, &self.place(path), entry, content).await.unwrap();
     }
 
@@ -160,7 +160,7 @@ async fn a_link_above_a_sealed_tree_is_refused() {
     );
     let outside = Place { root: "/etc".into(), path: "hostname".into() };
     let entry = bench.look(None).await.root.unwrap();
-    assert!(bench.trees.put_back(&bench.permit, &outside, &entry, None).await.is_err());
+    assert!(bench.trees.put_back(&bench.permit, &outside, &entry, Content::Present).await.is_err());
 }
 
 #[tokio::test]
@@ -331,7 +331,8 @@ async fn nothing_is_put_back_through_a_link_that_somebody_put_in_the_way() {
     symlink("../elsewhere", bench.at("d")).unwrap();
     let entry: Entry = was.entry(&"d/file".into()).unwrap().clone();
     let place = bench.place("d/file");
-    let error = bench.trees.put_back(&bench.permit, &place, &entry, Some(b"x".to_vec())).await.unwrap_err();
+    let content = Content::Bytes(b"x".to_vec());
+    let error = bench.trees.put_back(&bench.permit, &place, &entry, content).await.unwrap_err();
     assert!(matches!(error, HostError::File { .. }), "{error}");
     assert_eq!(fs::read_to_string(bench.root.join("elsewhere/file")).unwrap(), "content");
 }

@@ -12,14 +12,19 @@ use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::engine::context::{Captured, Context, PrepareContext, Reporter, TimeSpent};
+use crate::engine::fence;
 use crate::engine::lease::Lease;
 use crate::engine::meter::Moments;
 use crate::engine::step::{Observed, StepFailure};
+use crate::redeploy::import::import;
 use crate::steps::{preparation, runner};
-use crate::twin::{Machine, Meanwhile, Outcome, Picture, Shape, Twin};
+use crate::twin::{Machine, Meanwhile, Outcome, Picture, Shape, Twin, redeploy};
 
 pub(super) const FROM: KubernetesVersion = KubernetesVersion::new(1, 30, 4);
 pub(super) const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
+
+/// The agent's fence: a host without one is new.
+const FENCE: &str = "/var/lib/liftlock/fence";
 
 /// A node under a lease.
 #[derive(Clone)]
@@ -194,6 +199,14 @@ impl Leased {
             let failure = match self.attempt(step) {
                 Outcome::Done(Ok(())) => return End::Done,
                 Outcome::Done(Err(failure)) => failure,
+                // Its own command did that: the new system starts up.
+                Outcome::Died if self.is_bare() => {
+                    self.restart(Meanwhile::StillRunning);
+                    if self.is_bare() {
+                        return End::Died;
+                    }
+                    continue;
+                }
                 Outcome::Died => return End::Died,
                 Outcome::Stuck => panic!("{} waits for ever", step.name()),
             };
@@ -308,6 +321,46 @@ impl Leased {
 
     pub(super) fn restart(&self, meanwhile: Meanwhile) {
         self.twin.restart(self.node, meanwhile);
+        let Some(replacement) = self.twin.world().redeploy.clone() else { return };
+        // As the unit does before the agent's: until it succeeds, or is killed itself.
+        loop {
+            let (host, node) = (self.twin.host(self.node), self.node.parse().unwrap());
+            match self.twin.drive(import(&host, &node, &replacement.store)) {
+                Outcome::Done(Err(error)) if self.twin.struck().is_none() => panic!("{error}"),
+                Outcome::Done(Err(_)) => {}
+                Outcome::Done(Ok(_)) | Outcome::Died => return,
+                Outcome::Stuck => panic!("the import waits for ever"),
+            }
+        }
+    }
+
+    /// Whether the host was replaced and nothing was brought back yet.
+    pub(super) fn is_bare(&self) -> bool {
+        self.twin.world().redeploy.is_some() && self.meddle(|machine| !machine.disk.exists(FENCE.into()))
+    }
+
+    /// The lease of a plan that replaces the host as a whole, which its configuration allows.
+    pub(super) fn redeploying(twin: &Twin, node: &'static str, role: Role) -> Self {
+        twin.world().redeploy = Some(Arc::new(redeploy::replacement()));
+        let mut leased = Self::new(twin, node, role);
+        for step in &mut leased.steps {
+            if step.name() == "install-kubelet" {
+                let command = vec![redeploy::COMMAND.to_owned()];
+                *step = Step::Redeploy { version: TO, command, allow_api_outage: true };
+            }
+        }
+        leased.meddle(|machine| {
+            machine.disk.put(redeploy::COMMAND, "#!", 0o755);
+            machine.disk.make_folder("/mnt/persistent/liftlock".into(), 0o700);
+            machine.disk.put(FENCE, fence::written(FencingToken(7)), 0o600);
+        });
+        leased
+    }
+
+    /// A retry: a new lease that remembers what the earlier ones captured.
+    pub(super) fn lease_again(&mut self, token: u64) {
+        self.lease = Arc::new(Lease::new(FencingToken(token), Duration::MAX));
+        self.meddle(|machine| machine.disk.put(FENCE, fence::written(FencingToken(token)), 0o600));
     }
 
     pub(super) fn prepare(&self, step: &Step) -> Result<(), StepFailure> {

@@ -8,3 +8,4 @@ mod harness;
 mod preparations;
 mod protection;
 mod recovery;
+mod redeploy;

@@ -69,6 +69,8 @@ pub struct PolicyView {
     pub accepted: Vec<String>,
     /// What follows when a node has failed for good.
     pub on_failure: OnFailure,
+    /// Hosts are replaced as a whole.
+    pub redeploy: bool,
 }
 
 /// One node's part.
@@ -107,7 +109,7 @@ pub enum Reversal {
     Automatic,
     /// `kubeadm upgrade apply --force` to the earlier version.
     KubeadmForce,
-    /// It cannot be undone: it brings another minor version of etcd.
+    /// It cannot be undone: it brings another minor version of etcd, or another system.
     Impossible,
 }
 
@@ -147,6 +149,7 @@ impl From<Policy> for PolicyView {
             ignore_preflight_errors: policy.ignore_preflight_errors,
             accepted: policy.accepted,
             on_failure: policy.on_failure,
+            redeploy: policy.redeploy,
         }
     }
 }
@@ -192,6 +195,7 @@ fn step_view(step: &Step, etcd_changes: bool) -> StepView {
         step::Reversal::Automatic => Reversal::Automatic,
         step::Reversal::KubeadmForce if etcd_changes => Reversal::Impossible,
         step::Reversal::KubeadmForce => Reversal::KubeadmForce,
+        step::Reversal::Never => Reversal::Impossible,
     };
     StepView { step: step.name(), commands: commands(step), asks: asks(step), reversal }
 }
@@ -256,6 +260,9 @@ impl PlanView {
         );
         let mut text = format!("{}\n", paint.paint(Tone::Strong, &line));
         let _ = writeln!(text, "When a node fails: {}", when_a_node_fails(self.policy.on_failure));
+        if self.policy.redeploy {
+            let _ = writeln!(text, "Hosts are replaced as a whole, each by its own command (--redeploy)");
+        }
         if !self.policy.accepted.is_empty() {
             let _ = writeln!(text, "Consented to: {}", self.policy.accepted.join(", "));
         }
@@ -273,7 +280,10 @@ impl PlanView {
         for (number, step) in (1..).zip(&first.steps) {
             let here = matches!(&self.way_back, PointOfNoReturn::At { node, step: at, .. }
                 if node.as_str() == first.name && *at == step.step);
-            let begins = matches!(self.way_back, PointOfNoReturn::At { cause: Cause::EtcdMinor, .. });
+            let begins = matches!(
+                self.way_back,
+                PointOfNoReturn::At { cause: Cause::EtcdMinor | Cause::Replaced, .. }
+            );
             if here && begins {
                 write_point(text, paint);
             }
@@ -318,6 +328,9 @@ fn no_way_back(cause: Cause, to: KubernetesVersion) -> String {
             "From its start on etcd is of another minor version, whose data the earlier one refuses: the cluster goes forward to {minor}, \
              back only by restoring the snapshot, which loses what was written since"
         ),
+        Cause::Replaced => "From its start on the node's system is replaced as a whole, and nobody has the earlier one: a node that \
+                            fails is retried"
+            .to_owned(),
         Cause::ApiMinor => format!(
             "Once it has ended, API servers of {minor} write objects in their own way: a node that fails is retried or put back, \
              the cluster as a whole goes forward"
@@ -410,6 +423,10 @@ fn asks(step: &Step) -> Option<String> {
             }
             text
         }
+        Step::Redeploy { version, .. } => format!(
+            "stops the containers, exports the protected paths to the node's store, and waits for the new system, with the paths \
+             back and kubeadm and kubelet at {version}"
+        ),
         Step::VerifyNode { version } => format!("waits until the Node is Ready with its kubelet at {version}"),
         Step::RestoreSchedulability {} => "uncordons the node, unless it was cordoned before".to_owned(),
         Step::VerifyProtectedPaths {} => {

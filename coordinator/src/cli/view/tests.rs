@@ -33,7 +33,7 @@ fn plan_between(from: &str, to: &str, policy: Policy) -> Plan {
         name: name.parse().unwrap(),
         role,
         prepare: prepare(role, to),
-        steps: under_lease(role, to, &policy),
+        steps: under_lease(role, to, &policy, None),
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),
@@ -137,8 +137,19 @@ fn a_plan_with_consents_says_so_in_the_steps_that_they_change() {
         ignore_preflight_errors: vec!["CoreDNSMigration".to_owned()],
         accepted: vec!["api-outage".to_owned(), "drain-only-node".to_owned()],
         on_failure: OnFailure::RollBackNode,
+        ..Policy::default()
     };
     assert_snapshot!(PlanView::from(plan_between("v1.21.1", "v1.22.0", policy)).table(Paint::OFF));
+}
+
+#[test]
+fn a_plan_that_replaces_hosts_shows_each_ones_command_and_that_nobody_undoes_it() {
+    let mut plan = plan_between("v1.20.2", "v1.20.9", Policy { redeploy: true, ..Policy::default() });
+    for node in &mut plan.nodes {
+        let command = ["/usr/local/sbin/replace-system".to_owned(), "--image=node".to_owned()];
+        node.steps = under_lease(node.role, plan.to_version, &plan.policy, Some(&command));
+    }
+    assert_snapshot!(PlanView::from(plan).table(Paint::OFF));
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn cluster_at(minor: u16) -> ClusterView {
                 errors: Vec::new(),
                 drift: Vec::new(),
                 obstacles: Vec::new(),
+                redeploy: None,
                 findings: sound_node(name, control_plane),
             }),
             object: Some(NodeObject {

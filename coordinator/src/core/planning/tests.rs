@@ -21,6 +21,7 @@ fn view(control_planes: u32, workers: u32) -> ClusterView {
             drift: vec![],
             obstacles: vec![],
             findings: sound_node(name, control_plane),
+            redeploy: None,
         }),
         object: Some(NodeObject {
             kubelet_version: Some(FROM),
@@ -253,4 +254,32 @@ fn what_an_agent_found_in_the_way_is_told_also_where_no_cluster_is_seen() {
     assert_eq!(rules(&view, TO), ["certificate-expired"]);
     view.cluster = None;
     assert_eq!(rules(&view, TO), ["certificate-expired", "no-control-plane"]);
+}
+
+#[test]
+fn a_redeploy_is_planned_where_every_node_says_how_and_is_refused_by_name_where_one_does_not() {
+    let policy = Policy { redeploy: true, accepted: vec![API_OUTAGE.to_owned()], ..Policy::default() };
+    let command = vec!["/usr/local/sbin/replace-system".to_owned()];
+    let mut view = view(1, 2);
+    for entry in view.nodes.values_mut() {
+        entry.agent.as_mut().unwrap().redeploy = Some(Redeploy { command: command.clone(), refusal: None });
+    }
+    let plan = make_plan(&view, TO, &policy).unwrap();
+    for node in &plan.nodes {
+        let names: Vec<&str> = node.steps.iter().map(liftlock_proto::step::Step::name).collect();
+        let at = |name: &str| names.iter().position(|step| *step == name);
+        assert_eq!(at("install-kubelet"), None);
+        assert!(at("drain") < at("redeploy") && at("redeploy") < at("restart-kubelet"), "{names:?}");
+        assert!(node.steps.iter().any(|step| argv::commands(step).contains(&command)), "the plan shows it");
+    }
+    let without = make_plan(&view, TO, &Policy { redeploy: false, ..policy.clone() }).unwrap();
+    assert!(without.nodes.iter().all(|node| node.steps.iter().all(|step| step.name() != "redeploy")));
+
+    node(&mut view, "w1").agent.as_mut().unwrap().redeploy = None;
+    let full = Some(Redeploy { command, refusal: Some("the store is gone".to_owned()) });
+    node(&mut view, "w2").agent.as_mut().unwrap().redeploy = full;
+    let refusals = make_plan(&view, TO, &policy).unwrap_err();
+    let found: Vec<_> = refusals.iter().map(|refusal| (refusal.rule, refusal.acceptable)).collect();
+    assert_eq!(found, [("redeploy-not-configured", false), ("redeploy-refused", false)], "{refusals:?}");
+    assert!(refusals[0].message.contains("w1") && refusals[1].message.contains("the store is gone"));
 }

@@ -16,7 +16,7 @@ fn rollout(nodes: usize) -> Rollout {
     let to_version = KubernetesVersion::new(1, 20, 2);
     let node = |index| {
         let role = if index == 0 { Role::FirstControlPlane } else { Role::Worker };
-        let steps = under_lease(role, to_version, &Policy::default());
+        let steps = under_lease(role, to_version, &Policy::default(), None);
         PlannedNode { name: name(index), role, prepare: vec![], steps }
     };
     let plan = Plan {
@@ -256,6 +256,29 @@ fn where_etcd_has_moved_on_no_policy_and_no_order_puts_a_control_plane_back() {
     assert_eq!(failed.phase(), Phase::Halted { reason: "n0: no disk".to_owned() });
     let Err(TransitionError::NotToRollBack { why, .. }) = failed.after(&rollback(0)) else { panic!() };
     assert!(why.contains("etcd") && why.contains("liftlock retry"), "{why}");
+}
+
+#[test]
+fn where_a_system_was_replaced_no_policy_and_no_order_puts_the_node_back() {
+    let mut start = rollout(2);
+    start.plan.policy.on_failure = OnFailure::RollBackNode;
+    for node in &mut start.plan.nodes {
+        let command = ["/usr/local/sbin/replace-system".to_owned()];
+        node.steps = under_lease(node.role, start.plan.to_version, &start.plan.policy, Some(&command));
+    }
+    let start = after(start, &[prepared(0), prepared(1), granted(0, 1)]);
+    let failed_at = |step: &str| {
+        let index = start.plan.nodes[0].steps.iter().position(|planned| planned.name() == step).unwrap();
+        let progress = Progress { index: u32::try_from(index).unwrap(), attempt: 1 };
+        let began = Event::StepReported { node: name(0), token: FencingToken(1), progress };
+        after(start.clone(), &[began, ended(0, 1, Some("no kubelet"))])
+    };
+    let replaced = failed_at("verify-node");
+    assert_eq!(replaced.phase(), Phase::Halted { reason: "n0: no kubelet".to_owned() });
+    let Err(TransitionError::NotToRollBack { why, .. }) = replaced.after(&rollback(0)) else { panic!() };
+    assert!(why.contains("replaced as a whole") && why.contains("liftlock retry"), "{why}");
+    let before = failed_at("redeploy");
+    assert_eq!(before.phase(), Phase::RollingBack, "its agent knows whether the command came to anything");
 }
 
 #[test]

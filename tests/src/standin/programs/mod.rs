@@ -6,6 +6,7 @@ mod etcdctl;
 mod kubeadm;
 mod kubeadm_policy;
 mod kubeadm_upgrade;
+mod replace_system;
 mod systemd;
 
 use std::fmt::Display;
@@ -109,6 +110,7 @@ pub fn main() -> ExitCode {
             "systemd-run" => Ok(systemd::systemd_run(&call)),
             "kubelet" => kubelet(&call),
             "kubeadm" => kubeadm::kubeadm(&call),
+            "replace-system" => replace_system::replace_system(&call),
             _ => anyhow::bail!("{name} is no program of a stand-in node"),
         }
     });
