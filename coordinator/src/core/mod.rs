@@ -6,6 +6,8 @@
 
 pub mod decide;
 pub mod history;
+pub mod leg;
+pub mod path;
 pub mod planning;
 pub mod restoration;
 pub mod reversal;

@@ -250,7 +250,7 @@ const DRIFT_LINES: usize = 4;
 
 /// How many minors a kubelet may be behind the API server: two, and three from kubelet 1.25 on
 /// (<https://kubernetes.io/releases/version-skew-policy/>).
-fn kubelet_skew(kubelet: KubernetesVersion) -> u16 {
+pub fn kubelet_skew(kubelet: KubernetesVersion) -> u16 {
     if kubelet.minor >= 25 { 3 } else { 2 }
 }
 

@@ -53,7 +53,7 @@ impl State {
         asked.into_iter().map(|node| (node.clone(), self.answers(&node))).collect()
     }
 
-    fn answers(&self, node: &NodeName) -> u64 {
+    pub(super) fn answers(&self, node: &NodeName) -> u64 {
         self.facts.get(node).map_or(0, |reported| reported.count)
     }
 

@@ -92,6 +92,7 @@ impl State {
             })
         };
         let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
-        self.failure.clone().or_else(unknown_lease).or_else(|| if goes_on { awaited() } else { None })
+        let held_up = || if goes_on { awaited() } else { self.before_the_next_stop() };
+        self.failure.clone().or_else(unknown_lease).or_else(held_up)
     }
 }
