@@ -88,6 +88,10 @@ pub struct Policy {
     pub accepted: Vec<String>,
     /// What follows when a node has failed for good.
     pub on_failure: OnFailure,
+    /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind. Left out where
+    /// it is not wanted, so that plans without it keep their hashes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub workers_skip_stops: bool,
 }
 
 /// One node's part of a plan.
@@ -131,6 +135,7 @@ impl Default for Policy {
             ignore_preflight_errors: Vec::new(),
             accepted: Vec::new(),
             on_failure: OnFailure::default(),
+            workers_skip_stops: false,
         }
     }
 }
@@ -225,6 +230,7 @@ impl From<Policy> for v1::Policy {
             ignore_preflight_errors,
             accepted,
             on_failure,
+            workers_skip_stops,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -233,6 +239,7 @@ impl From<Policy> for v1::Policy {
             ignore_preflight_errors,
             accepted,
             on_failure: v1::OnFailure::from(on_failure).into(),
+            workers_skip_stops,
         }
     }
 }
@@ -267,6 +274,7 @@ impl From<v1::Policy> for Policy {
             ignore_preflight_errors,
             accepted,
             on_failure: _,
+            workers_skip_stops,
         } = message;
         Self {
             drain_timeout_seconds,
@@ -275,6 +283,7 @@ impl From<v1::Policy> for Policy {
             ignore_preflight_errors,
             accepted,
             on_failure,
+            workers_skip_stops,
         }
     }
 }

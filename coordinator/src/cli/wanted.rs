@@ -46,6 +46,9 @@ struct PolicyArgs {
     /// What follows when a node has failed for good: halt (an operator is asked), roll-back-node, roll-back-cluster.
     #[arg(long, help_heading = "Policy", value_name = "POLICY", default_value_t = OnFailure::Halt)]
     on_failure: OnFailure,
+    /// Raise workers only at the last stop of a path, and where their kubelets would be too far behind.
+    #[arg(long, help_heading = "Policy")]
+    workers_skip_stops: bool,
 }
 
 impl WantedArgs {
@@ -69,6 +72,7 @@ impl PolicyArgs {
             ignore_preflight_errors: self.ignore_preflight_errors.clone(),
             accepted: self.accept.clone(),
             on_failure: self.on_failure,
+            workers_skip_stops: self.workers_skip_stops,
         }
     }
 }

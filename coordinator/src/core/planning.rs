@@ -1,6 +1,6 @@
 //! A plan from what the agents report, or every reason why there is none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::argv;
 use liftlock_proto::name::{NameError, NodeName, PlanId};
@@ -36,7 +36,21 @@ pub fn make_plan(
     target: KubernetesVersion,
     policy: &Policy,
 ) -> Result<Plan, Vec<Refusal>> {
-    let nodes: Vec<Candidate<'_>> = view.nodes.iter().map(|(name, node)| Candidate { name, node }).collect();
+    make_plan_without(&BTreeSet::new(), view, target, policy)
+}
+
+/// The same without some workers, which stay at what they run.
+///
+/// # Errors
+/// As [`make_plan`].
+pub fn make_plan_without(
+    spared: &BTreeSet<NodeName>,
+    view: &ClusterView,
+    target: KubernetesVersion,
+    policy: &Policy,
+) -> Result<Plan, Vec<Refusal>> {
+    let candidate = |(name, node)| Candidate { name, node, spared: spared.contains(name) };
+    let nodes: Vec<Candidate<'_>> = view.nodes.iter().map(candidate).collect();
     let mut refusals: Vec<Refusal> = nodes.iter().flat_map(Candidate::obstacles).collect();
     let Some(cluster) = &view.cluster else {
         refusals.push(Refusal::of(
@@ -50,11 +64,12 @@ pub fn make_plan(
     refusals.extend(policy_rules(policy));
     refusals.extend(version_rules(cluster, &nodes, target));
     refusals.extend(nodes.iter().filter_map(|candidate| candidate.refusal(target)));
+    refusals.extend(kubeadm_rules(cluster, &nodes, target));
     refusals.extend(etcd_rules(cluster));
     refusals.extend(dns_rule(cluster));
     refusals.extend(nodes.iter().filter(|candidate| !candidate.runs(target)).filter_map(Candidate::drift));
-    let raised =
-        nodes.iter().all(|candidate| candidate.runs(target)) && cluster.kubeadm_config_version == target;
+    let raised = nodes.iter().all(|candidate| candidate.spared || candidate.runs(target))
+        && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
         return Err(vec![Refusal::of(
             "nothing-to-do",
@@ -68,8 +83,9 @@ pub fn make_plan(
     }
 
     let planned = in_order(&nodes, target, policy);
-    let from_version =
-        lowest_version(&nodes).unwrap_or(cluster.kubeadm_config_version).min(cluster.kubeadm_config_version);
+    let from_version = lowest_version(&nodes, &planned)
+        .unwrap_or(cluster.kubeadm_config_version)
+        .min(cluster.kubeadm_config_version);
     seal(from_version, target, planned, policy.clone())
         .map_err(|error| vec![Refusal::of("unreadable-plan", format!("the plan cannot be named: {error}"))])
 }
@@ -104,6 +120,8 @@ fn seal(
 struct Candidate<'a> {
     name: &'a NodeName,
     node: &'a NodeView,
+    /// Stays at what it runs.
+    spared: bool,
 }
 
 impl Candidate<'_> {
@@ -153,7 +171,7 @@ impl Candidate<'_> {
                 format!("{name}'s agent is not connected: look at `systemctl status liftlock-agent` there"),
             ));
         }
-        if !agent.offered.contains(&target) && !self.runs(target) {
+        if !agent.offered.contains(&target) && !self.runs(target) && !self.spared {
             let offered = agent.offered.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let offered = if offered.is_empty() { "nothing".to_owned() } else { offered };
             return Some(Refusal::of(
@@ -250,8 +268,50 @@ const DRIFT_LINES: usize = 4;
 
 /// How many minors a kubelet may be behind the API server: two, and three from kubelet 1.25 on
 /// (<https://kubernetes.io/releases/version-skew-policy/>).
-pub fn kubelet_skew(kubelet: KubernetesVersion) -> u16 {
+fn kubelet_skew(kubelet: KubernetesVersion) -> u16 {
     if kubelet.minor >= 25 { 3 } else { 2 }
+}
+
+/// How many minors any kubelet may be behind when kubeadm raises the control plane to a version: three from 1.29 on, one
+/// before (`detectTooOldKubelets` in kubeadm's `phases/upgrade/policy.go`; <https://github.com/kubernetes/kubernetes/pull/120825>).
+fn kubeadm_skew(target: KubernetesVersion) -> u16 {
+    if target.minor >= 29 { 3 } else { 1 }
+}
+
+/// Whether a kubelet is too far behind for the control plane to be raised to a version.
+pub fn too_old(kubelet: KubernetesVersion, target: KubernetesVersion) -> bool {
+    target.minor.saturating_sub(kubelet.minor) > kubelet_skew(kubelet).min(kubeadm_skew(target))
+}
+
+/// kubeadm looks at every kubelet before it raises the control plane, and allows less than Kubernetes does.
+fn kubeadm_rules(
+    cluster: &ControlPlaneReport,
+    nodes: &[Candidate<'_>],
+    target: KubernetesVersion,
+) -> Vec<Refusal> {
+    // It looks only in `kubeadm upgrade apply`, and a minor that is skipped it refuses before.
+    let applies = nodes.iter().find(|node| node.control_plane()).is_some_and(|first| !first.runs(target));
+    if !applies || target.minor > cluster.kubeadm_config_version.minor + 1 {
+        return Vec::new();
+    }
+    let refusal = |candidate: &Candidate<'_>| {
+        let kubelet = candidate.kubelet_version()?;
+        let behind = target.minor.saturating_sub(kubelet.minor);
+        (behind > kubeadm_skew(target) && behind <= kubelet_skew(kubelet)).then(|| {
+            Refusal::of(
+                "kubelet-skew",
+                format!(
+                    "{}'s kubelet runs {kubelet}, and kubeadm of {} raises no control plane while a kubelet is more than {} \
+                     behind: raise that kubelet to {} first",
+                    candidate.name,
+                    target.minor_name(),
+                    if kubeadm_skew(target) == 1 { "one minor" } else { "three minors" },
+                    cluster.kubeadm_config_version.minor_name(),
+                ),
+            )
+        })
+    };
+    nodes.iter().filter_map(refusal).collect()
 }
 
 fn policy_rules(policy: &Policy) -> Vec<Refusal> {
@@ -375,7 +435,7 @@ fn drain_rule(nodes: &[Candidate<'_>], target: KubernetesVersion) -> Option<Refu
         |candidate: &&Candidate<'_>| candidate.node.object.as_ref().is_some_and(NodeObject::takes_pods);
     let mut takers = nodes.iter().filter(takes_pods);
     match (takers.next(), takers.next()) {
-        (Some(only), None) if !only.runs(target) => Some(Refusal {
+        (Some(only), None) if !only.runs(target) && !only.spared => Some(Refusal {
             rule: DRAIN_ONLY_NODE,
             message: format!(
                 "{} is the only node that takes pods: what is evicted there waits until it is back; consent with --accept \
@@ -399,7 +459,7 @@ fn in_order(nodes: &[Candidate<'_>], target: KubernetesVersion, policy: &Policy)
             (false, _) => Role::Worker,
         };
         first_taken |= candidate.control_plane();
-        if !candidate.runs(target) {
+        if !candidate.runs(target) && !candidate.spared {
             planned.insert(
                 (role, candidate.name),
                 PlannedNode {
@@ -414,8 +474,12 @@ fn in_order(nodes: &[Candidate<'_>], target: KubernetesVersion, policy: &Policy)
     planned.into_values().collect()
 }
 
-fn lowest_version(nodes: &[Candidate<'_>]) -> Option<KubernetesVersion> {
-    nodes.iter().filter_map(Candidate::kubelet_version).min()
+/// What the cluster comes from: the lowest kubelet, but a worker that lags says nothing of a control plane that is raised.
+fn lowest_version(nodes: &[Candidate<'_>], planned: &[PlannedNode]) -> Option<KubernetesVersion> {
+    let control_planes = planned.iter().any(|node| node.role.is_control_plane());
+    let counts =
+        |candidate: &&Candidate<'_>| !candidate.spared && (candidate.control_plane() || !control_planes);
+    nodes.iter().filter(counts).filter_map(Candidate::kubelet_version).min()
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 
 use super::{Keeper, KeeperError, State};
 use crate::core::history::{HistoryKind, HistoryRecord};
-use crate::core::leg::Stop;
-use crate::core::planning::make_plan;
+use crate::core::leg::{Leg, Stop};
+use crate::core::path::make_stop;
 use crate::core::rollout::{Event, Phase, Rollout};
 use crate::store::records::Change;
 
@@ -59,10 +59,11 @@ impl Keeper {
             return Ok(false);
         }
         let doubtful = state.failure.is_some() || state.holder_of_unknown_lease().is_some();
-        if doubtful || state.not_looked_at(&next).is_some() {
+        if doubtful || state.not_looked_at(&reached.leg).is_some() {
             return Ok(false);
         }
-        let now = make_plan(&state.view(), next.to_version, &reached.plan.policy);
+        let after = reached.leg.onward.get(1).map(|stop| stop.to_version);
+        let now = make_stop(&state.view(), next.to_version, after, &reached.plan.policy);
         let against = match &now {
             Ok(plan) => next.difference(plan).map(|difference| {
                 format!("the plan that leads there is not the one that was applied: {difference}")
@@ -162,22 +163,25 @@ impl State {
         self.facts.keys().map(|node| (node.clone(), self.answers(node))).collect()
     }
 
-    /// A node of the next stop that has not said what it is like since the stop before was reached.
-    fn not_looked_at(&self, next: &Stop) -> Option<NodeName> {
+    /// A node of a stop ahead that has not said what it is like since the present one was reached.
+    fn not_looked_at(&self, leg: &Leg) -> Option<NodeName> {
         let look = self.look.as_ref()?;
         let fresh = |node: &NodeName| {
             self.sessions.contains_key(node)
                 && self.answers(node) > look.asked.get(node).copied().unwrap_or_default()
         };
-        next.nodes.iter().map(|passing| &passing.name).find(|node| !fresh(node)).cloned()
+        let passing = leg.onward.iter().flat_map(|stop| &stop.nodes);
+        passing.map(|passing| &passing.name).find(|node| !fresh(node)).cloned()
     }
 
     /// What holds up a path between two stops.
     pub(super) fn before_the_next_stop(&self) -> Option<String> {
-        let (_, _, next) = self.between_stops()?;
+        let (_, reached, next) = self.between_stops()?;
         let against = self.look.as_ref().and_then(|look| look.against.as_ref()).map(|(_, why)| why.clone());
-        let silent =
-            || self.not_looked_at(&next).map(|node| format!("{node} has not said yet what it is like now"));
+        let silent = || {
+            self.not_looked_at(&reached.leg)
+                .map(|node| format!("{node} has not said yet what it is like now"))
+        };
         against.or_else(silent).map(|why| format!("before {}: {why}", next.to_version))
     }
 }

@@ -71,6 +71,8 @@ pub struct PolicyView {
     pub accepted: Vec<String>,
     /// What follows when a node has failed for good.
     pub on_failure: OnFailure,
+    /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
+    pub workers_skip_stops: bool,
 }
 
 /// One node's part.
@@ -149,6 +151,7 @@ impl From<Policy> for PolicyView {
             ignore_preflight_errors: policy.ignore_preflight_errors,
             accepted: policy.accepted,
             on_failure: policy.on_failure,
+            workers_skip_stops: policy.workers_skip_stops,
         }
     }
 }
@@ -294,6 +297,9 @@ impl PlanView {
         );
         let mut text = format!("{}\n", paint.paint(Tone::Strong, &line));
         let _ = writeln!(text, "When a node fails: {}", when_a_node_fails(self.policy.on_failure));
+        if self.policy.workers_skip_stops {
+            let _ = writeln!(text, "Workers skip the stops at which their kubelets may stay behind");
+        }
         if !self.policy.accepted.is_empty() {
             let _ = writeln!(text, "Consented to: {}", self.policy.accepted.join(", "));
         }

@@ -137,6 +137,7 @@ fn a_plan_with_consents_says_so_in_the_steps_that_they_change() {
         ignore_preflight_errors: vec!["CoreDNSMigration".to_owned()],
         accepted: vec!["api-outage".to_owned(), "drain-only-node".to_owned()],
         on_failure: OnFailure::RollBackNode,
+        workers_skip_stops: false,
     };
     assert_snapshot!(PlanView::from(plan_between("v1.21.1", "v1.22.0", policy)).table(Paint::OFF));
 }

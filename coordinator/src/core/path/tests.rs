@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::leg::Stop;
+use crate::core::planning::make_plan;
 use crate::core::sequence::{API_OUTAGE, DRIFT};
 use crate::core::view::{AgentView, ControlPlaneReport, Drift, NodeObject, Replicas};
 
@@ -198,7 +199,126 @@ proptest! {
         for planned in path.plans() {
             let then = make_plan(&now, planned.to_version, &planned.policy).unwrap();
             prop_assert_eq!(&then, planned);
-            raise(&mut now, planned.to_version);
+            raise(&mut now, planned.to_version, &BTreeSet::new());
+        }
+    }
+}
+
+fn skipping() -> Policy {
+    Policy { workers_skip_stops: true, ..Policy::default() }
+}
+
+/// The names of each stop's nodes.
+fn raised_at(path: &Path) -> Vec<Vec<&str>> {
+    path.plans().map(|plan| plan.nodes.iter().map(|node| node.name.as_str()).collect()).collect()
+}
+
+#[test]
+fn workers_that_skip_stops_are_raised_at_the_last_one_and_where_they_would_lag_too_far() {
+    const ALL: [&str; 5] = ["cp1", "cp2", "cp3", "w1", "w2"];
+    let at = |from, to| {
+        let path = make_path(&view(3, 2, minor(from, 7)), minor(to, 2), &skipping()).unwrap();
+        raised_at(&path).into_iter().map(|nodes| nodes == ALL).collect::<Vec<_>>()
+    };
+    assert_eq!(at(28, 31), [false, false, true]);
+    assert_eq!(at(28, 33), [false, false, true, false, true]);
+    assert_eq!(at(30, 31), [true]);
+    assert_eq!(at(19, 21), [true, true], "kubeadm 1.21 raises no control plane beside a kubelet of 1.19");
+    assert_eq!(at(27, 29), [false, true], "kubeadm 1.29 does beside one of 1.27");
+}
+
+#[test]
+fn a_worker_that_skips_a_stop_needs_not_be_offered_it_and_says_nothing_of_where_the_control_plane_comes_from()
+{
+    let mut view = view(3, 2, minor(29, 7));
+    agent(&mut view, "w1").offered.retain(|version| version.minor != 30);
+    assert!(make_path(&view, minor(31, 2), &Policy::default()).is_err());
+    let path = make_path(&view, minor(31, 2), &skipping()).unwrap();
+    assert_eq!(versions(&path), [(minor(29, 7), minor(30, 7)), (minor(30, 7), minor(31, 2))]);
+}
+
+#[test]
+fn a_kubelet_that_kubeadm_finds_too_old_is_raised_before_the_control_plane_goes_on() {
+    let mut lagging = view(3, 2, minor(20, 7));
+    kubelet(&mut lagging, "w1", minor(19, 7));
+    let alone = make_plan(&lagging, minor(21, 2), &Policy::default()).unwrap_err();
+    assert!(alone[0].message.contains("w1's kubelet runs v1.19.7"), "{alone:?}");
+    let path = path(&lagging, minor(21, 2));
+    assert_eq!(raised_at(&path)[0], ["w1"]);
+    assert_eq!(versions(&path), [(minor(19, 7), minor(20, 7)), (minor(20, 7), minor(21, 2))]);
+}
+
+/// How far a kubelet may be behind an API server, as Kubernetes says it: two minors, three from kubelet 1.25 on.
+fn within_the_skew(kubelet: KubernetesVersion, server: KubernetesVersion) -> bool {
+    let allowed = if kubelet.minor >= 25 { 3 } else { 2 };
+    kubelet.minor <= server.minor && server.minor - kubelet.minor <= allowed
+}
+
+/// How far behind every kubelet may be when kubeadm raises the first control plane.
+fn kubeadm_goes_along(kubelet: KubernetesVersion, target: KubernetesVersion) -> bool {
+    target.minor - kubelet.minor <= if target.minor >= 29 { 3 } else { 1 }
+}
+
+proptest! {
+    /// Node after node, in the order of the plans, and wherever the raise is left.
+    #[test]
+    fn no_state_on_a_path_breaks_the_skew(
+        from in 19_u16..33, distance in 0_u16..6, behind in prop::collection::vec(0_u16..4, 2..5),
+        skips in any::<bool>(), patch in prop::sample::select(vec![2_u16, 7]),
+    ) {
+        let workers = u32::try_from(behind.len()).unwrap();
+        let mut view = view(3, workers, minor(from, 2));
+        for (number, behind) in (1..).zip(&behind) {
+            kubelet(&mut view, &format!("w{number}"), minor(from.saturating_sub(*behind).max(19), 2));
+        }
+        let policy = Policy { workers_skip_stops: skips, ..Policy::default() };
+        let Ok(path) = make_path(&view, minor((from + distance).min(36), patch), &policy) else { return Ok(()) };
+        let mut servers: BTreeMap<NodeName, KubernetesVersion> =
+            (1..=3).map(|n| (name(&format!("cp{n}")), minor(from, 2))).collect();
+        let mut kubelets: BTreeMap<NodeName, KubernetesVersion> = view
+            .nodes
+            .iter()
+            .filter_map(|(name, node)| Some((name.clone(), node.object.as_ref()?.kubelet_version?)))
+            .collect();
+        for plan in path.plans() {
+            prop_assert!(plan.to_version.minor <= servers[&name("cp1")].minor + 1, "one minor at a time");
+            for planned in &plan.nodes {
+                if planned.role == Role::FirstControlPlane {
+                    for kubelet in kubelets.values() {
+                        prop_assert!(kubeadm_goes_along(*kubelet, plan.to_version), "{} at {}", kubelet, plan.to_version);
+                    }
+                }
+                if planned.role.is_control_plane() {
+                    servers.insert(planned.name.clone(), plan.to_version);
+                }
+                let (oldest, newest) = (*servers.values().min().unwrap(), *servers.values().max().unwrap());
+                prop_assert!(newest.minor - oldest.minor <= 1);
+                for (node, kubelet) in &kubelets {
+                    let own = servers.get(node).copied().unwrap_or(oldest);
+                    prop_assert!(kubelet.minor <= own.minor, "{} runs {} under {}", node, kubelet, own);
+                    prop_assert!(within_the_skew(*kubelet, newest.max(own)), "{} runs {} under {}", node, kubelet, newest);
+                }
+                kubelets.insert(planned.name.clone(), plan.to_version);
+            }
+        }
+        for kubelet in kubelets.values() {
+            prop_assert_eq!(*kubelet, path.last().to_version);
+        }
+    }
+
+    /// The keeper plans one stop at a time, and comes to the same plans.
+    #[test]
+    fn a_stop_alone_is_planned_as_on_its_path(from in 24_u16..31, distance in 1_u16..6, skips in any::<bool>()) {
+        let mut now = view(3, 3, minor(from, 2));
+        let policy = Policy { workers_skip_stops: skips, ..Policy::default() };
+        let path = make_path(&now, minor(from + distance, 7), &policy).unwrap();
+        let plans: Vec<&Plan> = path.plans().collect();
+        for (number, planned) in plans.iter().enumerate() {
+            let after = plans.get(number + 1).map(|plan| plan.to_version);
+            let then = make_stop(&now, planned.to_version, after, &policy).unwrap();
+            prop_assert_eq!(&then, *planned);
+            let spared = spared(&now, after, &policy);
+            raise(&mut now, planned.to_version, &spared);
         }
     }
 }
