@@ -256,7 +256,10 @@ async fn requests_that_make_no_sense_are_told_so() {
     let invalid = [
         operator.make_plan(version).await.unwrap_err(),
         operator.apply(v1::ApplyRequest::default()).await.unwrap_err(),
-        operator.apply(v1::ApplyRequest { plan: Some(v1::Plan::default()) }).await.unwrap_err(),
+        operator
+            .apply(v1::ApplyRequest { plan: Some(v1::Plan::default()), onward: vec![] })
+            .await
+            .unwrap_err(),
         operator.get(v1::GetRequest { plan_id: "no-plan".into() }).await.unwrap_err(),
         operator.retry(v1::RetryRequest { node: "..".into() }).await.unwrap_err(),
         operator.create_token(node).await.unwrap_err(),
@@ -353,7 +356,8 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     let answer = planning.await.unwrap().unwrap().into_inner();
     let plan = answer.plan.unwrap_or_else(|| panic!("{:?}", answer.refusals));
 
-    let (mut applier, order) = (operator.clone(), v1::ApplyRequest { plan: Some(plan.clone()) });
+    let (mut applier, order) =
+        (operator.clone(), v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![] });
     let applying = tokio::spawn(async move { applier.apply(order).await });
     answer_facts(&mut agent, false).await;
     let rollout = applying.await.unwrap().unwrap().into_inner();

@@ -91,6 +91,9 @@ pub struct Policy {
     /// Hosts are replaced as a whole, each by its own command, in the place of new packages of kubelet and kubectl.
     #[serde(skip_serializing_if = "is_off")]
     pub redeploy: bool,
+    /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
+    #[serde(skip_serializing_if = "is_off")]
+    pub workers_skip_stops: bool,
 }
 
 /// One node's part of a plan.
@@ -126,8 +129,8 @@ pub struct Plan {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_off(redeploy: &bool) -> bool {
-    !redeploy
+fn is_off(wish: &bool) -> bool {
+    !wish
 }
 
 impl Default for Policy {
@@ -140,6 +143,7 @@ impl Default for Policy {
             accepted: Vec::new(),
             on_failure: OnFailure::default(),
             redeploy: false,
+            workers_skip_stops: false,
         }
     }
 }
@@ -235,6 +239,7 @@ impl From<Policy> for v1::Policy {
             accepted,
             on_failure,
             redeploy,
+            workers_skip_stops,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -244,6 +249,7 @@ impl From<Policy> for v1::Policy {
             accepted,
             on_failure: v1::OnFailure::from(on_failure).into(),
             redeploy,
+            workers_skip_stops,
         }
     }
 }
@@ -279,6 +285,7 @@ impl From<v1::Policy> for Policy {
             accepted,
             on_failure: _,
             redeploy,
+            workers_skip_stops,
         } = message;
         Self {
             drain_timeout_seconds,
@@ -288,6 +295,7 @@ impl From<v1::Policy> for Policy {
             accepted,
             on_failure,
             redeploy,
+            workers_skip_stops,
         }
     }
 }

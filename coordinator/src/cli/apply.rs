@@ -37,19 +37,24 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
     let to_version = request.to_version.clone();
     let mut client = desk.whereabouts.connect().await?;
     let answer = client.make_plan(request).await?.into_inner();
-    let plan = answer.plan.clone();
+    let order = ApplyRequest { plan: answer.plan.clone(), onward: answer.onward.clone() };
     let answer = plan::view(answer)?;
     let Some(view) = &answer.plan else {
         return plan::refuse(desk, &to_version, &answer, args.output.output);
     };
     match args.output.output {
-        Format::Table => output::write(&view.summary(desk.paint))?,
-        Format::Json | Format::Yaml => output::note(view.summary(desk.error_paint).trim_end()),
+        Format::Table => output::write(&answer.summary(desk.paint))?,
+        Format::Json | Format::Yaml => output::note(answer.summary(desk.error_paint).trim_end()),
     }
     if !args.yes {
-        confirm(format!("Raise {} to {to_version}? [y/N] ", nodes(view.nodes.len()))).await?;
+        confirm(format!(
+            "Raise {} to {to_version}{}? [y/N] ",
+            nodes(view.nodes.len()),
+            stops(answer.onward.len())
+        ))
+        .await?;
     }
-    let rollout = client.apply(ApplyRequest { plan }).await?.into_inner();
+    let rollout = client.apply(order).await?.into_inner();
     if args.detach {
         output::write(&output::render(&RolloutView::from(rollout), args.output.output, desk.paint)?)?;
         return Ok(Exit::Done);
@@ -60,4 +65,9 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
 
 fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
+/// How many stops there are, where there are several.
+fn stops(onward: usize) -> String {
+    if onward == 0 { String::new() } else { format!(" in {} stops", onward + 1) }
 }

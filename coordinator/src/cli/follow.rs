@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const STOPPED: &str = "Stopped following. The roll-out goes on: `liftlock status --watch` follows it again, \
                        `liftlock pause` and `liftlock abort` stop it.";
 
-/// Shows every change until the roll-out is raised, aborted or halted, or Ctrl-C ends the following. At the end
-/// the whole state goes to standard output.
+/// Shows every change until the roll-out, or that to the last stop of its path, is raised, aborted or halted, or Ctrl-C
+/// ends the following. At the end the whole state goes to standard output.
 pub(crate) async fn to_the_end(
     desk: &Desk,
     client: Client,
@@ -32,7 +32,7 @@ pub(crate) async fn to_the_end(
     display: &mut dyn Display,
     format: Format,
 ) -> Result<Exit, CliError> {
-    let mut following = Following { desk, plan, display, away_since: None };
+    let mut following = Following { desk, plan: plan.to_owned(), display, away_since: None };
     let last = tokio::select! {
         last = following.watch(client) => Some(last),
         interrupted = tokio::signal::ctrl_c() => {
@@ -58,7 +58,8 @@ pub(crate) async fn to_the_end(
 
 struct Following<'a> {
     desk: &'a Desk,
-    plan: &'a str,
+    /// The plan of the stop at hand.
+    plan: String,
     display: &'a mut dyn Display,
     /// Since when the coordinator has said nothing; `None` while it speaks.
     away_since: Option<Instant>,
@@ -66,7 +67,7 @@ struct Following<'a> {
 
 /// How one stream of states ended.
 enum Ended {
-    AtRest(RolloutView),
+    AtRest(Box<RolloutView>),
     Broken(Status),
 }
 
@@ -76,7 +77,7 @@ impl Following<'_> {
     async fn watch(&mut self, mut client: Client) -> Result<RolloutView, CliError> {
         loop {
             match self.stream(&mut client).await? {
-                Ended::AtRest(last) => return Ok(last),
+                Ended::AtRest(last) => return Ok(*last),
                 Ended::Broken(status) if !is_cut(&status) => return Err(status.into()),
                 Ended::Broken(status) => self.wait_or(status).await?,
             }
@@ -90,7 +91,7 @@ impl Following<'_> {
     }
 
     async fn stream(&mut self, client: &mut Client) -> Result<Ended, CliError> {
-        let request = GetRequest { plan_id: self.plan.to_owned() };
+        let request = GetRequest { plan_id: self.plan.clone() };
         let mut rollouts = match client.watch(request).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Ok(Ended::Broken(status)),
@@ -105,8 +106,9 @@ impl Following<'_> {
                 self.display.note("the coordinator is back")?;
             }
             self.display.show(&rollout)?;
-            if rollout.phase.is_at_rest() {
-                return Ok(Ended::AtRest(rollout));
+            self.plan.clone_from(&rollout.plan);
+            if rollout.is_at_rest() {
+                return Ok(Ended::AtRest(Box::new(rollout)));
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, Format, OutputArgs};
 use crate::cli::paint::{Paint, Tone};
-use crate::cli::view::plan::{PlanAnswerView, RefusalView};
+use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView};
 use crate::cli::wanted::WantedArgs;
 
 /// Options of `plan`.
@@ -35,14 +35,18 @@ pub(crate) async fn run(desk: &Desk, args: PlanArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// A plan, or why there is none; never both.
+/// A path, or why there is none; never both.
 pub(crate) fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError> {
     let refusals: Vec<RefusalView> = answer.refusals.into_iter().map(Into::into).collect();
-    let plan = match answer.plan {
-        Some(plan) if refusals.is_empty() => Some(Plan::try_from(plan)?.into()),
-        _ => None,
-    };
-    Ok(PlanAnswerView { plan, refusals })
+    let view = |plan| Plan::try_from(plan).map(PlanView::from);
+    match answer.plan {
+        Some(plan) if refusals.is_empty() => Ok(PlanAnswerView {
+            plan: Some(view(plan)?),
+            onward: answer.onward.into_iter().map(view).collect::<Result<_, _>>()?,
+            refusals,
+        }),
+        _ => Ok(PlanAnswerView { plan: None, onward: Vec::new(), refusals }),
+    }
 }
 
 /// People read the reasons on standard error; programs find them in the answer too.

@@ -49,6 +49,9 @@ struct PolicyArgs {
     /// Replace each host as a whole, with the command in its own /etc/liftlock/agent.toml: its protected paths are kept.
     #[arg(long, help_heading = "Policy")]
     redeploy: bool,
+    /// Raise workers only at the last stop of a path, and where their kubelets would be too far behind.
+    #[arg(long, help_heading = "Policy")]
+    workers_skip_stops: bool,
 }
 
 impl WantedArgs {
@@ -73,6 +76,7 @@ impl PolicyArgs {
             accepted: self.accept.clone(),
             on_failure: self.on_failure,
             redeploy: self.redeploy,
+            workers_skip_stops: self.workers_skip_stops,
         }
     }
 }

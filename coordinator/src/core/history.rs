@@ -52,6 +52,8 @@ pub enum HistoryKind {
     NodeEnrolled,
     FenceRaised,
     BackupsPruned,
+    StopReached,
+    PathHalted,
 }
 
 impl HistoryKind {
@@ -90,6 +92,8 @@ impl HistoryKind {
             Self::NodeEnrolled => "node-enrolled",
             Self::FenceRaised => "fence-raised",
             Self::BackupsPruned => "backups-pruned",
+            Self::StopReached => "stop-reached",
+            Self::PathHalted => "path-halted",
         }
     }
 }

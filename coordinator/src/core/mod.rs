@@ -7,7 +7,9 @@
 pub mod decide;
 pub mod gates;
 pub mod history;
+pub mod leg;
 pub mod minors;
+pub mod path;
 pub mod planning;
 pub mod restoration;
 pub mod reversal;

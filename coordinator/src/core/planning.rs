@@ -36,10 +36,18 @@ pub fn make_plan(
     target: KubernetesVersion,
     policy: &Policy,
 ) -> Result<Plan, Vec<Refusal>> {
-    let situation = Situation::new(view, target);
+    plan_for(&Situation::new(view, target), policy)
+}
+
+/// The same for a situation, whose spared nodes stay at what they run.
+///
+/// # Errors
+/// As [`make_plan`].
+pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<Refusal>> {
+    let target = situation.target;
     let Some(cluster) = situation.cluster() else {
         // Of a cluster that nobody has seen no gate knows anything but what agents say of their own machines.
-        let mut refusals: Vec<Refusal> = gates::all().flat_map(|gate| gate.on_machines(&situation)).collect();
+        let mut refusals: Vec<Refusal> = gates::all().flat_map(|gate| gate.on_machines(situation)).collect();
         refusals.push(Refusal::of(
             "no-control-plane",
             "no control plane has reported its cluster yet: start liftlock-agent on the control planes and look at \
@@ -48,9 +56,9 @@ pub fn make_plan(
         return Err(refusals);
     };
 
-    let refused = |gate: &Gate| gate.refusals(&situation);
+    let refused = |gate: &Gate| gate.refusals(situation);
     let mut refusals = policy_rules(policy);
-    refusals.extend(version_rules(cluster, &situation));
+    refusals.extend(version_rules(cluster, situation));
     refusals.extend(gates::GATES.into_iter().flat_map(refused));
     if policy.redeploy {
         refusals.extend(situation.to_raise().filter_map(|node| replacement(node).err()));
@@ -68,8 +76,8 @@ pub fn make_plan(
         return Err(refusals);
     }
 
-    let planned = in_order(&situation, policy);
-    let from_version = lowest_version(&situation)
+    let planned = in_order(situation, policy);
+    let from_version = lowest_version(situation, &planned)
         .unwrap_or(cluster.kubeadm_config_version)
         .min(cluster.kubeadm_config_version);
     seal(from_version, target, planned, policy.clone())
@@ -194,7 +202,7 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
         };
         first_taken |= candidate.control_plane();
         let replacement = replacement(candidate).ok().filter(|_| policy.redeploy);
-        if !candidate.runs(target) {
+        if situation.raises(candidate) {
             planned.insert(
                 (role, candidate.name),
                 PlannedNode {
@@ -209,8 +217,11 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
     planned.into_values().collect()
 }
 
-fn lowest_version(situation: &Situation<'_>) -> Option<KubernetesVersion> {
-    situation.nodes().filter_map(Candidate::kubelet_version).min()
+/// What the cluster comes from: the lowest kubelet, but a worker that lags says nothing of a control plane that is raised.
+fn lowest_version(situation: &Situation<'_>, planned: &[PlannedNode]) -> Option<KubernetesVersion> {
+    let control_planes = planned.iter().any(|node| node.role.is_control_plane());
+    let counts = |node: &&Candidate<'_>| !node.spared && (node.control_plane() || !control_planes);
+    situation.nodes().filter(counts).filter_map(Candidate::kubelet_version).min()
 }
 
 #[cfg(test)]

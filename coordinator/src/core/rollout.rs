@@ -4,6 +4,7 @@ use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
 
+use crate::core::leg::{Leg, Next};
 use crate::core::reversal::{etcd_has_moved_on, is_replaced};
 
 /// A plan that was applied, and how far it is. Its [`Phase`] follows from this and is stored nowhere.
@@ -25,6 +26,9 @@ pub struct Rollout {
     /// The failure that the plan's policy answered with a rollback: the node and what went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered: Option<String>,
+    /// Which stop of its path the plan leads to, and which follow.
+    #[serde(default)]
+    pub leg: Leg,
 }
 
 /// What the operator wants.
@@ -150,13 +154,15 @@ pub enum Phase {
     Running,
     /// An operator said pause.
     Paused,
-    /// A node failed: an operator says retry or abort.
+    /// A node failed: an operator says retry or abort. Or the next stop is not as it was planned.
     Halted {
-        /// The node and what failed.
+        /// The node and what failed, or what is different.
         reason: String,
     },
     /// An operator said abort and a node is still under lease.
     Aborting,
+    /// Every node is raised, and the roll-out to the next stop of the path has not begun.
+    BetweenStops,
     /// Final: every node runs the target.
     Raised,
     /// Final: ended by an operator before every node was raised.
@@ -234,6 +240,16 @@ pub enum Event {
         /// On which node; `None`: on every one.
         node: Option<NodeName>,
     },
+    /// The roll-out to the next stop begins. Becomes durable together with it.
+    NextStopBegun {
+        /// When, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
+    /// The cluster is not as the next stop was planned for, and an operator is asked.
+    NextStopRefused {
+        /// What is different, and what to do.
+        why: String,
+    },
 }
 
 /// Why an event does not fit the roll-out as it is. Nothing was changed.
@@ -290,7 +306,7 @@ pub enum TransitionError {
     /// Pausing what is being aborted, resuming what is not paused, and the like.
     #[error("cannot {what} this roll-out: {why}")]
     NotNow {
-        /// `pause`, `resume`, `abort`
+        /// `pause`, `resume`, `abort`, `go on from`
         what: &'static str,
         /// Why.
         why: &'static str,
@@ -368,7 +384,14 @@ impl Rollout {
             started_by,
             ended_at_ms: None,
             answered: None,
+            leg: Leg::default(),
         }
+    }
+
+    /// The same on a leg of a path.
+    #[must_use]
+    pub fn on(self, leg: Leg) -> Self {
+        Self { leg, ..self }
     }
 
     /// Each node of the plan with its state, in the order of leases.
@@ -396,8 +419,8 @@ impl Rollout {
             })
         };
         let all = |wanted: fn(&NodeState) -> bool| self.nodes.iter().all(wanted);
-        if all(|state| matches!(state, NodeState::Raised { .. })) {
-            return Phase::Raised;
+        if self.is_raised() {
+            return self.phase_at_the_stop();
         }
         let any = |wanted: fn(&NodeState) -> bool| self.nodes.iter().any(wanted);
         let rolled_back = any(|state| matches!(state, NodeState::RolledBack { .. }));
@@ -425,6 +448,24 @@ impl Rollout {
                     Phase::Running
                 }
             }),
+        }
+    }
+
+    /// Whether every node runs what the plan leads to.
+    pub fn is_raised(&self) -> bool {
+        self.nodes.iter().all(|state| matches!(state, NodeState::Raised { .. }))
+    }
+
+    /// Where it stands once every node is raised.
+    fn phase_at_the_stop(&self) -> Phase {
+        if self.leg.ahead().is_none() {
+            return Phase::Raised;
+        }
+        match (self.intent, &self.leg.next) {
+            (Intent::Abort, _) => Phase::Aborted,
+            (_, Next::Halted { reason }) => Phase::Halted { reason: reason.clone() },
+            (Intent::Pause, _) => Phase::Paused,
+            (Intent::Run, _) => Phase::BetweenStops,
         }
     }
 
@@ -461,6 +502,7 @@ impl Rollout {
             }
             Phase::Preparing => return Err("not every node is prepared".to_owned()),
             Phase::Paused => return Err("the roll-out is paused".to_owned()),
+            Phase::BetweenStops => return Err("the next stop has not begun".to_owned()),
             Phase::Halted { reason } => return Err(format!("the roll-out is halted: {reason}")),
             Phase::Aborting | Phase::Aborted | Phase::Raised | Phase::RolledBack => {
                 return Err("the roll-out has ended".to_owned());
@@ -556,8 +598,25 @@ impl Rollout {
                 next.answered = None;
                 next.order_rollback(node.as_ref())?;
             }
+            Event::NextStopBegun { at_ms } => {
+                next.leave_the_stop(Next::Begun)?;
+                next.note_end(*at_ms);
+            }
+            Event::NextStopRefused { why } => next.leave_the_stop(Next::Halted { reason: why.clone() })?,
         }
         Ok(next)
+    }
+
+    fn leave_the_stop(&mut self, next: Next) -> Result<(), TransitionError> {
+        self.refuse_final()?;
+        if self.phase() != Phase::BetweenStops {
+            return Err(TransitionError::NotNow {
+                what: "go on from",
+                why: "it does not wait for the next stop",
+            });
+        }
+        self.leg.next = next;
+        Ok(())
     }
 
     /// A node is put back only while none after it has been raised: what comes later in the order relies on what came
@@ -566,6 +625,13 @@ impl Rollout {
         self.refuse_final()?;
         let what = node.map_or_else(|| "the cluster".to_owned(), |node| format!("node {node}"));
         let refused = |why: String| TransitionError::NotToRollBack { what: what.clone(), why };
+        if self.is_raised() {
+            return Err(refused(format!(
+                "every node is raised to {}, and what was raised at a stop of a path stays: `liftlock abort` ends the path \
+                 here",
+                self.plan.to_version
+            )));
+        }
         if let Some((holder, lease)) = self.leased() {
             return Err(refused(format!(
                 "{} holds lease {}: `liftlock pause`, and wait for its end",

@@ -127,6 +127,19 @@ pub struct NodeView {
     pub object: Option<NodeObject>,
 }
 
+impl NodeView {
+    /// Has an API server, or is labelled so.
+    pub fn is_control_plane(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.control_plane)
+            || self.object.as_ref().is_some_and(|object| object.control_plane)
+    }
+
+    /// What its kubelet reports.
+    pub fn kubelet_version(&self) -> Option<KubernetesVersion> {
+        self.object.as_ref().and_then(|object| object.kubelet_version)
+    }
+}
+
 /// What an agent reports of its node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentView {

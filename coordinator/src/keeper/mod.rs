@@ -30,6 +30,7 @@ mod between;
 mod facts;
 mod findings;
 mod orders;
+mod path;
 mod queries;
 mod questions;
 mod sessions;
@@ -39,6 +40,7 @@ mod tokens;
 mod tests;
 
 pub use orders::Order;
+pub use path::LOOK_AGAIN;
 pub use sessions::{LEASE_TTL_MS, Outbox, SessionId};
 pub use tokens::Certified;
 
@@ -67,6 +69,8 @@ struct State {
     heard: BTreeSet<NodeName>,
     /// Leases that agents hold and that the store does not know, because it is an older copy.
     unknown_leases: BTreeMap<NodeName, FencingToken>,
+    /// What is seen of the cluster while a path stands between two stops.
+    look: Option<path::Look>,
     /// How long a lease lasts without renewal, in milliseconds.
     lease_ttl_ms: u32,
     /// The first commit that failed.
@@ -190,24 +194,31 @@ impl Keeper {
             });
         }
         if after.is_final() && !before.is_final() {
-            let text = format!("the roll-out has ended: {}", phase_word(&after));
-            change.history.push(HistoryRecord {
-                plan: Some(after.plan.id.clone()),
-                ..self.record(HistoryKind::RolloutEnded, text)
-            });
+            change.history.push(self.ended(&after));
         }
         if after != *before {
-            change.rollout = Some((number, after));
+            change.rollouts.insert(number, after);
         }
         Ok(self.commit(state, change)?)
     }
 
-    /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word.
+    /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word, and a
+    /// stop of a path that is reached is left for the next.
     fn advance(&self, state: &mut State) {
-        while let Some((node, purpose)) = state.tell() {
-            if let Err(error) = self.grant(state, &node, purpose) {
-                tracing::error!(%node, %error, "no lease was granted");
-                return;
+        loop {
+            while let Some((node, purpose)) = state.tell() {
+                if let Err(error) = self.grant(state, &node, purpose) {
+                    tracing::error!(%node, %error, "no lease was granted");
+                    return;
+                }
+            }
+            match self.go_on_from_the_stop(state) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the next stop did not begin");
+                    return;
+                }
             }
         }
     }
@@ -232,6 +243,12 @@ impl Keeper {
             )
         };
         self.happen(state, &Event::LeaseGranted { node: node.clone(), lease, purpose }, vec![record])
+    }
+
+    /// That a roll-out has ended, and how.
+    fn ended(&self, rollout: &Rollout) -> HistoryRecord {
+        let text = format!("the roll-out has ended: {}", phase_word(rollout));
+        HistoryRecord { plan: Some(rollout.plan.id.clone()), ..self.record(HistoryKind::RolloutEnded, text) }
     }
 
     fn record(&self, kind: HistoryKind, text: String) -> HistoryRecord {
@@ -299,6 +316,7 @@ fn phase_word(rollout: &Rollout) -> &'static str {
         Phase::Paused => "paused",
         Phase::Halted { .. } => "halted",
         Phase::Aborting => "aborting",
+        Phase::BetweenStops => "between stops",
         Phase::Raised => "raised",
         Phase::Aborted => "aborted",
         Phase::RollingBack => "rolling back",

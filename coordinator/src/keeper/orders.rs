@@ -1,12 +1,14 @@
 //! What operators order.
 
 use liftlock_proto::name::NodeName;
-use liftlock_proto::plan::{Plan, Policy};
+use liftlock_proto::plan::Policy;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, KeeperError};
 use crate::core::history::{HistoryKind, HistoryRecord};
-use crate::core::planning::{Refusal, is_sealed, make_plan};
+use crate::core::leg::Leg;
+use crate::core::path::{Path, make_path};
+use crate::core::planning::Refusal;
 use crate::core::rollout::{Event, Rollout};
 use crate::store::records::Change;
 
@@ -26,53 +28,63 @@ pub enum Order {
 }
 
 impl Keeper {
-    /// The plan that follows from what is known now, or everything that speaks against it. Changes nothing.
-    pub fn plan(&self, target: KubernetesVersion, policy: &Policy) -> Result<Plan, Vec<Refusal>> {
-        make_plan(&self.lock().view(), target, policy)
+    /// The path that follows from what is known now, or everything that speaks against it. Changes nothing.
+    pub fn plan(&self, target: KubernetesVersion, policy: &Policy) -> Result<Path, Vec<Refusal>> {
+        make_path(&self.lock().view(), target, policy)
     }
 
-    /// Starts a roll-out of a plan, if the same plan follows from what is known now.
-    pub fn apply(&self, plan: &Plan, operator: &str) -> Result<(), KeeperError> {
-        if !is_sealed(plan) {
+    /// Starts the roll-out of a path's first plan, if the same path follows from what is known now.
+    pub fn apply(&self, path: &Path, operator: &str) -> Result<(), KeeperError> {
+        if let Some(plan) = path.unsealed() {
             return Err(KeeperError::Invalid(format!(
                 "plan {} is not what its hash says: it was changed after it was made; make it again with `liftlock plan`",
                 plan.id
             )));
         }
         let mut state = self.lock();
+        let mut change = Change::default();
         let last = state.saved.newest();
-        if let Some((_, present)) = last
+        let at_ms = self.clock.unix_ms();
+        if let Some((number, present)) = last
             && !present.is_final()
         {
-            return Err(KeeperError::NotNow(format!(
-                "the roll-out of plan {} has not ended: see `liftlock status`; only one goes on at a time",
-                present.plan.id
-            )));
+            if !present.is_raised() {
+                return Err(KeeperError::NotNow(format!(
+                    "the roll-out of plan {} has not ended: see `liftlock status`; only one goes on at a time",
+                    present.plan.id
+                )));
+            }
+            // Whoever applies another path between two stops ends the earlier one here.
+            let ended = present.after(&Event::Aborted { at_ms })?;
+            change.history.push(self.ended(&ended));
+            change.rollouts.insert(number, ended);
         }
         let number = last.map_or(1, |(number, _)| number + 1);
-        let now = make_plan(&state.view(), plan.to_version, &plan.policy).map_err(|refusals| {
+        let (plan, target) = (&path.first, path.last().to_version);
+        let now = make_path(&state.view(), target, &plan.policy).map_err(|refusals| {
             let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
             KeeperError::NotNow(format!("plan {} cannot be started now: {}", plan.id, why.join("; ")))
         })?;
-        if now.hash != plan.hash {
+        if !now.is(path) {
             return Err(KeeperError::NotNow(format!(
-                "the cluster has changed since plan {} was made, it would be {} now: look at it with `liftlock plan {}` \
+                "the cluster has changed since plan {} was made, it would be {} now: look at it with `liftlock plan {target}` \
                  and apply that",
-                plan.id, now.id, plan.to_version
+                plan.id, now.first.id
             )));
         }
-        let record = HistoryRecord {
+        let way: Vec<String> = path.plans().map(|plan| format!("to {}", plan.to_version)).collect();
+        change.history.push(HistoryRecord {
             plan: Some(plan.id.clone()),
             operator: Some(operator.to_owned()),
             ..self.record(
                 HistoryKind::PlanApplied,
-                format!("{} to {} on {} nodes", plan.from_version, plan.to_version, plan.nodes.len()),
+                format!("{} {} on {} nodes", plan.from_version, way.join(", then "), plan.nodes.len()),
             )
-        };
-        let rollout = Rollout::start(now, operator.to_owned(), self.clock.unix_ms());
+        });
+        let leg = Leg::first(&now.onward);
+        change.rollouts.insert(number, Rollout::start(now.first, operator.to_owned(), at_ms).on(leg));
         state.last_output.clear();
         state.ask_anew();
-        let change = Change { rollout: Some((number, rollout)), history: vec![record], ..Change::default() };
         self.commit(&mut state, change)?;
         self.advance(&mut state);
         Ok(())

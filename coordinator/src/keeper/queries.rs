@@ -8,9 +8,8 @@ use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, KeeperError, State};
-use crate::core::gates;
-use crate::core::gates::situation::Situation;
 use crate::core::history::HistoryRecord;
+use crate::core::path::gates_on_the_way;
 use crate::core::rollout::Rollout;
 use crate::core::view::ClusterView;
 use crate::rpc::convert::{self, Live};
@@ -42,8 +41,7 @@ impl Keeper {
                     .to_owned(),
             )
         })?;
-        let situation = Situation::new(&view, target);
-        let gates = gates::all().map(|gate| convert::gate(gate, gate.verdict(&situation, policy))).collect();
+        let gates = gates_on_the_way(&view, target, policy).into_iter().map(convert::gate).collect();
         Ok(v1::ListGatesResponse { to_version: target.to_string(), gates })
     }
 
@@ -128,6 +126,7 @@ impl State {
         };
         let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
         let closed = || awaited().or_else(|| self.closed_between());
-        self.failure.clone().or_else(unknown_lease).or_else(|| if goes_on { closed() } else { None })
+        let held_up = || if goes_on { closed() } else { self.before_the_next_stop() };
+        self.failure.clone().or_else(unknown_lease).or_else(held_up)
     }
 }

@@ -204,9 +204,9 @@ impl Keeper {
             let after = rollout.after(&found).ok().filter(|after| after != rollout)?;
             Some((number, after))
         };
-        let rollout = state.saved.newest().and_then(after);
+        let rollouts = state.saved.newest().and_then(after).into_iter().collect();
         let fence = Some(reported.max(known));
-        Ok(self.commit(state, Change { fence, rollout, history: vec![record], ..Change::default() })?)
+        Ok(self.commit(state, Change { fence, rollouts, history: vec![record], ..Change::default() })?)
     }
 
     /// The agent has an open journal. If its lease is the present one, [`Keeper::advance`] sends it again.

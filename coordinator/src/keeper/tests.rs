@@ -1,10 +1,9 @@
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use liftlock_proto::enrollment::CertificateRequest;
-use liftlock_proto::plan::{Plan, Policy};
+use liftlock_proto::plan::Policy;
 use liftlock_proto::step::STEP_LIST_VERSION;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
@@ -14,8 +13,11 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::*;
+use crate::core::path::Path;
 use crate::identity::subject::{Peer, Subject};
 use crate::store::memory::MemoryStore;
+
+mod path;
 
 const NODES: [&str; 4] = ["cp1", "cp2", "cp3", "w1"];
 
@@ -74,7 +76,7 @@ impl Coordinator {
         NODES.iter().map(|node| self.connect(node)).collect()
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> Path {
         self.keeper.plan("v1.31.2".parse().unwrap(), &Policy::default()).unwrap()
     }
 
@@ -95,7 +97,7 @@ impl Coordinator {
     }
 }
 
-fn open(store: &Arc<MemoryStore>, state_dir: &Path) -> Keeper {
+fn open(store: &Arc<MemoryStore>, state_dir: &std::path::Path) -> Keeper {
     let authority = Authority::open(&state_dir.join("ca"), &Ticking::default()).unwrap();
     Keeper::open(Box::new(Arc::clone(store)), authority, Box::new(Ticking::default())).unwrap()
 }
@@ -623,7 +625,7 @@ fn a_plan_is_applied_only_as_it_was_made_and_only_while_it_still_fits() {
     let plan = coordinator.plan();
 
     let mut changed = plan.clone();
-    changed.nodes.swap(0, 3);
+    changed.first.nodes.swap(0, 3);
     let error = coordinator.keeper.apply(&changed, "alice").unwrap_err();
     assert!(matches!(&error, KeeperError::Invalid(why) if why.contains("was changed")), "{error}");
 

@@ -6,6 +6,7 @@ use liftlock_proto::v1;
 
 use crate::core::gates::{Consent, Gate, Verdict, When};
 use crate::core::history::HistoryRecord;
+use crate::core::leg::Stop;
 use crate::core::planning::Refusal;
 use crate::core::rollout::{Lease, NodeState, Phase, Progress, Rollout, Timings};
 use crate::identity::token::TokenRecord;
@@ -20,7 +21,7 @@ pub struct Live {
 }
 
 /// A gate, and what became of it.
-pub fn gate(gate: &Gate, (verdict, findings): (Verdict, Vec<String>)) -> v1::Gate {
+pub fn gate((gate, verdict, findings): (&Gate, Verdict, Vec<String>)) -> v1::Gate {
     let consent = match gate.consent {
         Consent::Never => v1::GateConsent::Never,
         Consent::ToTheUnknown => v1::GateConsent::ToTheUnknown,
@@ -50,6 +51,7 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         Phase::Paused => (v1::RolloutPhase::Paused, None),
         Phase::Halted { reason } => (v1::RolloutPhase::Halted, Some(reason)),
         Phase::Aborting => (v1::RolloutPhase::Aborting, None),
+        Phase::BetweenStops => (v1::RolloutPhase::BetweenStops, None),
         Phase::Raised => (v1::RolloutPhase::Raised, None),
         Phase::Aborted => (v1::RolloutPhase::Aborted, None),
         Phase::RollingBack => (v1::RolloutPhase::RollingBack, rollout.answered.clone()),
@@ -64,7 +66,13 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         started_at_ms: rollout.started_at_ms,
         ended_at_ms: rollout.ended_at_ms.unwrap_or(0),
         started_by: rollout.started_by.clone(),
+        stop: rollout.leg.stop,
+        onward: rollout.leg.onward.iter().map(stop).collect(),
     }
+}
+
+fn stop(ahead: &Stop) -> v1::Stop {
+    v1::Stop { plan_id: ahead.id.to_string(), to_version: ahead.to_version.to_string() }
 }
 
 fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode {

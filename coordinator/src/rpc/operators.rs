@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::access::caller;
 use super::{convert, status, with_keeper};
+use crate::core::path::Path;
 use crate::identity::subject::{Role, Subject};
 use crate::keeper::{Keeper, Order};
 
@@ -69,15 +70,18 @@ impl OperatorService for Operators {
         let policy = Policy::from(policy.unwrap_or_default());
         let mut refusals = fresh_facts(&self.keeper, true).await;
         let planned = with_keeper(&self.keeper, move |keeper| Ok(keeper.plan(target, &policy))).await?;
-        let plan = match planned {
-            Ok(plan) if refusals.is_empty() => Some(plan.into()),
+        let path = match planned {
+            Ok(path) if refusals.is_empty() => Some(path),
             Ok(_) => None,
             Err(more) => {
                 refusals.extend(more.into_iter().map(convert::refusal));
                 None
             }
         };
-        Ok(Response::new(v1::MakePlanResponse { plan, refusals }))
+        let (plan, onward) = path.map_or((None, Vec::new()), |Path { first, onward }| {
+            (Some(first.into()), onward.into_iter().map(Into::into).collect())
+        });
+        Ok(Response::new(v1::MakePlanResponse { plan, refusals, onward }))
     }
 
     async fn list_gates(
@@ -96,12 +100,14 @@ impl OperatorService for Operators {
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::Rollout>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
-        let plan =
-            request.into_inner().plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
-        let plan = Plan::try_from(plan).map_err(|e: PlanError| invalid(&e))?;
+        let v1::ApplyRequest { plan, onward } = request.into_inner();
+        let plan = plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
+        let read = |plan| Plan::try_from(plan).map_err(|e: PlanError| invalid(&e));
+        let path =
+            Path { first: read(plan)?, onward: onward.into_iter().map(read).collect::<Result<_, _>>()? };
         answer_of_all(&self.keeper).await?;
         let rollout = with_keeper(&self.keeper, move |keeper| {
-            keeper.apply(&plan, &operator)?;
+            keeper.apply(&path, &operator)?;
             keeper.rollout(None)
         });
         Ok(Response::new(rollout.await?))
@@ -250,39 +256,51 @@ fn askers(asked: &Kind) -> &'static [Role] {
 
 /// One watcher, and what it saw last.
 struct Watched {
-    /// `None` until the newest roll-out is known: from then on it is that one.
+    /// `None` until the newest roll-out is known: from then on it is that one, and those that carry on its path.
     id: Option<PlanId>,
     last: Option<v1::Rollout>,
 }
 
 impl Watched {
-    /// Sends the roll-out if it is another than before. `None` when there is nothing more to see.
+    /// Sends the roll-out if it is another than before, and the one that carries on its path. `None` when there is
+    /// nothing more to see.
     async fn tell(
         &mut self,
         keeper: &Arc<Keeper>,
         to: &mpsc::Sender<Result<v1::Rollout, Status>>,
     ) -> Option<()> {
-        if keeper.stopping() {
-            let _ = to.send(Err(Status::unavailable("the coordinator stops"))).await;
-            return None;
-        }
-        let id = self.id.clone();
-        let rollout = match with_keeper(keeper, move |keeper| keeper.rollout(id.as_ref())).await {
-            Ok(rollout) => rollout,
-            Err(status) => {
-                let _ = to.send(Err(status)).await;
+        loop {
+            if keeper.stopping() {
+                let _ = to.send(Err(Status::unavailable("the coordinator stops"))).await;
                 return None;
             }
-        };
-        if self.last.as_ref() == Some(&rollout) {
-            return Some(());
+            let id = self.id.clone();
+            let rollout = match with_keeper(keeper, move |keeper| keeper.rollout(id.as_ref())).await {
+                Ok(rollout) => rollout,
+                Err(status) => {
+                    let _ = to.send(Err(status)).await;
+                    return None;
+                }
+            };
+            if self.last.as_ref() == Some(&rollout) {
+                return Some(());
+            }
+            self.id = rollout.plan.as_ref().and_then(|plan| plan.id.parse().ok());
+            self.last = Some(rollout.clone());
+            let (ended, next) = (rollout.ended_at_ms != 0, begun_after(&rollout));
+            to.send(Ok(rollout)).await.ok()?;
+            match next {
+                Some(next) => self.id = Some(next),
+                None => return (!ended).then_some(()),
+            }
         }
-        self.id = rollout.plan.as_ref().and_then(|plan| plan.id.parse().ok());
-        self.last = Some(rollout.clone());
-        let ended = rollout.ended_at_ms != 0;
-        to.send(Ok(rollout)).await.ok()?;
-        (!ended).then_some(())
     }
+}
+
+/// The plan that carries on a path whose roll-out to a stop has ended.
+fn begun_after(rollout: &v1::Rollout) -> Option<PlanId> {
+    let reached = rollout.phase() == v1::RolloutPhase::Raised;
+    rollout.onward.first().filter(|_| reached)?.plan_id.parse().ok()
 }
 
 /// Asks every connected agent anew; a refusal for each that does not answer.

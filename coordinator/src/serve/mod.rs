@@ -23,7 +23,7 @@ use tower::layer::util::{Identity, Stack};
 use crate::clock::SystemClock;
 use crate::identity::authority::{Authority, IdentityError};
 use crate::identity::files::{self, FileError};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, LOOK_AGAIN};
 use crate::rpc::access::AnyRole;
 use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
@@ -144,6 +144,7 @@ impl Coordinator {
         tracing::info!(address = %self.bound, state = %self.settings.state_dir.display(), "the coordinator serves");
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let reporter = tokio::spawn(report_failure(Arc::clone(&self.keeper), health));
+        let lookout = tokio::spawn(look_again(Arc::clone(&self.keeper)));
 
         tokio::pin!(server);
         tokio::select! {
@@ -153,6 +154,7 @@ impl Coordinator {
         tracing::info!("the coordinator stops");
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         reporter.abort();
+        lookout.abort();
         let _ = stopping.send(());
         self.keeper.stop();
         // Whoever keeps a connection open past the grace loses it.
@@ -223,6 +225,17 @@ async fn report_failure(keeper: Arc<Keeper>, health: HealthReporter) {
         }
         if changes.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Has a path that stands between two stops looked at again.
+async fn look_again(keeper: Arc<Keeper>) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let keeper = Arc::clone(&keeper);
+        if let Err(error) = tokio::task::spawn_blocking(move || keeper.look_again()).await {
+            tracing::error!(%error, "a look at the cluster between two stops failed inside");
         }
     }
 }

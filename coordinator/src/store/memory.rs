@@ -16,13 +16,19 @@ pub(crate) struct MemoryStore {
 #[derive(Debug, Default)]
 struct Inner {
     entries: BTreeMap<String, Vec<u8>>,
-    full: bool,
+    /// How many more commits it takes; `None`: any number.
+    room: Option<usize>,
 }
 
 impl MemoryStore {
     /// From now on every commit fails as on a full disk.
     pub(crate) fn fill_up(&self) {
-        self.lock().full = true;
+        self.fill_up_after(0);
+    }
+
+    /// So many more commits succeed, and then every one fails.
+    pub(crate) fn fill_up_after(&self, commits: usize) {
+        self.lock().room = Some(commits);
     }
 
     /// What a process that starts now would find: a copy, for good.
@@ -43,13 +49,14 @@ impl Store for Arc<MemoryStore> {
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut inner = self.lock();
-        if inner.full {
+        if inner.room == Some(0) {
             return Err(StoreError::Io {
                 path: PathBuf::from("/memory"),
                 what: "written",
                 source: io::Error::from(io::ErrorKind::StorageFull),
             });
         }
+        inner.room = inner.room.map(|room| room - 1);
         inner.entries.extend(batch.writes().map(|(key, value)| (key.to_owned(), value.to_vec())));
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! The records in the store: their keys, and what each holds.
 //!
 //! A roll-out is spread over several keys, so that a step's report writes one small value and not the whole plan:
-//! `rollout/N` (head), `rollout/N/plan/I` (one node's part of the plan, never changed) and `rollout/N/node/I` (how
-//! far that node is). N counts roll-outs from 1. A roll-out exists once its head does.
+//! `rollout/N` (head), `rollout/N/plan/I` (one node's part of the plan, never changed), `rollout/N/node/I` (how
+//! far that node is) and `rollout/N/onward/S/I` (one node of the Sth stop that follows on its path, never changed). N
+//! counts roll-outs from 1. A roll-out exists once its head does.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Batch, Store, StoreError};
 use crate::core::history::HistoryRecord;
+use crate::core::leg::{Leg, Next, Passing, Stop};
 use crate::core::rollout::{Intent, NodeState, Rollout};
 use crate::identity::revocation::Revocation;
 use crate::identity::subject::Subject;
@@ -71,6 +73,26 @@ struct Head {
     ended_at_ms: Option<u64>,
     #[serde(default)]
     answered: Option<String>,
+    #[serde(default)]
+    leg: LegHead,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LegHead {
+    stop: u32,
+    onward: Vec<StopHead>,
+    next: Next,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StopHead {
+    id: PlanId,
+    hash: String,
+    from_version: KubernetesVersion,
+    to_version: KubernetesVersion,
+    nodes: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,7 +155,7 @@ impl Saved {
                 ("rollout", None) => {
                     saved.rollouts.insert(number(key, name)?, entries.rollout(key, value)?);
                 }
-                ("rollout", Some("plan" | "node")) => {}
+                ("rollout", Some("plan" | "node" | "onward")) => {}
                 _ => return Err(unreadable(key, &"no record of this version has such a key")),
             }
         }
@@ -146,8 +168,8 @@ impl Saved {
 pub struct Change {
     /// The highest fencing token.
     pub fence: Option<FencingToken>,
-    /// A roll-out's number and its new state.
-    pub rollout: Option<(u64, Rollout)>,
+    /// Roll-outs' numbers and their new states.
+    pub rollouts: BTreeMap<u64, Rollout>,
     /// What happened, appended to the history in this order.
     pub history: Vec<HistoryRecord>,
     /// A join token's id and its new state.
@@ -161,10 +183,9 @@ pub struct Change {
 impl Saved {
     /// Makes a change durable, then part of `self`. After an error `self` is as it was.
     pub fn commit(&mut self, store: &dyn Store, change: Change) -> Result<(), StoreError> {
-        if let Some((number, rollout)) = &change.rollout
-            && !self.rollouts.contains_key(number)
-        {
-            for batch in plan_batches(*number, &rollout.plan)? {
+        let new = change.rollouts.iter().filter(|(number, _)| !self.rollouts.contains_key(number));
+        for (number, rollout) in new {
+            for batch in plan_batches(*number, rollout)? {
                 store.commit(&batch)?;
             }
         }
@@ -187,7 +208,7 @@ impl Saved {
         if let Some(highest) = change.fence {
             batch.put(FENCE_KEY.to_owned(), &Fence { highest })?;
         }
-        if let Some((number, rollout)) = &change.rollout {
+        for (number, rollout) in &change.rollouts {
             put_rollout(&mut batch, *number, self.rollouts.get(number), rollout)?;
         }
         for (sequence, record) in (self.next_sequence()..).zip(&change.history) {
@@ -209,7 +230,7 @@ impl Saved {
     fn apply(&mut self, change: Change) {
         let first = self.next_sequence();
         self.fence = change.fence.unwrap_or(self.fence);
-        self.rollouts.extend(change.rollout);
+        self.rollouts.extend(change.rollouts);
         self.history.extend((first..).zip(change.history));
         self.tokens.extend(change.token);
         self.enrolled.extend(change.enrolled);
@@ -225,7 +246,9 @@ fn put_rollout(
     before: Option<&Rollout>,
     after: &Rollout,
 ) -> Result<(), StoreError> {
-    let head = |rollout: &Rollout| (rollout.intent, rollout.ended_at_ms);
+    let head = |rollout: &Rollout| {
+        (rollout.intent, rollout.ended_at_ms, rollout.answered.clone(), rollout.leg.next.clone())
+    };
     if before.map(head) != Some(head(after)) {
         batch.put(head_key(number), &Head::of(after))?;
     }
@@ -237,15 +260,25 @@ fn put_rollout(
     Ok(())
 }
 
-/// A plan's nodes in as many batches as they need. Nothing refers to them before the roll-out's head is there.
-fn plan_batches(number: u64, plan: &Plan) -> Result<Vec<Batch>, StoreError> {
-    let keyed: Vec<(usize, &PlannedNode)> = plan.nodes.iter().enumerate().collect();
+/// What never changes of a roll-out, the nodes of its plan and of those that follow, in as many batches as it needs.
+/// Nothing refers to it before the roll-out's head is there.
+fn plan_batches(number: u64, rollout: &Rollout) -> Result<Vec<Batch>, StoreError> {
+    let head = head_key(number);
+    let mut batches = parts(&format!("{head}/plan"), &rollout.plan.nodes)?;
+    for (position, stop) in rollout.leg.onward.iter().enumerate() {
+        batches.extend(parts(&onward_key(&head, position), &stop.nodes)?);
+    }
+    Ok(batches)
+}
+
+fn parts<T: Serialize>(key: &str, parts: &[T]) -> Result<Vec<Batch>, StoreError> {
+    let keyed: Vec<(usize, &T)> = parts.iter().enumerate().collect();
     keyed
         .chunks(NODES_A_BATCH)
         .map(|chunk| {
             let mut batch = Batch::default();
-            for (index, node) in chunk {
-                batch.put(format!("{}/plan/{index:05}", head_key(number)), node)?;
+            for (index, part) in chunk {
+                batch.put(format!("{key}/{index:05}"), part)?;
             }
             Ok(batch)
         })
@@ -269,7 +302,27 @@ impl Head {
             started_by: rollout.started_by.clone(),
             ended_at_ms: rollout.ended_at_ms,
             answered: rollout.answered.clone(),
+            leg: LegHead::of(&rollout.leg),
         }
+    }
+}
+
+impl Default for LegHead {
+    fn default() -> Self {
+        Self::of(&Leg::default())
+    }
+}
+
+impl LegHead {
+    fn of(leg: &Leg) -> Self {
+        let head = |stop: &Stop| StopHead {
+            id: stop.id.clone(),
+            hash: stop.hash.clone(),
+            from_version: stop.from_version,
+            to_version: stop.to_version,
+            nodes: stop.nodes.len(),
+        };
+        Self { stop: leg.stop, onward: leg.onward.iter().map(head).collect(), next: leg.next.clone() }
     }
 }
 
@@ -282,11 +335,8 @@ impl Entries {
 
     fn rollout(&self, key: &str, value: &[u8]) -> Result<Rollout, StoreError> {
         let head: Head = parse(key, value)?;
-        let all = 0..head.plan.nodes;
-        let nodes: Vec<NodeState> =
-            all.clone().map(|index| self.part(key, "node", index)).collect::<Result<_, _>>()?;
-        let planned: Vec<PlannedNode> =
-            all.map(|index| self.part(key, "plan", index)).collect::<Result<_, _>>()?;
+        let nodes: Vec<NodeState> = self.parts(&format!("{key}/node"), head.plan.nodes)?;
+        let planned: Vec<PlannedNode> = self.parts(&format!("{key}/plan"), head.plan.nodes)?;
         let PlanHead { id, hash, from_version, to_version, policy, .. } = head.plan;
         Ok(Rollout {
             plan: Plan { id, hash, from_version, to_version, nodes: planned, policy },
@@ -296,14 +346,33 @@ impl Entries {
             started_by: head.started_by,
             ended_at_ms: head.ended_at_ms,
             answered: head.answered,
+            leg: self.leg(key, head.leg)?,
         })
     }
 
-    fn part<T: DeserializeOwned>(&self, head: &str, part: &str, index: usize) -> Result<T, StoreError> {
-        let key = format!("{head}/{part}/{index:05}");
-        let value = self.0.get(&key).ok_or_else(|| unreadable(&key, &"it is missing"))?;
-        parse(&key, value)
+    fn leg(&self, key: &str, head: LegHead) -> Result<Leg, StoreError> {
+        let stop = |(position, stop): (usize, StopHead)| {
+            let StopHead { id, hash, from_version, to_version, nodes } = stop;
+            let nodes: Vec<Passing> = self.parts(&onward_key(key, position), nodes)?;
+            Ok(Stop { id, hash, from_version, to_version, nodes })
+        };
+        let onward = head.onward.into_iter().enumerate().map(stop).collect::<Result<_, StoreError>>()?;
+        Ok(Leg { stop: head.stop, onward, next: head.next })
     }
+
+    fn parts<T: DeserializeOwned>(&self, key: &str, count: usize) -> Result<Vec<T>, StoreError> {
+        let part = |index| {
+            let key = format!("{key}/{index:05}");
+            let value = self.0.get(&key).ok_or_else(|| unreadable(&key, &"it is missing"))?;
+            parse(&key, value)
+        };
+        (0..count).map(part).collect()
+    }
+}
+
+/// Of the nodes of one of the stops that follow, counted from 0.
+fn onward_key(head: &str, position: usize) -> String {
+    format!("{head}/onward/{position:02}")
 }
 
 fn head_key(number: u64) -> String {
@@ -370,7 +439,7 @@ mod tests {
         };
         Change {
             fence: Some(FencingToken(3)),
-            rollout: Some((1, rollout(3))),
+            rollouts: [(1, rollout(3))].into(),
             history: vec![record.clone(), record],
             token: Some((token.id, kept)),
             enrolled: Some(("cp1".parse().unwrap(), Enrolled { at_ms: 5 })),
@@ -393,21 +462,43 @@ mod tests {
         let prepared =
             Event::PrepareReported { node: "node-0001.cluster.example".parse().unwrap(), failure: None };
         let next = saved.rollouts[&1].after(&prepared).unwrap();
-        let change = Change { rollout: Some((1, next)), ..everything() };
+        let change = Change { rollouts: [(1, next)].into(), ..everything() };
         saved.commit(&store, change).unwrap();
         assert_eq!(saved.history.len(), 4);
         assert!(same(&saved, &Saved::load(&store).unwrap()));
     }
 
     #[test]
+    fn a_path_is_kept_with_every_node_of_every_stop_and_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(folder.path()).unwrap();
+        let mut saved = Saved::load(&store).unwrap();
+        let first = rollout(300);
+        let leg = Leg::first(&vec![first.plan.clone(); 17]);
+        let first = first.on(leg);
+        saved.commit(&store, Change { rollouts: [(1, first.clone())].into(), ..Change::default() }).unwrap();
+        let mut halted = first.clone();
+        halted.leg.next = Next::Halted { reason: "é\n\"".repeat(300) };
+        halted.answered = Some("a failure".to_owned());
+        let batch =
+            saved.batch(&Change { rollouts: [(1, halted.clone())].into(), ..Change::default() }).unwrap();
+        let keys: Vec<&str> = batch.writes().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["rollout/0000000001"]);
+        saved.commit(&store, Change { rollouts: [(1, halted.clone())].into(), ..Change::default() }).unwrap();
+        drop(store);
+        let store = SledStore::open(folder.path()).unwrap();
+        assert_eq!(Saved::load(&store).unwrap().rollouts[&1], halted);
+    }
+
+    #[test]
     fn a_step_forward_writes_one_nodes_state_and_not_the_plan() {
         let store = Arc::new(MemoryStore::default());
         let mut saved = Saved::load(&store).unwrap();
-        saved.commit(&store, Change { rollout: Some((1, rollout(3))), ..Change::default() }).unwrap();
+        saved.commit(&store, Change { rollouts: [(1, rollout(3))].into(), ..Change::default() }).unwrap();
         let prepared =
             Event::PrepareReported { node: "node-0001.cluster.example".parse().unwrap(), failure: None };
         let next = saved.rollouts[&1].after(&prepared).unwrap();
-        let batch = saved.batch(&Change { rollout: Some((1, next)), ..Change::default() }).unwrap();
+        let batch = saved.batch(&Change { rollouts: [(1, next)].into(), ..Change::default() }).unwrap();
         let keys: Vec<&str> = batch.writes().map(|(key, _)| key).collect();
         assert_eq!(keys, ["rollout/0000000001/node/00001"]);
     }
@@ -416,11 +507,11 @@ mod tests {
     fn a_plan_whose_roll_out_was_never_recorded_is_none() {
         let store = Arc::new(MemoryStore::default());
         let mut saved = Saved::load(&store).unwrap();
-        for batch in plan_batches(1, &rollout(200).plan).unwrap() {
+        for batch in plan_batches(1, &rollout(200)).unwrap() {
             store.commit(&batch).unwrap();
         }
         assert!(Saved::load(&store).unwrap().rollouts.is_empty());
-        saved.commit(&store, Change { rollout: Some((1, rollout(2))), ..Change::default() }).unwrap();
+        saved.commit(&store, Change { rollouts: [(1, rollout(2))].into(), ..Change::default() }).unwrap();
         assert_eq!(Saved::load(&store).unwrap().rollouts[&1], rollout(2));
     }
 
@@ -447,7 +538,9 @@ mod tests {
         let store = SledStore::open(folder.path()).unwrap();
         let mut saved = Saved::load(&store).unwrap();
         let mut rollout = rollout(500);
-        saved.commit(&store, Change { rollout: Some((1, rollout.clone())), ..Change::default() }).unwrap();
+        saved
+            .commit(&store, Change { rollouts: [(1, rollout.clone())].into(), ..Change::default() })
+            .unwrap();
         for planned in rollout.plan.nodes.clone() {
             let event = Event::PrepareReported { node: planned.name, failure: Some("é\n\"".repeat(500)) };
             rollout = rollout.after(&event).unwrap();
@@ -455,7 +548,7 @@ mod tests {
         for part in rollout.nodes.clone().chunks(50).enumerate() {
             let mut next = saved.rollouts[&1].clone();
             next.nodes.splice(part.0 * 50..part.0 * 50 + 50, part.1.iter().cloned());
-            saved.commit(&store, Change { rollout: Some((1, next)), ..Change::default() }).unwrap();
+            saved.commit(&store, Change { rollouts: [(1, next)].into(), ..Change::default() }).unwrap();
         }
         drop(store);
         let store = SledStore::open(folder.path()).unwrap();

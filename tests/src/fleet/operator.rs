@@ -69,7 +69,8 @@ impl Operator {
         if answer.plan.is_none() || !answer.refusals.is_empty() {
             bail!("no plan: {:#?}", answer.refusals);
         }
-        Ok(self.client.apply(ApplyRequest { plan: answer.plan }).await?.into_inner())
+        let order = ApplyRequest { plan: answer.plan, onward: answer.onward };
+        Ok(self.client.apply(order).await?.into_inner())
     }
 
     /// The newest roll-out.
@@ -102,16 +103,12 @@ impl Operator {
         }
     }
 
-    /// Follows the newest roll-out to its end or to a halt.
+    /// Follows the newest roll-out to its end, or to that of its path, or to a halt.
     pub async fn watch_to_the_end(&mut self, limit: Duration) -> Result<Rollout> {
-        self.watch_until("the roll-out to end", limit, |rollout| {
-            matches!(
-                rollout.phase(),
-                RolloutPhase::Raised
-                    | RolloutPhase::Aborted
-                    | RolloutPhase::Halted
-                    | RolloutPhase::RolledBack
-            )
+        self.watch_until("the roll-out to end", limit, |rollout| match rollout.phase() {
+            RolloutPhase::Raised => rollout.onward.is_empty(),
+            RolloutPhase::Aborted | RolloutPhase::Halted | RolloutPhase::RolledBack => true,
+            _ => false,
         })
         .await
     }

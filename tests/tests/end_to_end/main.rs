@@ -13,6 +13,7 @@ mod bad_input;
 mod gates;
 mod interruptions;
 mod operators;
+mod paths;
 mod protection;
 mod raise;
 mod redeploy;

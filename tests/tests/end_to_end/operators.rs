@@ -122,10 +122,16 @@ async fn a_plan_that_would_come_out_differently_now_is_not_applied() {
     let plan = operator.client.make_plan(request).await.unwrap().into_inner().plan.unwrap();
     let mut altered = plan.clone();
     altered.nodes.reverse();
-    let refused = operator.client.apply(liftlock_proto::v1::ApplyRequest { plan: Some(altered) }).await;
+    let refused =
+        operator.client.apply(liftlock_proto::v1::ApplyRequest { plan: Some(altered), onward: vec![] }).await;
     assert!(refused.is_err(), "a plan that somebody changed was applied");
-    operator.client.apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan.clone()) }).await.unwrap();
-    let twice = operator.client.apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan) }).await;
+    operator
+        .client
+        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![] })
+        .await
+        .unwrap();
+    let twice =
+        operator.client.apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan), onward: vec![] }).await;
     assert_eq!(twice.unwrap_err().code(), tonic::Code::FailedPrecondition);
     raised(&fleet, TO).await;
 }

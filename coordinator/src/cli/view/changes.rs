@@ -26,11 +26,14 @@ impl Change {
 /// What happened since `before`; without one, where everything stands.
 pub fn changes(before: Option<&RolloutView>, now: &RolloutView) -> Vec<Change> {
     let mut changes = Vec::new();
+    // The next stop of a path has a roll-out of its own.
+    let before = before.filter(|before| before.plan == now.plan);
     if before.is_none() {
         let RolloutView { plan, from_version, to_version, nodes, .. } = now;
-        let count = nodes.len();
-        changes
-            .push(Change::plain(format!("roll-out {plan}: {from_version} → {to_version}, nodes: {count}")));
+        let (count, stop) = (nodes.len(), now.stop_of_several());
+        changes.push(Change::plain(format!(
+            "roll-out {plan}: {from_version} → {to_version}{stop}, nodes: {count}"
+        )));
     }
     for node in &now.nodes {
         let earlier = before.and_then(|before| before.nodes.iter().find(|earlier| earlier.name == node.name));
@@ -38,7 +41,8 @@ pub fn changes(before: Option<&RolloutView>, now: &RolloutView) -> Vec<Change> {
         changes.extend(lease(earlier, node));
         changes.extend(outcome(earlier, node));
     }
-    if before.map(|before| before.phase) != Some(now.phase) {
+    // A stop that was reached is told once, whether or not the next has begun meanwhile.
+    if before.is_none_or(|before| before.phase != now.phase && !(reached(before) && reached(now))) {
         changes.push(phase(now));
     }
     changes
@@ -89,10 +93,18 @@ fn outcome(before: Option<&RolloutNodeView>, now: &RolloutNodeView) -> Option<Ch
     }
 }
 
+/// Whether every node runs what leads on to another stop, and nothing speaks against going on.
+fn reached(rollout: &RolloutView) -> bool {
+    let goes_on = matches!(rollout.phase, RolloutPhase::BetweenStops | RolloutPhase::Raised);
+    goes_on && !rollout.onward.is_empty()
+}
+
 /// The failure that halts a roll-out stands in its node's line already.
 fn phase(now: &RolloutView) -> Change {
     let text = match (now.phase, &now.reason) {
+        _ if reached(now) => format!("a stop is reached: every node runs {}", now.to_version),
         (RolloutPhase::Raised, _) => format!("raised: every node runs {}", now.to_version),
+        (RolloutPhase::Halted, Some(reason)) if now.is_raised() => format!("halted: {reason}"),
         (RolloutPhase::Halted, _) | (_, None) => now.phase.name().to_owned(),
         (phase, Some(reason)) => format!("{}: {reason}", phase.name()),
     };

@@ -13,11 +13,13 @@ use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
 use crate::core::reversal::{Cause, PointOfNoReturn, changes_etcd_minor, point_of_no_return};
 
-/// What the coordinator says to a wanted version: a plan, or why there is none.
+/// What the coordinator says to a wanted version: a path of one plan or several, or why there is none.
 #[derive(Debug, Serialize)]
 pub struct PlanAnswerView {
-    /// Null where a rule refuses it.
+    /// What leads to the first stop; null where a rule refuses it.
     pub plan: Option<PlanView>,
+    /// What follows, one plan a stop, the last one to the wanted version.
+    pub onward: Vec<PlanView>,
     /// Empty where there is a plan.
     pub refusals: Vec<RefusalView>,
 }
@@ -71,6 +73,8 @@ pub struct PolicyView {
     pub on_failure: OnFailure,
     /// Hosts are replaced as a whole.
     pub redeploy: bool,
+    /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
+    pub workers_skip_stops: bool,
 }
 
 /// One node's part.
@@ -150,6 +154,7 @@ impl From<Policy> for PolicyView {
             accepted: policy.accepted,
             on_failure: policy.on_failure,
             redeploy: policy.redeploy,
+            workers_skip_stops: policy.workers_skip_stops,
         }
     }
 }
@@ -202,7 +207,43 @@ fn step_view(step: &Step, etcd_changes: bool) -> StepView {
 
 impl View for PlanAnswerView {
     fn table(&self, paint: Paint) -> String {
-        self.plan.as_ref().map(|plan| plan.table(paint)).unwrap_or_default()
+        self.each_stop(paint, PlanView::table)
+    }
+}
+
+impl PlanAnswerView {
+    /// Each stop's nodes in order and its way back, without the steps: what `apply` shows before it asks.
+    pub fn summary(&self, paint: Paint) -> String {
+        self.each_stop(paint, PlanView::summary)
+    }
+
+    fn each_stop(&self, paint: Paint, show: fn(&PlanView, Paint) -> String) -> String {
+        let Some(first) = &self.plan else { return String::new() };
+        if self.onward.is_empty() {
+            return show(first, paint);
+        }
+        let stops = self.onward.len() + 1;
+        let way: Vec<String> = std::iter::once(first.from_version)
+            .chain(std::iter::once(first).chain(&self.onward).map(|plan| plan.to_version))
+            .map(|version| version.to_string())
+            .collect();
+        let way = format!("Path: {}, {stops} stops, one after the other", way.join(" → "));
+        let mut text = format!(
+            "{}\nBefore each stop every node is looked at again; where the plan is another by then, nothing more is begun.\n",
+            paint.paint(Tone::Strong, &way)
+        );
+        for (number, plan) in (1..).zip(std::iter::once(first).chain(&self.onward)) {
+            let heading = format!("Stop {number} of {stops}: {}", plan.to_version);
+            let _ = write!(text, "\n{}\n{}", paint.paint(Tone::Strong, &heading), show(plan, paint));
+            if number > 1 {
+                let _ = writeln!(
+                    text,
+                    "What was raised before stays: during this stop a rollback leads back to {}, not further.",
+                    plan.from_version
+                );
+            }
+        }
+        text
     }
 }
 
@@ -262,6 +303,9 @@ impl PlanView {
         let _ = writeln!(text, "When a node fails: {}", when_a_node_fails(self.policy.on_failure));
         if self.policy.redeploy {
             let _ = writeln!(text, "Hosts are replaced as a whole, each by its own command (--redeploy)");
+        }
+        if self.policy.workers_skip_stops {
+            let _ = writeln!(text, "Workers skip the stops at which their kubelets may stay behind");
         }
         if !self.policy.accepted.is_empty() {
             let _ = writeln!(text, "Consented to: {}", self.policy.accepted.join(", "));

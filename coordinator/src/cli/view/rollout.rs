@@ -29,6 +29,8 @@ pub enum RolloutPhase {
     Halted,
     /// The node under lease finishes, then it ends.
     Aborting,
+    /// Every node is raised to this stop; the next one has not begun.
+    BetweenStops,
     /// Every node runs the target.
     Raised,
     /// Ended by an operator before that.
@@ -82,6 +84,21 @@ pub struct RolloutView {
     pub started_by: String,
     /// In the order of leases.
     pub nodes: Vec<RolloutNodeView>,
+    /// Which stop of its path it leads to, counted from 1.
+    pub stop: u32,
+    /// How many stops the path has.
+    pub stops: u32,
+    /// The stops that follow, the nearest first.
+    pub onward: Vec<StopView>,
+}
+
+/// A stop of a path that lies ahead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StopView {
+    /// The id of the plan that leads there.
+    pub plan: String,
+    /// What every node then runs.
+    pub to_version: String,
 }
 
 /// One node of a roll-out.
@@ -141,11 +158,6 @@ pub struct RolloutAndPlanView {
 }
 
 impl RolloutPhase {
-    /// Whether nothing happens any more unless an operator speaks.
-    pub fn is_at_rest(self) -> bool {
-        matches!(self, Self::Halted | Self::Raised | Self::Aborted | Self::RolledBack)
-    }
-
     /// For people; the same word that JSON has.
     pub fn name(self) -> &'static str {
         match self {
@@ -155,6 +167,7 @@ impl RolloutPhase {
             Self::Paused => "paused",
             Self::Halted => "halted",
             Self::Aborting => "aborting",
+            Self::BetweenStops => "between-stops",
             Self::Raised => "raised",
             Self::Aborted => "aborted",
             Self::RollingBack => "rolling-back",
@@ -168,7 +181,7 @@ impl RolloutPhase {
             Self::Raised => Tone::Good,
             Self::Halted | Self::Aborted => Tone::Bad,
             Self::Paused | Self::Aborting | Self::RollingBack | Self::RolledBack => Tone::Notice,
-            Self::Unknown | Self::Preparing | Self::Running => Tone::Plain,
+            Self::Unknown | Self::Preparing | Self::Running | Self::BetweenStops => Tone::Plain,
         }
     }
 }
@@ -182,6 +195,7 @@ impl From<v1::RolloutPhase> for RolloutPhase {
             v1::RolloutPhase::Paused => Self::Paused,
             v1::RolloutPhase::Halted => Self::Halted,
             v1::RolloutPhase::Aborting => Self::Aborting,
+            v1::RolloutPhase::BetweenStops => Self::BetweenStops,
             v1::RolloutPhase::Raised => Self::Raised,
             v1::RolloutPhase::Aborted => Self::Aborted,
             v1::RolloutPhase::RollingBack => Self::RollingBack,
@@ -233,7 +247,13 @@ impl From<v1::Rollout> for RolloutView {
     fn from(message: v1::Rollout) -> Self {
         let phase = message.phase().into();
         let plan = message.plan.unwrap_or_default();
+        let onward: Vec<StopView> = message.onward.into_iter().map(Into::into).collect();
+        // A coordinator that knows no paths says nothing of stops.
+        let stop = message.stop.max(1);
         Self {
+            stop,
+            stops: stop.saturating_add(u32::try_from(onward.len()).unwrap_or(u32::MAX)),
+            onward,
             plan: plan.id,
             from_version: plan.from_version,
             to_version: plan.to_version,
@@ -244,6 +264,13 @@ impl From<v1::Rollout> for RolloutView {
             started_by: message.started_by,
             nodes: message.nodes.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<v1::Stop> for StopView {
+    fn from(message: v1::Stop) -> Self {
+        let v1::Stop { plan_id: plan, to_version } = message;
+        Self { plan, to_version }
     }
 }
 
@@ -298,13 +325,33 @@ impl RolloutView {
         self.nodes.iter().filter(|node| node.phase == NodePhase::Raised).count()
     }
 
+    /// Whether every node runs what this roll-out leads to.
+    pub fn is_raised(&self) -> bool {
+        self.raised() == self.nodes.len()
+    }
+
+    /// Whether nothing happens any more unless an operator speaks. A stop that is reached is left for the next.
+    pub fn is_at_rest(&self) -> bool {
+        match self.phase {
+            RolloutPhase::Halted | RolloutPhase::Aborted | RolloutPhase::RolledBack => true,
+            RolloutPhase::Raised => self.onward.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// `, stop 1 of 2`; empty where the path has one stop.
+    pub fn stop_of_several(&self) -> String {
+        if self.stops > 1 { format!(", stop {} of {}", self.stop, self.stops) } else { String::new() }
+    }
+
     /// One line: which plan, where it stands, how far.
     pub fn headline(&self, paint: Paint) -> String {
         format!(
-            "Roll-out {}, {} → {}: {}, {} of {} nodes raised",
+            "Roll-out {}, {} → {}{}: {}, {} of {} nodes raised",
             self.plan,
             self.from_version,
             self.to_version,
+            self.stop_of_several(),
             paint.paint(self.phase.tone(), self.phase.name()),
             self.raised(),
             self.nodes.len()
@@ -319,6 +366,7 @@ impl RolloutView {
         };
         let retry = commands("retry", NodePhase::Failed);
         match self.phase {
+            RolloutPhase::Halted if self.is_raised() => "`liftlock abort` leaves it at this.".to_owned(),
             RolloutPhase::Halted if retry.is_empty() => format!(
                 "{} raises it again; `liftlock rollback --cluster` puts the others back too; `liftlock abort` leaves it at \
                  this.",
@@ -333,6 +381,13 @@ impl RolloutView {
                 commands("rollback --node", NodePhase::Failed)
             ),
             RolloutPhase::Paused => "`liftlock resume` goes on.".to_owned(),
+            RolloutPhase::Aborted if self.is_raised() => {
+                let target = self.onward.last().map_or(&self.to_version, |stop| &stop.to_version);
+                format!(
+                    "Every node runs {}: `liftlock plan {target}` shows the way from here.",
+                    self.to_version
+                )
+            }
             RolloutPhase::Aborted if self.raised() > 0 => format!(
                 "{} of {} nodes run {}: `liftlock plan {}` shows how to raise the rest.",
                 self.raised(),
@@ -362,7 +417,15 @@ impl View for RolloutView {
         if self.ended_at.is_some() {
             let _ = write!(text, ", ended {}", clock(self.ended_at));
         }
-        text.push_str("\n\n");
+        text.push('\n');
+        if !self.onward.is_empty() {
+            let then: Vec<&str> = self.onward.iter().map(|stop| stop.to_version.as_str()).collect();
+            let _ = writeln!(text, "Then on to {}", then.join(" → "));
+        }
+        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised()) {
+            let _ = writeln!(text, "{}", paint.paint(self.phase.tone(), reason));
+        }
+        text.push('\n');
         let mut table = Table::new(&[
             "NODE", "ROLE", "PHASE", "LEASE", "STEP", "TIME", "CHILDREN", "WAITS", "SNAPSHOT", "OVERHEAD",
             "AGENT",

@@ -164,7 +164,7 @@ fn apply_shows_the_order_and_the_way_back_before_it_asks() {
 fn a_plan_is_json_with_every_command_as_its_arguments() {
     let mut small = plan();
     small.nodes.truncate(1);
-    let answer = PlanAnswerView { plan: Some(small.into()), refusals: Vec::new() };
+    let answer = PlanAnswerView { plan: Some(small.into()), onward: Vec::new(), refusals: Vec::new() };
     assert_snapshot!(render(&answer, Format::Json, Paint::OFF).unwrap());
 }
 
@@ -172,10 +172,9 @@ fn a_plan_is_json_with_every_command_as_its_arguments() {
 fn refusals_are_one_sentence_each_and_say_which_can_be_consented_to() {
     let against = [
         v1::Refusal {
-            rule: "skipped-minor".to_owned(),
-            message:
-                "the cluster runs v1.19.7 and kubeadm raises one minor at a time: raise it to v1.20 first"
-                    .to_owned(),
+            rule: "downgrade".to_owned(),
+            message: "the cluster runs v1.22.7 and v1.21.1 is older: kubeadm does not support downgrades"
+                .to_owned(),
             acceptable: false,
         },
         v1::Refusal {
@@ -186,8 +185,75 @@ fn refusals_are_one_sentence_each_and_say_which_can_be_consented_to() {
     ];
     let against: Vec<RefusalView> = against.into_iter().map(Into::into).collect();
     assert_snapshot!(refusals("v1.21.1", &against, Paint::OFF));
-    let answer = PlanAnswerView { plan: None, refusals: against };
+    let answer = PlanAnswerView { plan: None, onward: Vec::new(), refusals: against };
     assert_snapshot!(render(&answer, Format::Yaml, Paint::OFF).unwrap());
+}
+
+/// v1.19.7 → v1.20.2 → v1.21.1, on a cluster of two nodes.
+fn path() -> PlanAnswerView {
+    let stop = |from, to| {
+        let mut plan = plan_between(from, to, Policy::default());
+        plan.nodes.retain(|node| node.name.as_str() == "cp1" || node.name.as_str() == "w1");
+        PlanView::from(plan)
+    };
+    PlanAnswerView {
+        plan: Some(stop("v1.19.7", "v1.20.2")),
+        onward: vec![stop("v1.20.2", "v1.21.1")],
+        refusals: Vec::new(),
+    }
+}
+
+#[test]
+fn a_path_shows_its_stops_and_then_each_with_its_nodes_and_commands() {
+    assert_snapshot!(path().table(Paint::OFF));
+    assert_snapshot!(path().summary(Paint::OFF));
+}
+
+/// A roll-out to the first of two stops.
+fn on_the_way(phase: v1::RolloutPhase, reason: &str) -> v1::Rollout {
+    let nodes =
+        vec![raised(), v1::RolloutNode { name: "w1".to_owned(), role: v1::Role::Worker.into(), ..raised() }];
+    let onward = vec![v1::Stop { plan_id: "p-ba9876543210".to_owned(), to_version: "v1.21.1".to_owned() }];
+    v1::Rollout { reason: reason.to_owned(), nodes, stop: 1, onward, ..rollout(phase, leased()) }
+}
+
+#[test]
+fn a_roll_out_on_a_path_says_which_stop_it_leads_to_and_what_follows() {
+    let reason = "before v1.21.1: w1 has not said yet what it is like now";
+    let waiting = RolloutView::from(on_the_way(v1::RolloutPhase::BetweenStops, reason));
+    assert!(!waiting.is_at_rest());
+    assert_snapshot!(waiting.table(Paint::OFF));
+    let halted =
+        RolloutView::from(on_the_way(v1::RolloutPhase::Halted, "stop 1 of 2 is reached: w9 has joined"));
+    assert!(halted.is_at_rest());
+    assert_snapshot!(halted.table(Paint::OFF));
+    let left = RolloutView::from(on_the_way(v1::RolloutPhase::Raised, ""));
+    assert!(!left.is_at_rest(), "the next stop has begun");
+    assert_snapshot!(render(&left, Format::Json, Paint::OFF).unwrap());
+    let aborted = RolloutView::from(on_the_way(v1::RolloutPhase::Aborted, ""));
+    assert!(aborted.advice().contains("liftlock plan v1.21.1"), "{}", aborted.advice());
+}
+
+#[test]
+fn a_log_of_a_path_begins_anew_with_each_stop() {
+    let reached = RolloutView::from(on_the_way(v1::RolloutPhase::BetweenStops, ""));
+    let mut next = on_the_way(v1::RolloutPhase::Preparing, "");
+    next.plan = Some(v1::Plan {
+        id: "p-ba9876543210".to_owned(),
+        ..plan_between("v1.20.2", "v1.21.1", Policy::default()).into()
+    });
+    next.onward = vec![];
+    next.stop = 2;
+    next.nodes = vec![node("cp1", v1::Role::FirstControlPlane, v1::NodePhase::Pending)];
+    let texts = |before: Option<&RolloutView>, now: &RolloutView| {
+        changes(before, now).into_iter().map(|change| change.text).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(None, &reached).last().unwrap(), "a stop is reached: every node runs v1.20.2");
+    let left = RolloutView::from(on_the_way(v1::RolloutPhase::Raised, ""));
+    assert_eq!(texts(None, &left), texts(None, &reached));
+    assert!(texts(Some(&reached), &left).is_empty(), "it was told");
+    let begun = ["roll-out p-ba9876543210: v1.20.2 → v1.21.1, stop 2 of 2, nodes: 1", "preparing"];
+    assert_eq!(texts(Some(&reached), &next.into()), begun);
 }
 
 #[test]

@@ -103,7 +103,8 @@ pub(super) static VERSION: Gate = Gate {
     when: When::Before,
     look: Look::Cluster(|situation, cluster| {
         let mut findings = judge(cluster, "which versions etcd's members run", too_many_versions);
-        if enters_3_6(situation, cluster) {
+        // Which etcd the raise before brings depends on its patch release: it is asked once that is there.
+        if !situation.is_ahead() && enters_3_6(situation, cluster) {
             let found = judge(cluster, "which versions etcd's members run", |etcd| {
                 let behind = |member: &&crate::core::view::EtcdMember| {
                     release(&member.version).is_none_or(|release| release < READY_FOR_3_6)

@@ -41,7 +41,7 @@ pub(super) static SKEW: Gate = Gate {
                     "{name}'s kubelet runs {kubelet}, newer than {target}: a kubelet may not be newer than the API server"
                 ));
             }
-            let allowed = allowed_skew(kubelet);
+            let allowed = kubernetes_allows(kubelet);
             (target.minor - kubelet.minor > allowed).then(|| {
                 format!(
                     "{name}'s kubelet runs {kubelet}: {target} allows at most {allowed} minor versions behind it, so raise \
@@ -53,10 +53,53 @@ pub(super) static SKEW: Gate = Gate {
     }),
 };
 
+/// kubeadm looks at every kubelet before it raises the control plane, and allows less than Kubernetes does.
+pub(super) static KUBEADM_SKEW: Gate = Gate {
+    name: "kubeadm-skew",
+    about: "no kubelet is too far behind for the target's kubeadm to raise a control plane",
+    consent: Consent::Never,
+    when: When::Before,
+    look: Look::Cluster(|situation, cluster| {
+        let (present, target) = (cluster.kubeadm_config_version, situation.target);
+        // It looks only in `kubeadm upgrade apply`, on the first control plane, and refuses a skipped minor before.
+        let applies = situation.control_planes().next().is_some_and(|first| situation.raises(first));
+        if !applies || target.minor > present.minor + 1 {
+            return Vec::new();
+        }
+        let kubelets = situation.nodes().filter_map(|node| Some((node.name, node.kubelet_version()?)));
+        let too_old = kubelets.filter(|(_, kubelet)| {
+            let behind = target.minor.saturating_sub(kubelet.minor);
+            behind > kubeadm_allows(target) && behind <= kubernetes_allows(*kubelet)
+        });
+        too_old
+            .map(|(name, kubelet)| {
+                Finding::closed(format!(
+                    "{name}'s kubelet runs {kubelet}, and kubeadm of {} raises no control plane while a kubelet is more \
+                     than {} behind: raise that kubelet to {} first",
+                    target.minor_name(),
+                    if kubeadm_allows(target) == 1 { "one minor" } else { "three minors" },
+                    present.minor_name(),
+                ))
+            })
+            .collect()
+    }),
+};
+
 /// How many minors a kubelet may be behind the API server: two, and three from kubelet 1.25 on
 /// (<https://kubernetes.io/releases/version-skew-policy/>).
-fn allowed_skew(kubelet: KubernetesVersion) -> u16 {
+fn kubernetes_allows(kubelet: KubernetesVersion) -> u16 {
     if kubelet.minor >= 25 { 3 } else { 2 }
+}
+
+/// How many minors any kubelet may be behind when kubeadm raises the control plane to a version: three from 1.29 on, one
+/// before (`detectTooOldKubelets` in kubeadm's `phases/upgrade/policy.go`; <https://github.com/kubernetes/kubernetes/pull/120825>).
+fn kubeadm_allows(target: KubernetesVersion) -> u16 {
+    if target.minor >= 29 { 3 } else { 1 }
+}
+
+/// Whether a kubelet is too far behind for the control plane to be raised to a version.
+pub(crate) fn is_too_old(kubelet: KubernetesVersion, target: KubernetesVersion) -> bool {
+    target.minor.saturating_sub(kubelet.minor) > kubernetes_allows(kubelet).min(kubeadm_allows(target))
 }
 
 /// A control plane's kubelet is raised right after its own API server. Behind a load balancer it then meets the others',
@@ -75,7 +118,7 @@ pub(super) static AHEAD: Gate = Gate {
         if situation.control_planes().count() < 2 {
             return Vec::new();
         }
-        let nodes = situation.control_planes().filter(|node| !node.runs(situation.target));
+        let nodes = situation.control_planes().filter(|node| situation.raises(node));
         let what = "which API server the kubelet speaks to";
         judged(
             nodes,

@@ -12,7 +12,7 @@ mod agents;
 mod api;
 mod certificates;
 mod etcd;
-mod kubelets;
+pub(crate) mod kubelets;
 mod machines;
 mod manifests;
 mod nodes;
@@ -87,8 +87,8 @@ impl Finding {
     }
 }
 
-/// What became of a gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of a gate, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// It is as it has to be.
     Passed,
@@ -101,7 +101,7 @@ pub enum Verdict {
 }
 
 /// Every gate, in the order in which they would be met.
-pub static GATES: [&Gate; 34] = [
+pub static GATES: [&Gate; 35] = [
     &manifests::STRAY_MANIFEST,
     &certificates::EXPIRED,
     &agents::WITHOUT_NODE,
@@ -111,6 +111,7 @@ pub static GATES: [&Gate; 34] = [
     &nodes::NOT_READY,
     &kubelets::UNKNOWN,
     &kubelets::SKEW,
+    &kubelets::KUBEADM_SKEW,
     &api::UNREADY,
     &etcd::EXTERNAL,
     &etcd::QUORUM,

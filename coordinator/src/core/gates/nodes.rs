@@ -59,7 +59,7 @@ pub(super) static DRAIN_ONLY_NODE: Gate = Gate {
     look: Look::Cluster(|situation, _| {
         let mut takers = situation.nodes().filter(|node| node.object().is_some_and(NodeObject::takes_pods));
         match (takers.next(), takers.next()) {
-            (Some(only), None) if !only.runs(situation.target) => vec![Finding::closed(format!(
+            (Some(only), None) if situation.raises(only) => vec![Finding::closed(format!(
                 "{} is the only node that takes pods: what is evicted there waits until it is back",
                 only.name
             ))],

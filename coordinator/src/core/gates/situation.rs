@@ -1,5 +1,7 @@
 //! What gates look at: the cluster as the agents report it, and what is to be made of it.
 
+use std::collections::BTreeSet;
+
 use liftlock_proto::name::NodeName;
 use liftlock_proto::version::KubernetesVersion;
 
@@ -12,20 +14,44 @@ pub struct Situation<'a> {
     /// To be reached.
     pub target: KubernetesVersion,
     nodes: Vec<Candidate<'a>>,
+    ahead: bool,
 }
 
 /// A node that may be raised.
 pub struct Candidate<'a> {
     /// Its name.
     pub name: &'a NodeName,
+    /// Stays at what it runs.
+    pub spared: bool,
     node: &'a NodeView,
 }
 
 impl<'a> Situation<'a> {
     /// The cluster as it is seen, and where it is to go.
     pub fn new(view: &'a ClusterView, target: KubernetesVersion) -> Self {
-        let nodes = view.nodes.iter().map(|(name, node)| Candidate { name, node }).collect();
-        Self { view, target, nodes }
+        let nodes = view.nodes.iter().map(|(name, node)| Candidate { name, spared: false, node }).collect();
+        Self { view, target, nodes, ahead: false }
+    }
+
+    /// The same, with these nodes staying at what they run.
+    #[must_use]
+    pub fn sparing(mut self, spared: &BTreeSet<NodeName>) -> Self {
+        for node in &mut self.nodes {
+            node.spared = spared.contains(node.name);
+        }
+        self
+    }
+
+    /// The same, of a cluster that is not there yet: another raise comes before, and the view says what it will be like
+    /// then, as far as that can be known.
+    #[must_use]
+    pub fn ahead(self) -> Self {
+        Self { ahead: true, ..self }
+    }
+
+    /// Whether another raise comes before, so that what it brings is not known yet.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead
     }
 
     /// What a control plane reported last.
@@ -38,9 +64,14 @@ impl<'a> Situation<'a> {
         self.nodes.iter()
     }
 
-    /// Those that do not run the target yet.
+    /// Those that do not run the target yet and are not spared.
     pub fn to_raise(&self) -> impl Iterator<Item = &Candidate<'a>> {
-        self.nodes().filter(|node| !node.runs(self.target))
+        self.nodes().filter(|node| self.raises(node))
+    }
+
+    /// Whether a node is one of those.
+    pub fn raises(&self, node: &Candidate<'_>) -> bool {
+        !node.spared && !node.runs(self.target)
     }
 
     /// Those that have an API server.
@@ -79,13 +110,12 @@ impl<'a> Candidate<'a> {
 
     /// Has an API server, or is labelled so.
     pub fn control_plane(&self) -> bool {
-        self.agent().is_some_and(|agent| agent.control_plane)
-            || self.object().is_some_and(|object| object.control_plane)
+        self.node.is_control_plane()
     }
 
     /// What its kubelet reports.
     pub fn kubelet_version(&self) -> Option<KubernetesVersion> {
-        self.object().and_then(|object| object.kubelet_version)
+        self.node.kubelet_version()
     }
 
     /// Whether nothing of this node is left to raise.

@@ -351,6 +351,56 @@ fn a_node_that_had_a_lease_which_the_store_lost_is_leased_again_and_not_passed_o
     assert!(matches!(stranger, Err(TransitionError::UnknownNode { .. })));
 }
 
+/// A roll-out to the first of two stops.
+fn on_the_way(nodes: usize) -> Rollout {
+    let first = rollout(nodes);
+    let leg = Leg::first(std::slice::from_ref(&first.plan));
+    first.on(leg)
+}
+
+/// The same, with every node raised.
+fn at_the_stop() -> Rollout {
+    let raised = after(on_the_way(1), &[prepared(0), granted(0, 1), ended(0, 1, None)]);
+    assert_eq!((raised.phase(), raised.ended_at_ms), (Phase::BetweenStops, None));
+    assert!(decide(&raised, &all_connected(&raised)).is_empty(), "no backup goes before the path has ended");
+    raised
+}
+
+#[test]
+fn a_stop_that_is_reached_is_final_once_the_next_has_begun() {
+    let begun = after(at_the_stop(), &[Event::NextStopBegun { at_ms: 12 }]);
+    assert_eq!((begun.phase(), begun.ended_at_ms), (Phase::Raised, Some(12)));
+    assert!(matches!(begun.after(&Event::NextStopBegun { at_ms: 13 }), Err(TransitionError::Final { .. })));
+    assert_eq!(
+        (begun.leg.stops(), begun.leg.following().stop, begun.leg.following().onward.len()),
+        (2, 2, 0)
+    );
+}
+
+#[test]
+fn a_next_stop_begins_only_where_every_node_is_raised_and_nobody_said_otherwise() {
+    let begins = Event::NextStopBegun { at_ms: 12 };
+    let halted = Event::NextStopRefused { why: "w9 has joined".to_owned() };
+    assert!(after(on_the_way(1), &[prepared(0), granted(0, 1)]).after(&begins).is_err());
+    assert!(after(at_the_stop(), &[Event::Paused]).after(&begins).is_err());
+    assert!(after(at_the_stop(), &[Event::Paused, Event::Resumed]).after(&begins).is_ok());
+    let halted = after(at_the_stop(), &[halted]);
+    assert_eq!(halted.phase(), Phase::Halted { reason: "w9 has joined".to_owned() });
+    assert!(halted.after(&begins).is_err());
+    assert_eq!(after(halted, &[Event::Aborted { at_ms: 13 }]).phase(), Phase::Aborted);
+    let last = after(rollout(1), &[prepared(0), granted(0, 1), ended(0, 1, None)]);
+    assert!(last.after(&begins).is_err(), "there is no next stop");
+}
+
+#[test]
+fn what_was_raised_at_a_stop_stays() {
+    let refused = at_the_stop().after(&ROLL_BACK_ALL).unwrap_err().to_string();
+    assert!(refused.contains("what was raised at a stop of a path stays"), "{refused}");
+    let failed = after(on_the_way(1), &[prepared(0), granted(0, 1), ended(0, 1, Some("no disk"))]);
+    let back = after(failed, &[ROLL_BACK_ALL, granted_back(0, 2), ended(0, 2, None)]);
+    assert_eq!(back.phase(), Phase::RolledBack, "the stop at hand is put back, and the path has ended");
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let node = 0..4usize;
     let failure = prop_oneof![Just(None), Just(Some("it broke"))];
@@ -368,15 +418,17 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => node.clone().prop_map(|node| Event::Retried { node: name(node) }),
         1 => prop::option::of(node.clone()).prop_map(|node| Event::RollbackOrdered { node: node.map(name) }),
         3 => (node, 0..9u64).prop_map(|(node, token)| granted_back(node, token)),
+        1 => Just(Event::NextStopBegun { at_ms: 2 }),
+        1 => Just(Event::NextStopRefused { why: "another plan".to_owned() }),
     ]
 }
 
 proptest! {
     #[test]
     fn no_order_of_events_leases_two_nodes_or_changes_a_final_roll_out(
-        events in proptest::collection::vec(any_event(), 0..60),
+        events in proptest::collection::vec(any_event(), 0..60), last_stop in any::<bool>(),
     ) {
-        let mut rollout = rollout(3);
+        let mut rollout = if last_stop { rollout(3) } else { on_the_way(3) };
         for event in events {
             let was_final = rollout.is_final();
             let before = rollout.phase();
