@@ -13,7 +13,7 @@ use crate::cli::view::gates::GatesView;
 /// Options of `gates`.
 #[derive(Debug, Args)]
 pub struct GatesArgs {
-    /// For a raise to this version; otherwise to the newest that every node could be raised to now.
+    /// For a raise to this version, at every stop on the way; otherwise to the newest that every node could be raised to now.
     #[arg(value_name = "VERSION")]
     version: Option<KubernetesVersion>,
     /// As if this gate were consented to. May be given several times.

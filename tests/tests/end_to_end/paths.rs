@@ -82,6 +82,7 @@ async fn two_minors_are_raised_stop_by_stop_though_the_coordinator_is_killed_bet
 #[tokio::test]
 async fn apply_follows_a_path_through_every_stop_to_its_end() {
     let fleet = Fleet::start(&shape(1, 2)).await.unwrap();
+    fleet.cli(&["gates", "v1.31.2", "--accept", "api-outage"]).await.unwrap().success().unwrap();
     let applied = fleet.cli(&["apply", "v1.31.2", "--yes", "--accept", "api-outage"]).await.unwrap();
     assert_eq!(applied.code, 0, "{}{}\n{}", applied.stdout, applied.stderr, fleet.last_words());
     for said in [

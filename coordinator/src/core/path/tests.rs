@@ -9,7 +9,7 @@ use crate::core::gates::tests::{sound_cluster, sound_node};
 use crate::core::leg::Stop;
 use crate::core::planning::make_plan;
 use crate::core::sequence::API_OUTAGE;
-use crate::core::view::{AgentView, ControlPlaneReport, Drift, NodeObject, Replicas};
+use crate::core::view::{AgentView, ControlPlaneReport, Drift, NodeObject, Replicas, RequestedApi, Setting};
 
 const fn minor(minor: u16, patch: u16) -> KubernetesVersion {
     KubernetesVersion::new(1, minor, patch)
@@ -334,4 +334,79 @@ proptest! {
             raise(&mut now, planned.to_version, &spared);
         }
     }
+}
+
+/// What a gate says of the way to a target.
+fn on_the_way(view: &ClusterView, target: KubernetesVersion, gate: &str) -> (Verdict, Vec<String>) {
+    let all = gates_on_the_way(view, target, &Policy::default());
+    let (_, verdict, messages) = all.into_iter().find(|(asked, ..)| asked.name == gate).unwrap();
+    (verdict, messages)
+}
+
+#[test]
+fn what_any_minor_on_the_way_removes_is_told_before_the_path_begins_with_the_stop_where_it_goes() {
+    let mut view = view(3, 2, minor(23, 7));
+    let flag = Setting { name: "--network-plugin".to_owned(), file: "/etc/default/kubelet".to_owned() };
+    agent(&mut view, "w1").findings.kubelet.as_mut().unwrap().flags = vec![flag];
+    let asked = RequestedApi { api: "policy/v1beta1/podsecuritypolicies".to_owned(), removed_in: 25 };
+    agent(&mut view, "cp2").findings.api_server.as_mut().unwrap().deprecated = vec![asked];
+    let against = refusals(&view, minor(26, 2));
+    let rules: Vec<&str> = against.iter().map(|refusal| refusal.rule).collect();
+    assert_eq!(rules, ["removed-kubelet-flag", "removed-api"]);
+    assert!(against[0].message.starts_with("w1's kubelet"), "{against:?}");
+    assert!(against[1].message.starts_with("at stop 2 of 3, v1.25.7: "), "{against:?}");
+    for refusal in against {
+        assert_eq!(on_the_way(&view, minor(26, 2), refusal.rule), (Verdict::Refused, vec![refusal.message]));
+    }
+    assert_eq!(on_the_way(&view, minor(26, 2), "swap"), (Verdict::Passed, vec![]));
+}
+
+#[test]
+fn what_a_spared_worker_uses_is_told_at_the_stop_where_it_is_raised_for_every_minor_it_passes() {
+    let mut view = view(3, 2, minor(29, 7));
+    let gate =
+        Setting { name: "KubeletPodResources".to_owned(), file: "/var/lib/kubelet/config.yaml".to_owned() };
+    agent(&mut view, "w1").findings.kubelet.as_mut().unwrap().feature_gates = vec![gate];
+    let told = |policy: &Policy| {
+        let against = make_path(&view, minor(31, 2), policy).unwrap_err();
+        assert_eq!((against.len(), against[0].rule), (1, "removed-feature-gate"), "{against:?}");
+        assert!(against[0].message.contains("(gone in 1.30)"), "{against:?}");
+        against[0].message.starts_with("at stop 2 of 2, v1.31.2: ")
+    };
+    assert!(!told(&Policy::default()));
+    assert!(told(&skipping()));
+}
+
+#[test]
+fn what_an_earlier_stop_brings_is_looked_at_once_it_is_there_and_refuses_nothing_before() {
+    let with_etcd = |number| {
+        let mut view = view(3, 2, minor(number, 7));
+        view.cluster.as_mut().unwrap().findings = sound_cluster(3);
+        view
+    };
+    assert!(make_path(&with_etcd(32), minor(34, 2), &Policy::default()).is_ok());
+    let there = make_stop(&with_etcd(33), minor(34, 2), None, &Policy::default()).unwrap_err();
+    assert_eq!((there.len(), there[0].rule), (1, "etcd-version"), "{there:?}");
+    assert_eq!(refusals(&with_etcd(33), minor(35, 2)), there);
+}
+
+#[test]
+fn what_nobody_knows_is_told_once_and_one_consent_covers_every_stop() {
+    let mut view = view(3, 2, minor(19, 7));
+    agent(&mut view, "w1").findings.swap = Err("permission denied".to_owned());
+    let against = refusals(&view, minor(22, 2));
+    assert_eq!((against.len(), against[0].rule), (1, "swap"), "{against:?}");
+    assert_eq!(on_the_way(&view, minor(22, 2), "swap"), (Verdict::Unknown, vec![against[0].message.clone()]));
+    let policy = Policy { accepted: vec!["swap".to_owned()], ..Policy::default() };
+    assert_eq!(make_path(&view, minor(22, 2), &policy).unwrap().plans().count(), 3);
+}
+
+#[test]
+fn gates_are_asked_up_to_the_stop_that_cannot_be_had_and_one_says_why() {
+    let mut view = view(1, 2, minor(19, 7));
+    agent(&mut view, "w2").offered.retain(|version| version.minor != 20);
+    let (verdict, messages) = on_the_way(&view, minor(22, 2), "version-not-offered");
+    assert_eq!((verdict, messages.len()), (Verdict::Refused, 1));
+    assert!(messages[0].contains("repositories of w2 offer no kubeadm"), "{messages:?}");
+    assert_eq!(on_the_way(&view, minor(22, 2), API_OUTAGE).0, Verdict::Refused);
 }
