@@ -368,7 +368,7 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     let Ok(Told::Prepare(prepare)) = agent.hear().await else { panic!("no Prepare came") };
     let report = v1::PrepareReport { plan_id: prepare.plan_id, failure: String::new() };
     agent.say("cp1", Said::PrepareReport(report)).await;
-    let Ok(Told::Grant(grant)) = agent.hear().await else { panic!("no Grant came") };
+    let grant = granted(&mut agent).await;
     assert_eq!((grant.fencing_token, &grant.plan_hash), (1, &plan.hash));
     let seen = loop {
         let rollout = watch.message().await.unwrap().unwrap();
@@ -394,12 +394,7 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
         ..v1::Hello::default()
     };
     let mut agent = served.session(&cp1, says("cp1", Said::Hello(back))).await.unwrap();
-    let again = loop {
-        if let Told::Grant(grant) = agent.hear().await.unwrap() {
-            break grant;
-        }
-    };
-    assert_eq!(again, grant);
+    assert_eq!(granted(&mut agent).await, grant);
 }
 
 async fn watch_end(watch: &mut Streaming<v1::Rollout>) -> Status {
@@ -417,6 +412,17 @@ async fn answer_facts(agent: &mut Agent, refresh_packages: bool) {
             && (request.refresh_packages || !refresh_packages)
         {
             return agent.say("cp1", Said::Facts(Box::new(facts()))).await;
+        }
+    }
+}
+
+/// The grant, which comes once the gates have been asked from fresh facts.
+async fn granted(agent: &mut Agent) -> v1::Grant {
+    loop {
+        match agent.hear().await.unwrap() {
+            Told::Grant(grant) => return grant,
+            Told::FactsRequest(_) => agent.say("cp1", Said::Facts(Box::new(facts()))).await,
+            _ => {}
         }
     }
 }

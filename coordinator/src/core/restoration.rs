@@ -245,7 +245,11 @@ impl Situation {
         let mut start = tell(&initial_cluster.join(","));
         start.push(back("etcd.yaml"));
         stages.push(stage("start etcd", member, start));
-        stages.push(stage("wait until every member is healthy", helper, vec![health(helper)]));
+        // Asked of itself: the others do not count one that has not started yet.
+        let mut wait: Vec<Instruction> =
+            member.tools.missing(self.version()).map(Instruction::Do).into_iter().collect();
+        wait.push(health(member));
+        stages.push(stage("wait until every member is healthy", member, wait));
         stages.push(rest(member));
         Some(stages)
     }
@@ -492,6 +496,8 @@ mod tests {
         assert!(lines[remove].ends_with("member remove a1"), "{}", lines[remove]);
         let add = position(&lines, "member add cp1 --peer-urls=https://10.0.0.1:2380");
         assert!(lines[add].starts_with("cp2: ") && remove < add);
+        let health = position(&lines, "endpoint health --cluster");
+        assert!(lines[health].starts_with("cp1: "), "{}", lines[health]);
         assert!(
             position(&lines, "--initial-cluster=cp2=https://10.0.0.2:2380,cp3=https://10.0.0.3:2380,cp1=")
                 > add

@@ -17,6 +17,7 @@
 # prepare: everything that is made once and kept; seconds, when it is there
 prepare() {
   host_check
+  host_watches
   mkdir -p "$CACHE/locks"
   kubernetes "$FROM" "$TO"
   images "$FROM" "$TO"

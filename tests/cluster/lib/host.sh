@@ -31,3 +31,10 @@ debian_mirror() {
   [ -n "$found" ] || found=$(sed -nE 's/^deb (\[[^]]*\] *)?([^ ]*).*/\2/p' /etc/apt/sources.list 2>/dev/null | head -n 1)
   echo "${found:-http://deb.debian.org/debian}"
 }
+
+# host_watches: all nodes of all clusters here are one user to the kernel, which gives a user 128 instances of inotify unless it is told
+# otherwise; systemd, containerd and the kubelet of three clusters need more. Machines of their own have them each.
+host_watches() {
+  local setting=/proc/sys/fs/inotify/max_user_instances
+  (($(< "$setting") >= 2048)) || echo 2048 > "$setting"
+}

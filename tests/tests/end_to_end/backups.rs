@@ -161,7 +161,7 @@ async fn a_restore_of_etcd_is_rehearsed_and_refused_until_its_loss_is_accepted()
     fs::create_dir(&aside).unwrap();
     fs::rename(kubernetes.join("manifests/etcd.yaml"), aside.join("etcd.yaml")).unwrap();
     let again = fleet.cli(&accepted).await.unwrap().success().unwrap();
-    assert!(again.stdout.contains("kubeadm upgrade apply v1.20.2 --force --yes"), "{}", again.stdout);
+    assert!(again.stdout.contains(&format!("kubeadm upgrade apply {TO} --force --yes")), "{}", again.stdout);
 
     let mut bytes = fs::read(&snapshot).unwrap();
     bytes[5000] ^= 1;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -17,11 +18,16 @@ use crate::host::{HostResult, Lines};
 /// A longer line is cut: it is for people to read.
 const LONGEST_LINE: usize = 4096;
 
-/// Reads what is appended to a log, waking up through inotify.
+/// How often a log is looked at that nobody watches.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Reads what is appended to a log.
 pub(super) struct UnitLog {
     path: Utf8PathBuf,
     file: File,
-    events: Readable,
+    /// Wakes us up when something is written; `None` where the kernel gives no more watches to root, as on a node
+    /// where kubelet, runtime and pods have taken them all (`fs.inotify.max_user_instances` is 128 by default).
+    events: Option<Readable>,
     /// The beginning of a line whose end is not there yet.
     rest: Vec<u8>,
     last: VecDeque<String>,
@@ -36,16 +42,21 @@ impl UnitLog {
             Readable::new(events)
         };
         // The watch comes before the first read: what is written in between wakes us once too often, not never.
-        let events = watch().map_err(failed("cannot watch", path))?;
+        let events =
+            watch().inspect_err(|error| tracing::warn!(%path, %error, "looked at now and then")).ok();
         let file = File::open(path).map_err(failed("cannot open", path))?;
         Ok(Self { path: path.to_owned(), file, events, rest: Vec::new(), last: VecDeque::new() })
     }
 
-    /// Waits until something was written. Safe to drop at any moment.
+    /// Waits until something was written, or may have been. Safe to drop at any moment.
     pub(super) async fn changed(&self) -> HostResult<()> {
-        let mut ready = self.events.ready().await.map_err(failed("cannot watch", &self.path))?;
+        let Some(events) = &self.events else {
+            tokio::time::sleep(LOOK).await;
+            return Ok(());
+        };
+        let mut ready = events.ready().await.map_err(failed("cannot watch", &self.path))?;
         let mut buffer = [MaybeUninit::uninit(); 1024];
-        let mut events = inotify::Reader::new(&self.events, &mut buffer);
+        let mut events = inotify::Reader::new(events, &mut buffer);
         loop {
             match events.next() {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -170,6 +181,19 @@ mod tests {
         let lines = Collected::default();
         log.read(&lines).unwrap();
         assert_eq!(lines.take(), ["earlier"]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_the_kernel_gives_no_watch_for_is_followed_all_the_same() {
+        let (mut file, mut log) = log();
+        log.events = None;
+        let lines = Collected::default();
+        for line in ["one", "two"] {
+            writeln!(file, "{line}").unwrap();
+            log.changed().await.unwrap();
+            assert!(log.read(&lines).unwrap());
+            assert_eq!(lines.take(), [line]);
+        }
     }
 
     #[tokio::test]
