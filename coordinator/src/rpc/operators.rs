@@ -92,7 +92,7 @@ impl OperatorService for Operators {
         let v1::ListGatesRequest { to_version, accepted } = request.into_inner();
         let named = Some(to_version.as_str()).filter(|version| !version.is_empty());
         let target = named.map(str::parse).transpose().map_err(|e: VersionError| invalid(&e))?;
-        answer_of_all(&self.keeper).await?;
+        answer_of_all(&self.keeper, true).await?;
         let policy = Policy { accepted, ..Policy::default() };
         let gates = with_keeper(&self.keeper, move |keeper| keeper.gates(target, &policy)).await?;
         Ok(Response::new(gates))
@@ -105,7 +105,7 @@ impl OperatorService for Operators {
         let read = |plan| Plan::try_from(plan).map_err(|e: PlanError| invalid(&e));
         let path =
             Path { first: read(plan)?, onward: onward.into_iter().map(read).collect::<Result<_, _>>()? };
-        answer_of_all(&self.keeper).await?;
+        answer_of_all(&self.keeper, false).await?;
         let rollout = with_keeper(&self.keeper, move |keeper| {
             keeper.apply(&path, &operator)?;
             keeper.rollout(None)
@@ -319,8 +319,8 @@ async fn fresh_facts(keeper: &Arc<Keeper>, refresh_packages: bool) -> Vec<v1::Re
 }
 
 /// The same where nothing is to be said without each of them.
-async fn answer_of_all(keeper: &Arc<Keeper>) -> Result<(), Status> {
-    let silent = fresh_facts(keeper, false).await;
+async fn answer_of_all(keeper: &Arc<Keeper>, refresh_packages: bool) -> Result<(), Status> {
+    let silent = fresh_facts(keeper, refresh_packages).await;
     if silent.is_empty() {
         return Ok(());
     }
