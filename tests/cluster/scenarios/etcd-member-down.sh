@@ -12,5 +12,5 @@ before() {
   within 120 "the API server on cp3" api_server_is_ready
 }
 
-api_server_is_ready() { on cp3 kubectl --kubeconfig /etc/kubernetes/admin.conf --server https://cp3:6443 get --raw /readyz > /dev/null; }
+api_server_is_ready() { on cp3 kubectl --kubeconfig /etc/kubernetes/admin.conf --server "https://$(node_address cp3):6443" get --raw /readyz > /dev/null; }
 member_is_down() { ! etcdctl_ cp3 endpoint health; }
