@@ -24,6 +24,7 @@ mod access;
 mod client;
 mod metrics;
 mod objects;
+mod readyz;
 pub mod static_pod;
 #[cfg(test)]
 mod tests;
@@ -326,8 +327,8 @@ impl Kube for RealKube {
         let address = self.own_server().await?;
         let unready = match self.admin.to_server(address.clone()).text(&get("/readyz")?).await {
             Ok(body) if body == "ok" => String::new(),
-            Ok(body) => body,
-            Err(Refusal::Status(status)) => in_words(&status),
+            Ok(body) => readyz::in_short(&body),
+            Err(Refusal::Status(status)) => readyz::in_short(&in_words(&status)),
             Err(Refusal::Other(why)) => why,
         };
         Ok(OwnApiServer { address, unready })

@@ -5,17 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
-
 use super::class::Class;
 use super::kubeadms;
 use super::manifest::{Manifest, Slice};
+use super::pack::Pack;
 use crate::backup::digest::FileDigest;
 use crate::backup::{Backup, Folder};
 use crate::engine::context::Context;
 use crate::engine::step::StepFailure;
 use crate::host::trees::{Hash, Kind, Place};
-use crate::host::{ChunkSink, HostError, HostResult, NewFile};
+use crate::host::{HostError, HostResult};
 
 /// Its name in the backup folder.
 pub const NAME: &str = "protected.pack";
@@ -34,7 +33,7 @@ pub async fn pack(cx: &Context, folder: &Folder, manifest: &mut Manifest) -> Res
     choose(manifest);
     require_space(cx, folder, manifest).await?;
     let file = cx.host.files.create(&cx.permit()?, &folder.path().join(NAME)).await?;
-    let mut pack = Pack { file, hasher: blake3::Hasher::new(), length: 0 };
+    let mut pack = Pack::new(file);
     let mut contents = BTreeMap::new();
     for tree in manifest.trees.iter().filter(|tree| tree.kept) {
         for (path, entry) in tree.tree.entries() {
@@ -43,12 +42,18 @@ pub async fn pack(cx: &Context, folder: &Folder, manifest: &mut Manifest) -> Res
                 continue;
             }
             let place = Place { root: cx.host.layout.at(tree.path.as_str()), path };
-            let slice = pack.add(cx, &place, hash).await?;
+            let slice = pack.add(cx, &place, hash).await?.ok_or_else(|| {
+                StepFailure::Unproven(format!(
+                    "{} changes while it is being sealed: stop what writes there, or say `live` or `except` of it in \
+                     /etc/liftlock/protect.d",
+                    place.display()
+                ))
+            })?;
             contents.insert(hash, slice);
         }
     }
     manifest.contents = contents;
-    pack.file.finish().await?;
+    pack.finish().await?;
     let path = folder.path().join(NAME);
     FileDigest::of_file(&cx.host, &path).await?.ok_or_else(|| {
         StepFailure::Unproven(format!("{path} was written and is gone: find out who removes files there"))
@@ -106,36 +111,4 @@ async fn require_space(cx: &Context, folder: &Folder, manifest: &Manifest) -> Re
         folder.path(),
         mebibytes(free)
     )))
-}
-
-struct Pack {
-    file: Box<dyn NewFile>,
-    /// Of the file that is being added.
-    hasher: blake3::Hasher,
-    length: u64,
-}
-
-impl Pack {
-    async fn add(&mut self, cx: &Context, place: &Place, hash: Hash) -> Result<Slice, StepFailure> {
-        let offset = self.length;
-        self.hasher.reset();
-        let there = cx.host.trees.read(place, self).await?;
-        if !there || Hash::from(self.hasher.finalize()) != hash {
-            return Err(StepFailure::Unproven(format!(
-                "{} changes while it is being sealed: stop what writes there, or say `live` or `except` of it in \
-                 /etc/liftlock/protect.d",
-                place.display()
-            )));
-        }
-        Ok(Slice { offset, length: self.length - offset })
-    }
-}
-
-#[async_trait]
-impl ChunkSink for Pack {
-    async fn chunk(&mut self, bytes: &[u8]) -> HostResult<()> {
-        self.hasher.update(bytes);
-        self.length += bytes.len() as u64;
-        self.file.write(bytes).await
-    }
 }

@@ -12,6 +12,7 @@ pub mod keep;
 mod kubeadms;
 mod logs;
 pub mod manifest;
+pub mod pack;
 pub mod repair;
 pub mod report;
 pub mod rules;

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::Entry::Vacant;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::index::{self, Exported, Index, PACK};
@@ -13,9 +12,9 @@ use super::replacement::Replacement;
 use super::store::Export;
 use crate::engine::context::Context;
 use crate::engine::step::StepFailure;
-use crate::host::trees::{Depth, Hash, Kind, Name, Place, Survey, Tree};
-use crate::host::{ChunkSink, HostError, HostResult, NewFile};
-use crate::protect::manifest::Slice;
+use crate::host::trees::{Depth, Kind, Name, Place, Survey, Tree};
+use crate::host::{HostError, HostResult};
+use crate::protect::pack::Pack;
 use crate::protect::rules::{REDEPLOY, Rules};
 
 /// The agent's configuration with what it protects, and Jelastic's list.
@@ -34,17 +33,25 @@ pub async fn export(cx: &Context, replacement: &Replacement) -> Result<Export, S
     cx.host.files.remove_tree(&cx.permit()?, &export.folder).await?;
     cx.host.files.create_dir(&cx.permit()?, &export.folder, 0o700).await?;
     let file = cx.host.files.create(&cx.permit()?, &export.folder.join(PACK)).await?;
-    let mut pack = Pack { file, hasher: blake3::Hasher::new(), length: 0 };
+    let mut pack = Pack::new(file);
     for exported in &index.trees {
         let root = cx.host.layout.at(exported.path.as_str());
         for (path, entry) in exported.tree.entries() {
             let Kind::File { blake3: Some(hash), .. } = entry.kind else { continue };
             if let Vacant(missing) = index.contents.entry(hash) {
-                missing.insert(pack.add(cx, &Place { root: root.clone(), path }, hash).await?);
+                let place = Place { root: root.clone(), path };
+                cx.permit()?;
+                let slice = pack.add(cx, &place, hash).await?.ok_or_else(|| {
+                    StepFailure::Unproven(format!(
+                        "{} changes while it is being exported: stop what writes there",
+                        place.display()
+                    ))
+                })?;
+                missing.insert(slice);
             }
         }
     }
-    pack.file.finish().await?;
+    pack.finish().await?;
     let path = export.folder.join(index::NAME);
     let json = index
         .sealed()
@@ -123,36 +130,4 @@ async fn require_space(cx: &Context, store: &Utf8Path, index: &Index) -> Result<
         largest.join(", "),
         cx.node
     )))
-}
-
-struct Pack {
-    file: Box<dyn NewFile>,
-    /// Of the file that is being added.
-    hasher: blake3::Hasher,
-    length: u64,
-}
-
-impl Pack {
-    async fn add(&mut self, cx: &Context, place: &Place, hash: Hash) -> Result<Slice, StepFailure> {
-        cx.permit()?;
-        let offset = self.length;
-        self.hasher.reset();
-        let there = cx.host.trees.read(place, self).await?;
-        if !there || Hash::from(self.hasher.finalize()) != hash {
-            return Err(StepFailure::Unproven(format!(
-                "{} changes while it is being exported: stop what writes there",
-                place.display()
-            )));
-        }
-        Ok(Slice { offset, length: self.length - offset })
-    }
-}
-
-#[async_trait]
-impl ChunkSink for Pack {
-    async fn chunk(&mut self, bytes: &[u8]) -> HostResult<()> {
-        self.hasher.update(bytes);
-        self.length += bytes.len() as u64;
-        self.file.write(bytes).await
-    }
 }

@@ -6,6 +6,11 @@ CONTROL_PLANE_COMPONENTS=(kube-apiserver kube-controller-manager kube-scheduler)
 
 wrong() { echo "$*"; faults=$((faults + 1)); }
 
+# api_server_is_ready NODE: its own, whatever stands before it
+api_server_is_ready() {
+  on "$1" kubectl --kubeconfig /etc/kubernetes/admin.conf --server "https://$(node_address "$1"):6443" get --raw /readyz > /dev/null
+}
+
 # containers NODE: "name image" of each container that runs there, by its runtime
 containers() {
   on "$1" bash -euc '

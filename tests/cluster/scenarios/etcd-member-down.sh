@@ -9,8 +9,7 @@ before() {
   refused "api-server-unready quorum"
   on cp3 mv /srv/etcd.yaml /etc/kubernetes/manifests/etcd.yaml
   within 120 "etcd on cp3" check_etcd
-  within 120 "the API server on cp3" api_server_is_ready
+  within 120 "the API server on cp3" api_server_is_ready cp3
 }
 
-api_server_is_ready() { on cp3 kubectl --kubeconfig /etc/kubernetes/admin.conf --server "https://$(node_address cp3):6443" get --raw /readyz > /dev/null; }
 member_is_down() { ! etcdctl_ cp3 endpoint health; }
