@@ -28,6 +28,7 @@ pub(super) struct ObjectMeta {
     pub(super) name: String,
     namespace: String,
     pub(super) uid: String,
+    pub(super) generation: i64,
     pub(super) resource_version: String,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,

@@ -7,7 +7,7 @@ use liftlock_proto::v1;
 use liftlock_proto::v1::coordinator_message::Message as Told;
 
 use super::State;
-use crate::core::gates::closed_between;
+use crate::core::gates::closed_before;
 use crate::core::gates::situation::Situation;
 use crate::core::rollout::{NodeState, Rollout};
 
@@ -30,10 +30,8 @@ impl State {
     /// last lease, and no gate is closed. A node that was begun on before may always: what is not well may be the
     /// node itself, and only its lease mends it.
     pub(super) fn may_begin(&mut self, rollout: &Rollout, node: &NodeName) -> bool {
-        let untouched = matches!(rollout.node(node), Some((_, NodeState::Prepared)));
-        let Some(between) = self.between.as_ref().filter(|_| untouched) else {
-            return true;
-        };
+        let Some((planned, NodeState::Prepared)) = rollout.node(node) else { return true };
+        let Some(between) = &self.between else { return true };
         let last = Some(self.saved.fence);
         if between.after != last {
             self.ask_control_planes(rollout, 0);
@@ -49,7 +47,7 @@ impl State {
         }
         let view = self.view();
         let situation = Situation::new(&view, rollout.plan.to_version);
-        let closed = closed_between(&situation, &rollout.plan.policy)
+        let closed = closed_before(planned.role, &situation, &rollout.plan.policy)
             .map(|(gate, found)| format!("nothing is begun while the gate {gate} is closed: {found}"));
         let open = closed.is_none();
         if let Some(why) = &closed {

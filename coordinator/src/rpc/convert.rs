@@ -37,7 +37,7 @@ pub fn gate((gate, verdict, findings): (&Gate, Verdict, Vec<String>)) -> v1::Gat
         name: gate.name.to_owned(),
         about: gate.about.to_owned(),
         consent: consent.into(),
-        between_nodes: gate.when == When::Between,
+        between_nodes: gate.when != When::Before,
         verdict: verdict.into(),
         findings,
     }

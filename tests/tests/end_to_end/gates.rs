@@ -7,6 +7,7 @@ use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::{Fleet, proofs};
 use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::objects::Key;
+use serde_json::json;
 
 use crate::{TO, node, raised, small_fleet, until};
 
@@ -124,5 +125,33 @@ async fn an_alarm_between_nodes_holds_the_roll_out_until_it_is_disarmed() {
     assert!(held.reason.contains("NOSPACE on cp1"), "{}", held.reason);
     assert_eq!(node(&held, "w1").phase(), NodePhase::Prepared);
     fleet.cluster.etcd.disarm();
+    raised(&fleet, TO).await;
+}
+
+#[tokio::test]
+async fn workers_wait_until_every_node_has_the_kube_proxy_that_its_daemon_set_asks_for() {
+    let fleet = small_fleet().await;
+    let proxies = |updated: u32| {
+        let set = json!({
+            "kind": "DaemonSet",
+            "apiVersion": "apps/v1",
+            "metadata": {"generation": 2},
+            "spec": {"updateStrategy": {"type": "RollingUpdate"}},
+            "status": {
+                "observedGeneration": 2, "desiredNumberScheduled": 5, "updatedNumberScheduled": updated,
+                "numberReady": 5, "numberAvailable": 5,
+            },
+        });
+        fleet.cluster.objects.put(&Key::new("daemonsets", "kube-system", "kube-proxy"), set);
+    };
+    let apply = ["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"];
+    fleet.cli(&apply).await.unwrap().success().unwrap();
+    until(&fleet, "cp1 to be under lease", |rollout| node(rollout, "cp1").step_number > 1).await;
+    proxies(3);
+    let named = "the gate kube-proxy-rolling is closed: 3 of 5 nodes";
+    let held = until(&fleet, "the gate to be closed", |rollout| rollout.reason.contains(named)).await;
+    assert_eq!(node(&held, "cp1").phase(), NodePhase::Raised, "it is no worker");
+    assert_eq!(node(&held, "w1").phase(), NodePhase::Prepared);
+    proxies(5);
     raised(&fleet, TO).await;
 }

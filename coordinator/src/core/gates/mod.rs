@@ -3,7 +3,7 @@
 //! A gate looks at what the agents report and says what it found. What it finds refuses the plan, unless an operator
 //! consents where that is possible. What no agent could tell is *unknown*, which is never taken for well.
 
-use liftlock_proto::plan::Policy;
+use liftlock_proto::plan::{Policy, Role};
 
 use crate::core::planning::Refusal;
 use crate::core::view::ControlPlaneReport;
@@ -56,6 +56,19 @@ pub enum When {
     Before,
     /// Before the roll-out starts, and before each lease that raises a node: it can change meanwhile, and heals.
     Between,
+    /// The same, where the node is a worker: until the control planes are raised it need not be so.
+    BeforeWorkers,
+}
+
+impl When {
+    /// Whether it is asked before a lease that raises such a node.
+    fn is_before(self, role: Role) -> bool {
+        match self {
+            Self::Before => false,
+            Self::Between => true,
+            Self::BeforeWorkers => !role.is_control_plane(),
+        }
+    }
 }
 
 /// How a gate looks.
@@ -101,7 +114,7 @@ pub enum Verdict {
 }
 
 /// Every gate, in the order in which they would be met.
-pub static GATES: [&Gate; 35] = [
+pub static GATES: [&Gate; 36] = [
     &manifests::STRAY_MANIFEST,
     &certificates::EXPIRED,
     &agents::WITHOUT_NODE,
@@ -123,6 +136,7 @@ pub static GATES: [&Gate; 35] = [
     &system::COREDNS_UNREADY,
     &system::COREDNS_DEGRADED,
     &system::PODS,
+    &system::KUBE_PROXIES,
     &certificates::EXPIRING,
     &nodes::ONE_ZONE,
     &removed::UNKNOWN_MINOR,
@@ -200,11 +214,15 @@ impl Gate {
     }
 }
 
-/// Why no further node may be begun on now, though the roll-out goes on: the first gate of those that are asked between
+/// Why no node of this role may be begun on now, though the roll-out goes on: the first gate of those that are asked between
 /// nodes which is closed, with what it found. It opens by itself, once what it looks at is well again.
-pub fn closed_between(situation: &Situation<'_>, policy: &Policy) -> Option<(&'static str, String)> {
-    let between = all().filter(|gate| gate.when == When::Between);
-    let mut refusals = between.flat_map(|gate| gate.refusals(situation));
+pub fn closed_before(
+    role: Role,
+    situation: &Situation<'_>,
+    policy: &Policy,
+) -> Option<(&'static str, String)> {
+    let asked = all().filter(|gate| gate.when.is_before(role));
+    let mut refusals = asked.flat_map(|gate| gate.refusals(situation));
     let closed = refusals.find(|refusal| !(refusal.acceptable && policy.accepts(refusal.rule)))?;
     Some((closed.rule, closed.message))
 }

@@ -41,7 +41,7 @@ fn missing(Replicas { wanted, ready }: Replicas, consequence: &str) -> Finding {
 /// What is not well before an upgrade is not better after it, and somebody would look for the cause in the upgrade.
 pub(super) static PODS: Gate = Gate {
     name: "system-pods",
-    about: "the Deployments and DaemonSets of kube-system have all their pods ready",
+    about: "the Deployments and DaemonSets of kube-system have all their pods, ready and of the present template",
     consent: Consent::Always,
     when: When::Before,
     look: Look::Cluster(|_, cluster| match &cluster.findings.unready_workloads {
@@ -58,5 +58,35 @@ pub(super) static PODS: Gate = Gate {
                 told.join(", ")
             ))]
         }
+    }),
+};
+
+/// Above so many nodes few of them are without a kube-proxy at a time, and replacing them all one by one may take longer
+/// than the raise: a kubelet of 1.20 was seen to need up to a minute for each.
+const FEW_NODES: u32 = 10;
+
+/// `kubeadm upgrade apply` changes the `DaemonSet`'s template on the first control plane, and the controllers replace its
+/// pods one by one. On a node that stands between two of them, Services lead to where pods were before, and a worker's
+/// drain is what moves pods.
+pub(super) static KUBE_PROXIES: Gate = Gate {
+    name: "kube-proxy-rolling",
+    about: "in a cluster of at most 10 nodes each has the kube-proxy that its DaemonSet asks for",
+    consent: Consent::Always,
+    when: When::BeforeWorkers,
+    look: Look::Cluster(|_, cluster| {
+        let why = "whether every node has its kube-proxy";
+        let unready = match &cluster.findings.unready_workloads {
+            Err(unsaid) => return vec![Finding::unknown(why, unsaid)],
+            Ok(unready) => unready,
+        };
+        let proxies = unready.iter().filter(|workload| workload.name == "DaemonSet kube-proxy");
+        let few = proxies.filter(|workload| workload.pods.wanted <= FEW_NODES);
+        few.map(|Workload { pods: Replicas { wanted, ready }, .. }| {
+            Finding::closed(format!(
+                "{ready} of {wanted} nodes have the kube-proxy that its DaemonSet asks for: on the others Services may lead to \
+                 pods that a drain has moved; `kubectl -n kube-system rollout status daemonset kube-proxy` waits for them"
+            ))
+        })
+        .collect()
     }),
 };

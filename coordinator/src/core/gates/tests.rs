@@ -204,6 +204,7 @@ fn what_no_agent_could_tell_is_unknown_and_never_passed_without_a_word() {
         "etcd-version",
         "etcd-space",
         "system-pods",
+        "kube-proxy-rolling",
         "certificate-expiring",
         "removed-kubelet-flag",
         "removed-feature-gate",
@@ -296,8 +297,27 @@ fn pods_of_kube_system_that_are_not_ready_need_consent() {
     let mut view = cluster_at(30);
     let pods = Replicas { wanted: 5, ready: 4 };
     findings(&mut view).unready_workloads =
-        Ok(vec![Workload { name: "DaemonSet kube-proxy".to_owned(), pods }]);
-    assert!(refused_by(&view, "system-pods", &["DaemonSet kube-proxy (4 of 5)"]));
+        Ok(vec![Workload { name: "DaemonSet calico-node".to_owned(), pods }]);
+    assert!(refused_by(&view, "system-pods", &["DaemonSet calico-node (4 of 5)"]));
+}
+
+#[test]
+fn no_worker_is_begun_while_kube_proxies_are_replaced_unless_they_are_many_or_nobody_minds() {
+    let mut view = cluster_at(30);
+    let mut closed = |role, (ready, wanted), policy: &Policy| {
+        let pods = Replicas { wanted, ready };
+        findings(&mut view).unready_workloads =
+            Ok(vec![Workload { name: "DaemonSet kube-proxy".to_owned(), pods }]);
+        closed_before(role, &Situation::new(&view, version(31)), policy)
+    };
+    let strict = Policy::default();
+    let (gate, found) = closed(Role::Worker, (3, 5), &strict).unwrap();
+    assert_eq!(gate, "kube-proxy-rolling");
+    assert!(found.contains("3 of 5 nodes have the kube-proxy"), "{found}");
+    assert_eq!(closed(Role::ControlPlane, (3, 5), &strict), None, "they may be replaced meanwhile");
+    assert_eq!(closed(Role::Worker, (3, 11), &strict), None);
+    let lenient = Policy { accepted: vec!["kube-proxy-rolling".to_owned()], ..strict };
+    assert_eq!(closed(Role::Worker, (3, 5), &lenient), None);
 }
 
 #[test]
@@ -495,7 +515,7 @@ fn between_nodes_only_what_heals_by_itself_is_asked_and_the_first_that_is_closed
     let mut view = cluster_at(30);
     let closed = |view: &ClusterView| {
         let situation = Situation::new(view, version(31));
-        closed_between(&situation, &Policy::default()).map(|(gate, _)| gate)
+        closed_before(Role::Worker, &situation, &Policy::default()).map(|(gate, _)| gate)
     };
     assert_eq!(closed(&view), None);
     kubelet(&mut view, "w1").flags = vec![flag("--iptables-drop-bit", "/etc/default/kubelet")];
@@ -521,7 +541,11 @@ fn the_table_of_gates_in_the_documentation_is_the_list() {
             Consent::ToTheUnknown => "unknown",
             Consent::Always => "yes",
         };
-        let between = if gate.when == When::Between { "too" } else { "" };
+        let between = match gate.when {
+            When::Before => "",
+            When::Between => "too",
+            When::BeforeWorkers => "workers",
+        };
         let row = format!("| `{}` | {} | {consent} | {between} |", gate.name, gate.about);
         assert_eq!(rows.next(), Some(row.as_str()));
     }
