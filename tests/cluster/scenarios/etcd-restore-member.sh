@@ -12,6 +12,8 @@ before() {
   etcds_tools_back cp2 cp3
   check_etcd
   within 120 "the API server on cp3" api_server_is_ready cp3
+  # Its kubelet had nobody to report to meanwhile.
+  kubectl_ wait --for=condition=Ready "node/${PREFIX}cp3" --timeout=120s
   # It has taken all that the others have.
   kubectl_ create configmap replaced --from-literal=member=cp3
   within 60 "what was written on cp3" etcdctl_ cp3 get --consistency=s /registry/configmaps/default/replaced --keys-only
