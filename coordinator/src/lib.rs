@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clock;
 pub mod core;
+pub mod document;
 pub mod identity;
 pub mod keeper;
 pub mod rpc;

@@ -174,6 +174,9 @@ impl OperatorService for Operators {
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         caller(&self.keeper, &request, READERS)?;
+        if request.get_ref().ask_anew {
+            answer_of_all(&self.keeper, false).await?;
+        }
         let nodes = with_keeper(&self.keeper, |keeper| Ok(keeper.nodes())).await?;
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }

@@ -353,6 +353,15 @@ impl Fleet {
 
     /// Runs the command line with another identity.
     pub async fn cli_as(&self, identity: &Utf8Path, arguments: &[&str]) -> Result<Output> {
+        self.cli_reading(identity, arguments, "").await
+    }
+
+    /// Runs the command line with the local operator's identity and a text on its standard input.
+    pub async fn cli_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        self.cli_reading(&self.operator_identity(), arguments, input).await
+    }
+
+    async fn cli_reading(&self, identity: &Utf8Path, arguments: &[&str], input: &str) -> Result<Output> {
         let home = self.folder().join("home");
         let environment = [
             ("LIFTLOCK_IDENTITY", identity.as_str()),
@@ -360,7 +369,7 @@ impl Fleet {
             ("NO_COLOR", "1"),
             ("COLUMNS", "110"),
         ];
-        process::run(&self.binaries.liftlock, arguments, &environment).await
+        process::run_with_input(&self.binaries.liftlock, arguments, &environment, input).await
     }
 }
 

@@ -10,7 +10,6 @@ use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
 use crate::cli::table::{Cell, Table};
 use crate::cli::time::{clock, moment, seconds, span};
-use crate::cli::view::plan::PlanView;
 use crate::cli::view::said;
 
 /// Where a roll-out stands as a whole.
@@ -146,15 +145,6 @@ pub struct LeaseTime {
     pub snapshot_s: Option<f64>,
     /// What is left of `lease_s` without the three others: Liftlock's own.
     pub overhead_s: Option<f64>,
-}
-
-/// A roll-out with the plan that it carries out.
-#[derive(Debug, Serialize)]
-pub struct RolloutAndPlanView {
-    /// What was applied.
-    pub plan: PlanView,
-    /// How far it is.
-    pub rollout: RolloutView,
 }
 
 impl RolloutPhase {
@@ -462,11 +452,5 @@ impl View for RolloutView {
             let _ = writeln!(text, "\n{advice}");
         }
         text
-    }
-}
-
-impl View for RolloutAndPlanView {
-    fn table(&self, paint: Paint) -> String {
-        format!("{}\n{}", self.rollout.table(paint), self.plan.table(paint))
     }
 }
