@@ -6,6 +6,7 @@ pub mod core;
 pub mod document;
 pub mod identity;
 pub mod keeper;
+pub mod plans;
 pub mod rpc;
 pub mod serve;
 pub mod store;

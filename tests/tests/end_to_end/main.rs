@@ -15,6 +15,7 @@ mod gates;
 mod interruptions;
 mod operators;
 mod paths;
+mod plans;
 mod protection;
 mod raise;
 mod redeploy;

@@ -89,6 +89,8 @@ pub struct RolloutView {
     pub stops: u32,
     /// The stops that follow, the nearest first.
     pub onward: Vec<StopView>,
+    /// Why the document in the folder that the coordinator follows is not begun with, or null.
+    pub plans: Option<String>,
 }
 
 /// A stop of a path that lies ahead.
@@ -244,6 +246,7 @@ impl From<v1::Rollout> for RolloutView {
             stop,
             stops: stop.saturating_add(u32::try_from(onward.len()).unwrap_or(u32::MAX)),
             onward,
+            plans: said(message.plans),
             plan: plan.id,
             from_version: plan.from_version,
             to_version: plan.to_version,
@@ -414,6 +417,9 @@ impl View for RolloutView {
         }
         if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised()) {
             let _ = writeln!(text, "{}", paint.paint(self.phase.tone(), reason));
+        }
+        if let Some(plans) = &self.plans {
+            let _ = writeln!(text, "{} {plans}", paint.paint(Tone::Notice, "plans:"));
         }
         text.push('\n');
         let mut table = Table::new(&[
