@@ -3,8 +3,10 @@
 pub mod cli;
 pub mod clock;
 pub mod core;
+pub mod document;
 pub mod identity;
 pub mod keeper;
+pub mod plans;
 pub mod rpc;
 pub mod serve;
 pub mod store;

@@ -200,7 +200,7 @@ async fn roles_may_do_what_is_theirs_and_no_more() {
     let agent = served.identity(v1::Subject::Node, "cp1").await;
 
     let mut viewing = OperatorServiceClient::new(served.dial(&viewer).await);
-    viewing.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+    viewing.list_nodes(v1::ListNodesRequest { ask_anew: false }).await.unwrap();
     viewing.history(v1::HistoryRequest::default()).await.unwrap();
     // That nobody is there to answer is another matter.
     let listed = viewing.ask(ask_for_backups("cp1")).await.unwrap_err();
@@ -476,7 +476,7 @@ async fn a_second_coordinator_is_kept_off_a_state_directory_and_off_a_port() {
 #[tokio::test]
 async fn the_address_is_written_beside_the_local_operators_identity() {
     let served = Served::start().await;
-    served.operator().await.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+    served.operator().await.list_nodes(v1::ListNodesRequest { ask_anew: false }).await.unwrap();
     let written = fs::read_to_string(served.state_dir.path().join("operator/coordinator")).unwrap();
     assert_eq!(written.trim_end(), served.url.to_string());
 }

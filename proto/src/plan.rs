@@ -47,7 +47,7 @@ impl OnFailure {
     /// Every one, in the order of its number in messages.
     pub const ALL: [Self; 3] = [Self::Halt, Self::RollBackNode, Self::RollBackCluster];
 
-    /// Its name in options, plan files and messages to people.
+    /// Its name in options, documents and messages to people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Halt => "halt",

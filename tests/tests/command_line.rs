@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use camino::Utf8Path;
 use liftlock_tests::fleet::Fleet;
 use liftlock_tests::fleet::binaries::Binaries;
 use liftlock_tests::fleet::process::Output;
@@ -26,7 +27,7 @@ const REDACTIONS: [(&str, &str); 16] = [
     (r"\b\d+\.\d+ ?s\b", "DURATION"),
     (r"\b\d+ ?ms\b", "DURATION"),
     (r"(lease|child|wait|snapshot|overhead)_s(.?): [\d.]+", "${1}_s${2}: NUMBER"),
-    (r"/tmp/liftlock-[A-Za-z0-9]+", "FOLDER"),
+    (r"(/tmp|/dev/shm)/liftlock-[A-Za-z0-9]+", "FOLDER"),
     // Which line was heard last before a lease ended is a matter of moments.
     (r"(last_output.?: ).+", "${1}LINE"),
     // Columns are as wide as what stands in them.
@@ -67,6 +68,7 @@ async fn the_help_of_every_verb() {
         "plan",
         "gates",
         "apply",
+        "diff",
         "status",
         "get",
         "nodes",
@@ -87,6 +89,7 @@ async fn the_help_of_every_verb() {
         "token list",
         "token revoke",
         "login",
+        "schema",
         "completions",
         "man",
     ] {
@@ -124,6 +127,9 @@ async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     let fleet = Fleet::start(&Shape::new(1, 2)).await.unwrap();
     in_every_format(&fleet, "nodes-before", &["nodes"]).await;
     in_every_format(&fleet, "plan", &["plan", "v1.31.2", "--accept", "api-outage"]).await;
+    let document = fleet.folder().join("plan.yaml");
+    write_document(&document);
+    in_every_format(&fleet, "diff", &["diff", "-f", document.as_str()]).await;
     in_every_format(&fleet, "gates", &["gates", "--accept", "api-outage"]).await;
     let refused = ["plan", "v1.33.0"];
     golden("plan-refused", &transcript(&refused, &fleet.cli(&refused).await.unwrap()));
@@ -144,6 +150,7 @@ async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     }
     in_every_format(&fleet, "status-raised", &["status"]).await;
     in_every_format(&fleet, "nodes-after", &["nodes"]).await;
+    in_every_format(&fleet, "diff-of-nothing", &["diff", "-f", document.as_str()]).await;
     in_every_format(&fleet, "backups-list", &["backups", "list", "cp1"]).await;
     in_every_format(&fleet, "protect-show", &["protect", "show", "w1"]).await;
     in_every_format(&fleet, "protect-verify", &["protect", "verify", "w1"]).await;
@@ -154,6 +161,12 @@ async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     golden("history", &ordered(&history.stdout));
     let again = ["plan", "v1.31.2", "--accept", "api-outage"];
     golden("plan-of-nothing-to-do", &transcript(&again, &fleet.cli(&again).await.unwrap()));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests stand on the other side of the host boundary")]
+fn write_document(path: &Utf8Path) {
+    let text = "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: v1.31.2\n  policy:\n    accepted: [api-outage]\n";
+    std::fs::write(path, text).unwrap();
 }
 
 /// What nodes do side by side comes in any order: those lines are sorted, and all lose their numbers. Whether a step

@@ -11,6 +11,7 @@ use liftlock_proto::plan::PlanError;
 use tonic::{Code, Status};
 
 use crate::cli::exit::Exit;
+use crate::document::DocumentError;
 use crate::identity::files::FileError;
 
 /// Why a verb did not do what it was asked for.
@@ -58,14 +59,20 @@ pub enum CliError {
         /// The name that was given.
         path: PathBuf,
     },
-    /// A plan file that does not read.
-    #[error("{} is not an upgrade plan: {why}", path.display())]
-    PlanFile {
-        /// Which.
-        path: PathBuf,
+    /// A document that does not read.
+    #[error("{name} is not an upgrade plan: {error}; `liftlock schema` prints what one may hold")]
+    Document {
+        /// The file that was named, or that it was standard input.
+        name: String,
         /// What is wrong, with line and column.
-        why: String,
+        error: DocumentError,
     },
+    /// A document that should come through standard input.
+    #[error("standard input cannot be read: {0}")]
+    Stdin(std::io::Error),
+    /// `diff` could not compare.
+    #[error(transparent)]
+    NotCompared(Box<CliError>),
     /// Nobody answers at the address.
     #[error(
         "cannot reach the coordinator at {coordinator} ({why}): is `liftlock serve` running there? Another address goes \
@@ -160,7 +167,8 @@ impl CliError {
     /// What the process returns.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::NoCoordinator | Self::PlanFile { .. } => Exit::Usage,
+            Self::Usage(_) | Self::NoCoordinator | Self::Document { .. } => Exit::Usage,
+            Self::NotCompared(_) => Exit::NotCompared,
             Self::Refused(_) => Exit::Refused,
             Self::ReaderGone => Exit::Done,
             Self::Unreachable { .. }

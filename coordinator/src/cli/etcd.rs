@@ -207,7 +207,7 @@ async fn rehearse(client: &mut Client, backup: &Backup) -> Result<Snapshot, CliE
 /// Asks every control plane what its etcd is. One that cannot say is an error: a member that is forgotten keeps the old
 /// data.
 async fn situation(client: &mut Client) -> Result<Situation, CliError> {
-    let nodes = client.list_nodes(ListNodesRequest {}).await?.into_inner().nodes;
+    let nodes = client.list_nodes(ListNodesRequest { ask_anew: false }).await?.into_inner().nodes;
     let control_plane = |entry: &v1::NodeEntry| {
         let reported = entry.facts.as_ref().is_some_and(|facts| facts.control_plane);
         reported || entry.cluster_node.as_ref().is_some_and(|node| node.control_plane)

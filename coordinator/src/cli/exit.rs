@@ -9,7 +9,10 @@ pub enum Exit {
     Done,
     /// An error that is none of the others.
     Error,
-    /// The command line or the plan file does not make sense.
+    /// `diff` found differences; like kubectl's, it shares its number with an error, which `diff` itself ends with
+    /// [`Exit::NotCompared`].
+    Different,
+    /// The command line or the document does not make sense.
     Usage,
     /// A rule refuses the plan or the order.
     Refused,
@@ -19,13 +22,15 @@ pub enum Exit {
     Unreachable,
     /// This identity may not do that.
     NotPermitted,
+    /// `diff` ended at what is [`Exit::Error`] anywhere else.
+    NotCompared,
     /// Ctrl-C ended the following; the roll-out goes on.
     StoppedFollowing,
 }
 
 impl Exit {
-    /// Every way to end, in the order of the codes.
-    pub const ALL: [Self; 8] = [
+    /// Every code's way to end, in their order.
+    pub const ALL: [Self; 9] = [
         Self::Done,
         Self::Error,
         Self::Usage,
@@ -33,6 +38,7 @@ impl Exit {
         Self::NotRaised,
         Self::Unreachable,
         Self::NotPermitted,
+        Self::NotCompared,
         Self::StoppedFollowing,
     ];
 
@@ -40,12 +46,13 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Error => 1,
+            Self::Error | Self::Different => 1,
             Self::Usage => 2,
             Self::Refused => 3,
             Self::NotRaised => 4,
             Self::Unreachable => 5,
             Self::NotPermitted => 6,
+            Self::NotCompared => 7,
             Self::StoppedFollowing => 130,
         }
     }
@@ -54,14 +61,17 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done; after apply: every node runs the target",
-            Self::Error => "an error that is none of those below",
-            Self::Usage => "the command line or the plan file does not make sense",
+            Self::Error | Self::Different => {
+                "an error that is none of those below; after diff: the document and what runs differ"
+            }
+            Self::Usage => "the command line or the document does not make sense",
             Self::Refused => "a rule refuses it; nothing was changed",
             Self::NotRaised => {
                 "the roll-out halted at a failure or was aborted; after backups verify: one is damaged"
             }
             Self::Unreachable => "the coordinator does not answer",
             Self::NotPermitted => "this identity may not do that",
+            Self::NotCompared => "diff: an error that is none of those above",
             Self::StoppedFollowing => "Ctrl-C ended the following; the roll-out goes on",
         }
     }

@@ -7,6 +7,8 @@ pub mod backups;
 pub mod completions;
 pub mod confirm;
 pub mod connect;
+pub mod diff;
+pub mod document;
 pub mod error;
 pub mod etcd;
 pub mod exit;
@@ -21,12 +23,12 @@ pub mod output;
 pub mod paint;
 pub mod pause;
 pub mod plan;
-pub mod plan_file;
 pub mod progress;
 pub mod protect;
 pub mod resume;
 pub mod retry;
 pub mod rollback;
+pub mod schema;
 pub mod status;
 pub mod table;
 pub mod time;
@@ -102,9 +104,11 @@ pub enum OperatorVerb {
     Gates(gates::GatesArgs),
     /// Raise the cluster to a version and follow it to the end.
     Apply(apply::ApplyArgs),
+    /// Show what sets a document apart from what runs; changes nothing.
+    Diff(diff::DiffArgs),
     /// Show where the roll-out stands.
     Status(status::StatusArgs),
-    /// Show a roll-out with its whole plan.
+    /// Show a roll-out with its whole plan; as YAML or JSON it is the document that wants it.
     Get(get::GetArgs),
     /// Show the nodes, their versions and their agents.
     Nodes(nodes::NodesArgs),
@@ -130,6 +134,8 @@ pub enum OperatorVerb {
     Token(token::TokenArgs),
     /// Trade an operator's or viewer's token for an identity on this machine.
     Login(login::LoginArgs),
+    /// Print the JSON schema of documents, for editors.
+    Schema(schema::SchemaArgs),
     /// Print shell completions.
     Completions(completions::CompletionsArgs),
     /// Write the manual pages.
@@ -172,6 +178,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Plan(args) => plan::run(&desk, args).await,
         OperatorVerb::Gates(args) => gates::run(&desk, args).await,
         OperatorVerb::Apply(args) => apply::run(&desk, args).await,
+        OperatorVerb::Diff(args) => diff::run(&desk, args).await,
         OperatorVerb::Status(args) => status::run(&desk, args).await,
         OperatorVerb::Get(args) => get::run(&desk, args).await,
         OperatorVerb::Nodes(args) => nodes::run(&desk, args).await,
@@ -186,6 +193,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::History(args) => history::run(&desk, args).await,
         OperatorVerb::Token(args) => token::run(&desk, args).await,
         OperatorVerb::Login(args) => login::run(&desk, args).await,
+        OperatorVerb::Schema(args) => schema::run(&args),
         OperatorVerb::Completions(args) => completions::run(&args),
         OperatorVerb::Man(args) => man::run(&args),
     };

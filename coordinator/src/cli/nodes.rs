@@ -17,7 +17,13 @@ pub struct NodesArgs {
 }
 
 pub(crate) async fn run(desk: &Desk, args: NodesArgs) -> Result<Exit, CliError> {
-    let nodes = desk.whereabouts.connect().await?.list_nodes(ListNodesRequest {}).await?.into_inner();
+    let nodes = desk
+        .whereabouts
+        .connect()
+        .await?
+        .list_nodes(ListNodesRequest { ask_anew: false })
+        .await?
+        .into_inner();
     output::write(&output::render(&NodesView::from(nodes), args.output.output, desk.paint)?)?;
     Ok(Exit::Done)
 }

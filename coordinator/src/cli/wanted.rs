@@ -1,4 +1,4 @@
-//! What `plan` and `apply` are asked for: a version and a policy, from options or from a file.
+//! What `plan` and `apply` are asked for: a version and a policy, from options or from a document.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,10 @@ use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::v1::MakePlanRequest;
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::cli::document;
 use crate::cli::error::CliError;
-use crate::cli::plan_file;
 use crate::cli::time::parse_seconds;
+use crate::document::UpgradePlan;
 
 /// A version and a policy.
 #[derive(Debug, Args)]
@@ -17,7 +18,7 @@ pub struct WantedArgs {
     /// The version to reach, such as v1.20.2.
     #[arg(value_name = "VERSION", required_unless_present = "file")]
     version: Option<KubernetesVersion>,
-    /// Version and policy from a plan file (YAML or JSON, kind `UpgradePlan`) instead of options.
+    /// Version and policy from a document (YAML or JSON, kind `UpgradePlan`) instead of options; `-` reads standard input.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["version", "policy"])]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -57,12 +58,12 @@ struct PolicyArgs {
 impl WantedArgs {
     /// As the coordinator is asked.
     pub fn request(&self) -> Result<MakePlanRequest, CliError> {
-        let (to_version, policy) = match (&self.file, self.version) {
-            (Some(path), _) => plan_file::read(path)?,
-            (None, Some(version)) => (version, self.policy.policy()),
+        let document = match (&self.file, self.version) {
+            (Some(path), _) => document::read(path)?,
+            (None, Some(version)) => UpgradePlan::new(version, self.policy.policy()),
             (None, None) => return Err(CliError::Usage("give a VERSION or --file FILE".to_owned())),
         };
-        Ok(MakePlanRequest { to_version: to_version.to_string(), policy: Some(policy.into()) })
+        Ok(document::request(document))
     }
 }
 

@@ -14,6 +14,9 @@ use crate::core::gates::{self, Gate};
 use crate::core::sequence::{prepare, under_lease};
 use crate::core::view::{ClusterView, ControlPlaneReport, Redeploy};
 
+/// The rule that refuses a plan without a step.
+const NOTHING_TO_DO: &str = "nothing-to-do";
+
 /// Why a plan cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -66,7 +69,7 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
     let raised = situation.to_raise().next().is_none() && cluster.kubeadm_config_version == target;
     if raised && refusals.iter().all(|refusal| refusal.acceptable) {
         return Err(vec![Refusal::of(
-            "nothing-to-do",
+            NOTHING_TO_DO,
             format!("every node runs {target} already: there is nothing to raise"),
         )]);
     }
@@ -130,6 +133,11 @@ fn replacement<'a>(node: &Candidate<'a>) -> Result<&'a [String], Refusal> {
 }
 
 impl Refusal {
+    /// Whether it says that the target is reached already.
+    pub fn is_nothing_to_do(&self) -> bool {
+        self.rule == NOTHING_TO_DO
+    }
+
     fn of(rule: &'static str, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), acceptable: false }
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub struct FileError {
     /// Which.
     pub path: PathBuf,
-    /// `read`, `written`, `made`
+    /// `read`, `found`, `written`, `made`
     pub what: &'static str,
     /// The system's answer.
     pub source: io::Error,
@@ -35,6 +35,29 @@ pub fn make_folder(path: &Path) -> Result<(), FileError> {
 pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError { path: path.to_owned(), what: "read", source }),
+    }
+}
+
+/// What lies in a folder, by name.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let failed = |source| FileError { path: folder.to_owned(), what: "read", source };
+    let entries = fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = entries.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Where a path leads once every link is followed.
+pub fn real_path(path: &Path) -> Result<PathBuf, FileError> {
+    path.canonicalize().map_err(|source| FileError { path: path.to_owned(), what: "found", source })
+}
+
+/// How many bytes a file holds; `None` where there is no regular file.
+pub fn size(path: &Path) -> Result<Option<u64>, FileError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError { path: path.to_owned(), what: "read", source }),
     }

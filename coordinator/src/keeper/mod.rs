@@ -31,6 +31,7 @@ mod facts;
 mod findings;
 mod orders;
 mod path;
+mod plans;
 mod queries;
 mod questions;
 mod sessions;
@@ -71,6 +72,8 @@ struct State {
     unknown_leases: BTreeMap<NodeName, FencingToken>,
     /// What is seen of the cluster while a path stands between two stops.
     look: Option<path::Look>,
+    /// What operators should know of the folder of documents that is followed.
+    plans: Option<String>,
     /// How long a lease lasts without renewal, in milliseconds.
     lease_ttl_ms: u32,
     /// The first commit that failed.
@@ -268,9 +271,11 @@ impl State {
     /// The newest roll-out and its number, or that there is none.
     fn present(&self) -> Result<(u64, &Rollout), KeeperError> {
         self.saved.newest().ok_or_else(|| {
-            KeeperError::NotFound(
-                "there is no roll-out yet: start one with `liftlock apply VERSION`".to_owned(),
-            )
+            let none = "there is no roll-out yet: start one with `liftlock apply VERSION`";
+            KeeperError::NotFound(match &self.plans {
+                Some(plans) => format!("{none}; {plans}"),
+                None => none.to_owned(),
+            })
         })
     }
 

@@ -10,7 +10,7 @@ use crate::core::leg::Leg;
 use crate::core::path::{Path, make_path};
 use crate::core::planning::Refusal;
 use crate::core::rollout::{Event, Rollout};
-use crate::store::records::Change;
+use crate::store::records::{ActedOn, Change};
 
 /// An order about the present roll-out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,16 @@ impl Keeper {
 
     /// Starts the roll-out of a path's first plan, if the same path follows from what is known now.
     pub fn apply(&self, path: &Path, operator: &str) -> Result<(), KeeperError> {
+        self.start(path, operator, None)
+    }
+
+    /// The same for a document, given by its hash, in a file of the folder that is followed. Only where no roll-out goes on,
+    /// between two stops of a path neither, and never again for the same document.
+    pub fn apply_document(&self, path: &Path, file: &str, document: String) -> Result<(), KeeperError> {
+        self.start(path, &format!("plans:{file}"), Some(&ActedOn { document }))
+    }
+
+    fn start(&self, path: &Path, operator: &str, document: Option<&ActedOn>) -> Result<(), KeeperError> {
         if let Some(plan) = path.unsealed() {
             return Err(KeeperError::Invalid(format!(
                 "plan {} is not what its hash says: it was changed after it was made; make it again with `liftlock plan`",
@@ -42,13 +52,16 @@ impl Keeper {
             )));
         }
         let mut state = self.lock();
-        let mut change = Change::default();
+        if document.is_some() && document == state.saved.acted_on.as_ref() {
+            return Err(KeeperError::NotNow("this document was begun with before".to_owned()));
+        }
+        let mut change = Change { acted_on: document.cloned(), ..Change::default() };
         let last = state.saved.newest();
         let at_ms = self.clock.unix_ms();
         if let Some((number, present)) = last
             && !present.is_final()
         {
-            if !present.is_raised() {
+            if !present.is_raised() || document.is_some() {
                 return Err(KeeperError::NotNow(format!(
                     "the roll-out of plan {} has not ended: see `liftlock status`; only one goes on at a time",
                     present.plan.id

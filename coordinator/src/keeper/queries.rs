@@ -25,7 +25,10 @@ impl Keeper {
             })?,
         };
         let newest = state.saved.newest().is_some_and(|(newest, _)| newest == number);
-        Ok(convert::rollout(rollout, &|node| state.live(node, newest), state.obstacle(newest).as_deref()))
+        let plans = state.plans.clone().filter(|_| newest).unwrap_or_default();
+        let told =
+            convert::rollout(rollout, &|node| state.live(node, newest), state.obstacle(newest).as_deref());
+        Ok(v1::Rollout { plans, ..told })
     }
 
     /// Every gate and what became of it, for a target or for the newest version that every node could be raised to now.

@@ -18,6 +18,7 @@ use crate::identity::subject::{Peer, Subject};
 use crate::store::memory::MemoryStore;
 
 mod path;
+mod plans;
 
 const NODES: [&str; 4] = ["cp1", "cp2", "cp3", "w1"];
 

@@ -68,6 +68,7 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         started_by: rollout.started_by.clone(),
         stop: rollout.leg.stop,
         onward: rollout.leg.onward.iter().map(stop).collect(),
+        plans: String::new(),
     }
 }
 

@@ -174,6 +174,9 @@ impl OperatorService for Operators {
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         caller(&self.keeper, &request, READERS)?;
+        if request.get_ref().ask_anew {
+            answer_of_all(&self.keeper, false).await?;
+        }
         let nodes = with_keeper(&self.keeper, |keeper| Ok(keeper.nodes())).await?;
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }
@@ -304,7 +307,7 @@ fn begun_after(rollout: &v1::Rollout) -> Option<PlanId> {
 }
 
 /// Asks every connected agent anew; a refusal for each that does not answer.
-async fn fresh_facts(keeper: &Arc<Keeper>, refresh_packages: bool) -> Vec<v1::Refusal> {
+pub(crate) async fn fresh_facts(keeper: &Arc<Keeper>, refresh_packages: bool) -> Vec<v1::Refusal> {
     let silent = keeper.refresh_facts(refresh_packages, FACTS_LIMIT).await;
     let refusal = |node: NodeName| v1::Refusal {
         rule: "agent-silent".to_owned(),

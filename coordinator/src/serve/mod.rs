@@ -24,6 +24,7 @@ use crate::clock::SystemClock;
 use crate::identity::authority::{Authority, IdentityError};
 use crate::identity::files::{self, FileError};
 use crate::keeper::{Keeper, LOOK_AGAIN};
+use crate::plans::Follower;
 use crate::rpc::access::AnyRole;
 use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
@@ -145,6 +146,8 @@ impl Coordinator {
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let reporter = tokio::spawn(report_failure(Arc::clone(&self.keeper), health));
         let lookout = tokio::spawn(look_again(Arc::clone(&self.keeper)));
+        let follow = |folder| tokio::spawn(Follower::new(Arc::clone(&self.keeper), folder).follow());
+        let follower = self.settings.plans.map(follow);
 
         tokio::pin!(server);
         tokio::select! {
@@ -155,6 +158,9 @@ impl Coordinator {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         reporter.abort();
         lookout.abort();
+        if let Some(follower) = follower {
+            follower.abort();
+        }
         let _ = stopping.send(());
         self.keeper.stop();
         // Whoever keeps a connection open past the grace loses it.

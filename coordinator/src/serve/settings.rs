@@ -31,6 +31,10 @@ pub struct ServeOptions {
     /// DNS name or IP address under which agents and operators dial this machine (repeatable) [default: its host name]
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// Folder (a Git checkout, a mounted `ConfigMap`) with one document that says what the cluster is to be raised to; each
+    /// change of it is planned and applied
+    #[arg(long, value_name = "DIR")]
+    pub plans: Option<PathBuf>,
     /// Seconds that a lease lasts without renewal. The shorter, the more a slow network costs; for tests that wait for
     /// a lease's end
     #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u32).range(1..=30))]
@@ -43,6 +47,7 @@ struct ConfigFile {
     listen: Option<SocketAddr>,
     state_dir: Option<PathBuf>,
     names: Vec<String>,
+    plans: Option<PathBuf>,
 }
 
 /// What counts.
@@ -52,6 +57,8 @@ pub(super) struct Settings {
     pub(super) state_dir: PathBuf,
     /// In milliseconds.
     pub(super) lease_ttl: u32,
+    /// The folder of documents that is followed.
+    pub(super) plans: Option<PathBuf>,
     names: Vec<String>,
 }
 
@@ -67,6 +74,7 @@ impl Settings {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
+            plans: options.plans.or(file.plans),
             names,
         })
     }
@@ -123,10 +131,11 @@ mod tests {
 
     #[test]
     fn a_flag_counts_more_than_the_file_and_the_file_more_than_the_default() {
-        let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\n";
+        let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\nplans = \"/srv/plans\"\n";
         let from_file = settings(file, ServeOptions::default()).unwrap();
         assert_eq!(from_file.listen, "10.0.0.5:1".parse().unwrap());
         assert_eq!(from_file.state_dir, Path::new("/srv/liftlock"));
+        assert_eq!(from_file.plans.as_deref(), Some(Path::new("/srv/plans")));
         let flags = ServeOptions {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             names: vec!["other.example".to_owned()],

@@ -30,6 +30,7 @@ const NODES_A_BATCH: usize = 64;
 
 const FORMAT_KEY: &str = "format";
 const FENCE_KEY: &str = "fence";
+const ACTED_ON_KEY: &str = "acted-on";
 
 /// Everything that the store holds.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +47,16 @@ pub struct Saved {
     pub enrolled: BTreeMap<NodeName, Enrolled>,
     /// Whose earlier certificates count no more.
     pub revocations: BTreeMap<Subject, Revocation>,
+    /// The followed document that was begun with or found fulfilled last.
+    pub acted_on: Option<ActedOn>,
+}
+
+/// A document of the folder that the coordinator follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActedOn {
+    /// SHA-256 of what it says, lower-case hexadecimal.
+    pub document: String,
 }
 
 /// A node whose agent traded a token for a certificate.
@@ -134,6 +145,7 @@ impl Saved {
         if let Some(Fence { highest }) = entries.take(FENCE_KEY)? {
             saved.fence = highest;
         }
+        saved.acted_on = entries.take(ACTED_ON_KEY)?;
         for (key, value) in &entries.0 {
             let mut parts = key.split('/');
             let (family, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -178,6 +190,8 @@ pub struct Change {
     pub enrolled: Option<(NodeName, Enrolled)>,
     /// A subject whose earlier certificates count no more.
     pub revocation: Option<Revocation>,
+    /// A followed document that is not acted upon again.
+    pub acted_on: Option<ActedOn>,
 }
 
 impl Saved {
@@ -224,6 +238,9 @@ impl Saved {
             let Subject { kind, name } = &revocation.subject;
             batch.put(format!("revocation/{}:{name}", kind.name()), revocation)?;
         }
+        if let Some(acted_on) = &change.acted_on {
+            batch.put(ACTED_ON_KEY.to_owned(), acted_on)?;
+        }
         Ok(batch)
     }
 
@@ -236,6 +253,7 @@ impl Saved {
         self.enrolled.extend(change.enrolled);
         let revocation = change.revocation.map(|revocation| (revocation.subject.clone(), revocation));
         self.revocations.extend(revocation);
+        self.acted_on = change.acted_on.or(self.acted_on.take());
     }
 }
 
@@ -444,6 +462,7 @@ mod tests {
             token: Some((token.id, kept)),
             enrolled: Some(("cp1".parse().unwrap(), Enrolled { at_ms: 5 })),
             revocation: Some(Revocation { subject, up_to_s: 6 }),
+            acted_on: Some(ActedOn { document: "0".repeat(64) }),
         }
     }
 

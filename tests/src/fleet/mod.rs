@@ -65,6 +65,8 @@ pub struct Terms {
     pub links: bool,
     /// Each node says how its system is replaced as a whole.
     pub redeploy: bool,
+    /// The coordinator follows [`Fleet::plans`].
+    pub follow_plans: bool,
 }
 
 impl Fleet {
@@ -120,6 +122,11 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// The folder of documents that a coordinator on such terms follows; whoever needs it makes it.
+    pub fn plans(&self) -> Utf8PathBuf {
+        self.folder().join("plans")
+    }
+
     /// The folder that everything lies in.
     pub fn folder(&self) -> &Utf8Path {
         Utf8Path::from_path(self.folder.path()).unwrap_or(Utf8Path::new(""))
@@ -173,6 +180,10 @@ impl Fleet {
         let mut arguments =
             vec!["serve", "--listen", &address, "--state-dir", state.as_str(), "--name", "127.0.0.1"];
         arguments.extend(ttl.as_deref());
+        let plans = self.plans();
+        if self.terms.follow_plans {
+            arguments.extend(["--plans", plans.as_str()]);
+        }
         let process = Process::start(
             self.binaries,
             &self.binaries.liftlock,
@@ -353,6 +364,15 @@ impl Fleet {
 
     /// Runs the command line with another identity.
     pub async fn cli_as(&self, identity: &Utf8Path, arguments: &[&str]) -> Result<Output> {
+        self.cli_reading(identity, arguments, "").await
+    }
+
+    /// Runs the command line with the local operator's identity and a text on its standard input.
+    pub async fn cli_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        self.cli_reading(&self.operator_identity(), arguments, input).await
+    }
+
+    async fn cli_reading(&self, identity: &Utf8Path, arguments: &[&str], input: &str) -> Result<Output> {
         let home = self.folder().join("home");
         let environment = [
             ("LIFTLOCK_IDENTITY", identity.as_str()),
@@ -360,7 +380,7 @@ impl Fleet {
             ("NO_COLOR", "1"),
             ("COLUMNS", "110"),
         ];
-        process::run(&self.binaries.liftlock, arguments, &environment).await
+        process::run_with_input(&self.binaries.liftlock, arguments, &environment, input).await
     }
 }
 

@@ -40,7 +40,7 @@ impl Operator {
 
     /// Every node that the coordinator knows.
     pub async fn nodes(&mut self) -> Result<Vec<NodeEntry>> {
-        Ok(self.client.list_nodes(ListNodesRequest {}).await?.into_inner().nodes)
+        Ok(self.client.list_nodes(ListNodesRequest { ask_anew: false }).await?.into_inner().nodes)
     }
 
     /// Waits until each of these nodes is connected and has reported what it is.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use camino::Utf8Path;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::fleet::binaries::Binaries;
 
@@ -121,15 +122,30 @@ impl Output {
 
 /// Runs a program to its end.
 pub async fn run(program: &Utf8Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Output> {
-    let output = tokio::process::Command::new(program)
+    run_with_input(program, arguments, environment, "").await
+}
+
+/// The same with a text on its standard input.
+pub async fn run_with_input(
+    program: &Utf8Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    input: &str,
+) -> Result<Output> {
+    let mut child = tokio::process::Command::new(program)
         .args(arguments)
         .env_remove("LIFTLOCK_COORDINATOR")
         .envs(environment.iter().copied())
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await
+        .spawn()
         .with_context(|| format!("cannot run {program}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).await.with_context(|| format!("{program} does not read"))?;
+    }
+    let output = child.wait_with_output().await.with_context(|| format!("cannot run {program}"))?;
     let code = output.status.code().with_context(|| format!("{program} was ended by {}", output.status))?;
     Ok(Output { code, stdout: String::from_utf8(output.stdout)?, stderr: String::from_utf8(output.stderr)? })
 }

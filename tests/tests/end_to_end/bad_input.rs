@@ -46,7 +46,19 @@ async fn a_plan_file_that_does_not_read_is_named_with_its_line() {
     fs::write(&file, "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: banana\n").unwrap();
     let refused = fleet.cli(&["apply", "--yes", "--file", file.as_str()]).await.unwrap();
     assert_eq!(refused.code, 2, "{}", refused.stderr);
-    assert!(refused.stderr.contains("plan.yaml") && refused.stderr.contains("line 4"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("plan.yaml is not an upgrade plan: line 4, column 14"),
+        "{}",
+        refused.stderr
+    );
+    for verb in ["plan", "diff"] {
+        let refused = fleet.cli_with_input(&[verb, "-f", "-"], "kind: Pod\n").await.unwrap();
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("standard input") && refused.stderr.contains("UpgradePlan"),
+            "{refused:?}"
+        );
+    }
     let missing = fleet.cli(&["plan", "--file", "/no/such/plan.yaml"]).await.unwrap();
     assert!(missing.code != 0 && missing.stderr.contains("/no/such/plan.yaml"), "{}", missing.stderr);
     for version in ["banana", "1.31", "v1.31.2-rc.1"] {
@@ -164,7 +176,7 @@ async fn a_role_may_not_speak_anothers_service() {
     let fleet = Fleet::start(&Shape::new(1, 1)).await.unwrap();
     let agent = channel(&fleet, &identity_of(&fleet, "w1")).await.unwrap();
     let mut as_operator = liftlock_proto::v1::operator_service_client::OperatorServiceClient::new(agent);
-    let refused = as_operator.list_nodes(ListNodesRequest {}).await.unwrap_err();
+    let refused = as_operator.list_nodes(ListNodesRequest { ask_anew: false }).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 
     let folder = fleet.operator_identity();

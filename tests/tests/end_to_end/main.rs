@@ -10,10 +10,12 @@
 
 mod backups;
 mod bad_input;
+mod documents;
 mod gates;
 mod interruptions;
 mod operators;
 mod paths;
+mod plans;
 mod protection;
 mod raise;
 mod redeploy;

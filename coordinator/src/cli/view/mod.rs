@@ -2,6 +2,7 @@
 
 pub mod backups;
 pub mod changes;
+pub mod diff;
 pub mod gates;
 pub mod history;
 pub mod nodes;
@@ -10,6 +11,7 @@ pub mod protect;
 pub mod restoration;
 pub mod rollout;
 pub mod tokens;
+pub mod upgrade_plan;
 
 /// A text of a message, whose empty one means that there is none.
 fn said(text: String) -> Option<String> {

@@ -10,7 +10,6 @@ use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
 use crate::cli::table::{Cell, Table};
 use crate::cli::time::{clock, moment, seconds, span};
-use crate::cli::view::plan::PlanView;
 use crate::cli::view::said;
 
 /// Where a roll-out stands as a whole.
@@ -90,6 +89,8 @@ pub struct RolloutView {
     pub stops: u32,
     /// The stops that follow, the nearest first.
     pub onward: Vec<StopView>,
+    /// Why the document in the folder that the coordinator follows is not begun with, or null.
+    pub plans: Option<String>,
 }
 
 /// A stop of a path that lies ahead.
@@ -146,15 +147,6 @@ pub struct LeaseTime {
     pub snapshot_s: Option<f64>,
     /// What is left of `lease_s` without the three others: Liftlock's own.
     pub overhead_s: Option<f64>,
-}
-
-/// A roll-out with the plan that it carries out.
-#[derive(Debug, Serialize)]
-pub struct RolloutAndPlanView {
-    /// What was applied.
-    pub plan: PlanView,
-    /// How far it is.
-    pub rollout: RolloutView,
 }
 
 impl RolloutPhase {
@@ -254,6 +246,7 @@ impl From<v1::Rollout> for RolloutView {
             stop,
             stops: stop.saturating_add(u32::try_from(onward.len()).unwrap_or(u32::MAX)),
             onward,
+            plans: said(message.plans),
             plan: plan.id,
             from_version: plan.from_version,
             to_version: plan.to_version,
@@ -425,6 +418,9 @@ impl View for RolloutView {
         if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised()) {
             let _ = writeln!(text, "{}", paint.paint(self.phase.tone(), reason));
         }
+        if let Some(plans) = &self.plans {
+            let _ = writeln!(text, "{} {plans}", paint.paint(Tone::Notice, "plans:"));
+        }
         text.push('\n');
         let mut table = Table::new(&[
             "NODE", "ROLE", "PHASE", "LEASE", "STEP", "TIME", "CHILDREN", "WAITS", "SNAPSHOT", "OVERHEAD",
@@ -462,11 +458,5 @@ impl View for RolloutView {
             let _ = writeln!(text, "\n{advice}");
         }
         text
-    }
-}
-
-impl View for RolloutAndPlanView {
-    fn table(&self, paint: Paint) -> String {
-        format!("{}\n{}", self.rollout.table(paint), self.plan.table(paint))
     }
 }

@@ -12,9 +12,11 @@ use crate::cli::view::changes::changes;
 use crate::cli::view::history::HistoryView;
 use crate::cli::view::nodes::NodesView;
 use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView};
-use crate::cli::view::rollout::{RolloutAndPlanView, RolloutView};
+use crate::cli::view::rollout::RolloutView;
 use crate::cli::view::tokens::{NewTokenView, TokensView};
+use crate::cli::view::upgrade_plan::UpgradePlanView;
 use crate::core::sequence::{prepare, under_lease};
+use crate::document;
 
 /// 2026-01-01T12:00:00Z
 const NOON: u64 = 1_767_268_800_000;
@@ -289,12 +291,32 @@ fn each_change_while_watching_is_one_line_of_json() {
 
 #[test]
 fn json_and_yaml_say_the_same() {
-    let view = RolloutAndPlanView { plan: plan().into(), rollout: halted().into() };
+    let view = UpgradePlanView::try_from(halted()).unwrap();
     let json: serde_json::Value =
         serde_json::from_str(&render(&view, Format::Json, Paint::OFF).unwrap()).unwrap();
     let yaml: serde_json::Value =
         serde_saphyr::from_str(&render(&view, Format::Yaml, Paint::OFF).unwrap()).unwrap();
     assert_eq!(json, yaml);
+}
+
+#[test]
+fn what_get_prints_is_read_as_the_document_that_was_wanted() {
+    let policy = Policy {
+        on_failure: OnFailure::RollBackNode,
+        accepted: vec!["drift".to_owned()],
+        ..Policy::default()
+    };
+    let rollout = v1::Rollout {
+        plan: Some(plan_between("v1.19.7", "v1.20.2", policy.clone()).into()),
+        onward: vec![v1::Stop { plan_id: "p-ba9876543210".to_owned(), to_version: "v1.21.1".to_owned() }],
+        ..halted()
+    };
+    let view = UpgradePlanView::try_from(rollout).unwrap();
+    for format in [Format::Yaml, Format::Json] {
+        let document = document::parse(&render(&view, format, Paint::OFF).unwrap()).unwrap();
+        assert_eq!(document, view.document);
+        assert_eq!(document.wanted(), (KubernetesVersion::new(1, 21, 1), policy.clone()));
+    }
 }
 
 fn lines(before: Option<&RolloutView>, now: &RolloutView) -> String {

@@ -1,0 +1,52 @@
+//! A roll-out as the document that wants it, with what became of it as its status.
+
+use liftlock_proto::plan::{Plan, PlanError};
+use liftlock_proto::v1;
+use serde::Serialize;
+
+use crate::cli::output::View;
+use crate::cli::paint::Paint;
+use crate::cli::view::plan::PlanView;
+use crate::cli::view::rollout::RolloutView;
+use crate::document::UpgradePlan;
+
+/// A document and its status: what `plan -f` and `apply -f` read again.
+#[derive(Debug, Serialize)]
+pub struct UpgradePlanView {
+    /// What was wanted.
+    #[serde(flatten)]
+    pub document: UpgradePlan,
+    /// What became of it.
+    pub status: StatusView,
+}
+
+/// A roll-out with the plan that it carries out.
+#[derive(Debug, Serialize)]
+pub struct StatusView {
+    /// What was applied.
+    pub plan: PlanView,
+    /// How far it is.
+    pub rollout: RolloutView,
+}
+
+impl TryFrom<v1::Rollout> for UpgradePlanView {
+    type Error = PlanError;
+
+    fn try_from(rollout: v1::Rollout) -> Result<Self, PlanError> {
+        let plan = Plan::try_from(rollout.plan.clone().unwrap_or_default())?;
+        let document = wanted(&plan, &rollout.onward)?;
+        Ok(Self { document, status: StatusView { plan: plan.into(), rollout: rollout.into() } })
+    }
+}
+
+/// The document that wants what this plan and the stops behind it lead to.
+pub(crate) fn wanted(plan: &Plan, onward: &[v1::Stop]) -> Result<UpgradePlan, PlanError> {
+    let target = onward.last().map(|stop| stop.to_version.parse()).transpose()?;
+    Ok(UpgradePlan::new(target.unwrap_or(plan.to_version), plan.policy.clone()))
+}
+
+impl View for UpgradePlanView {
+    fn table(&self, paint: Paint) -> String {
+        format!("{}\n{}", self.status.rollout.table(paint), self.status.plan.table(paint))
+    }
+}

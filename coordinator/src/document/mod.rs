@@ -1,0 +1,109 @@
+//! The plan as a document: what an operator wants of the cluster, in YAML or JSON, for Git to keep, people to review and
+//! editors to complete.
+//!
+//! ```yaml
+//! apiVersion: liftlock.dev/v1
+//! kind: UpgradePlan
+//! metadata:
+//!   name: to-v1.20.2
+//! spec:
+//!   toVersion: v1.20.2
+//!   policy:
+//!     drainTimeoutSeconds: 600
+//!     accepted: [api-outage]
+//! ```
+//!
+//! It says what is wanted and nothing of how: nodes, order and steps are the coordinator's to plan. What it says and what
+//! options say come to the same version and [`Policy`].
+
+use liftlock_proto::plan::Policy;
+use liftlock_proto::version::KubernetesVersion;
+use schemars::JsonSchema;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+mod difference;
+mod read;
+mod schema;
+mod spec;
+mod values;
+
+pub use difference::{Difference, differences};
+pub use read::{DocumentError, parse};
+pub use schema::schema;
+pub use spec::{PolicySpec, Spec};
+pub use values::{DocumentName, GateName, PreflightCheck, Seconds, ValueError};
+
+/// What to raise a cluster to, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpgradePlan {
+    /// The version of this format.
+    pub api_version: ApiVersion,
+    /// What the document is about.
+    pub kind: Kind,
+    /// What people and programs call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
+    /// What is wanted.
+    pub spec: Spec,
+    /// What `liftlock get` tells of the roll-out. It is not read.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>", transform = schema::told_only)]
+    status: Unread,
+}
+
+/// Whatever stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "IgnoredAny")]
+struct Unread;
+
+impl From<IgnoredAny> for Unread {
+    fn from(_: IgnoredAny) -> Self {
+        Self
+    }
+}
+
+/// The version of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApiVersion {
+    /// The only one so far.
+    #[serde(rename = "liftlock.dev/v1")]
+    V1,
+}
+
+/// What a document is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Kind {
+    /// The upgrade of a cluster.
+    UpgradePlan,
+}
+
+/// What a document is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// For people; it decides nothing.
+    pub name: DocumentName,
+}
+
+impl UpgradePlan {
+    /// The document that wants this, named after its target.
+    pub fn new(to_version: KubernetesVersion, policy: Policy) -> Self {
+        Self {
+            api_version: ApiVersion::V1,
+            kind: Kind::UpgradePlan,
+            metadata: Some(Metadata { name: DocumentName::of_target(to_version) }),
+            spec: Spec { to_version, policy: policy.into() },
+            status: Unread,
+        }
+    }
+
+    /// What it wants, as plans are made from it.
+    pub fn wanted(self) -> (KubernetesVersion, Policy) {
+        (self.spec.to_version, self.spec.policy.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! The document's JSON schema, from the very types that read it; what it says is also what errors say would be allowed.
+
+use liftlock_proto::plan::OnFailure;
+use schemars::generate::SchemaSettings;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+use super::UpgradePlan;
+use crate::core::gates;
+
+/// The JSON schema (draft 2020-12) that every document satisfies.
+pub fn schema() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<UpgradePlan>()
+}
+
+/// What a field would take, in words; a field is named as in `spec.policy.accepted[2]`.
+pub(super) fn allowed(field: &str) -> Option<String> {
+    let schema = schema().to_value();
+    let mut here = &schema;
+    for part in field.split(['.', '[']).filter(|part| !part.is_empty()) {
+        here = if part.ends_with(']') { here.get("items")? } else { here.get("properties")?.get(part)? };
+    }
+    in_words(here)
+}
+
+fn in_words(schema: &Value) -> Option<String> {
+    let number = |bound: &str| schema.get(bound).and_then(Value::as_u64);
+    if let Some(values) = values(schema) {
+        return Some(values);
+    }
+    let kind = match schema.get("type")? {
+        // Of a field that may be left out.
+        Value::Array(kinds) => kinds.first()?.as_str()?,
+        kind => kind.as_str()?,
+    };
+    Some(match (kind, number("minimum"), number("maximum")) {
+        ("integer", Some(least), Some(most)) => format!("a whole number from {least} to {most}"),
+        ("boolean", ..) => "true or false".to_owned(),
+        ("array", ..) => {
+            format!("a list, each entry {}", schema.get("items").and_then(in_words).unwrap_or_default())
+        }
+        ("object", ..) => {
+            let fields = schema.get("properties").and_then(Value::as_object);
+            match fields.map(|fields| fields.keys().map(String::as_str).collect::<Vec<_>>()) {
+                Some(fields) => format!("a mapping with the fields {}", fields.join(", ")),
+                None => "a mapping".to_owned(),
+            }
+        }
+        ("string", ..) => match schema.get("examples").and_then(|examples| examples.get(0)) {
+            Some(example) => format!("a text such as {}", example.as_str()?),
+            None => "a text".to_owned(),
+        },
+        (other, ..) => other.to_owned(),
+    })
+}
+
+/// `halt, roll-back-node or roll-back-cluster`
+fn values(schema: &Value) -> Option<String> {
+    let entries = |name: &str| schema.get(name)?.as_array();
+    let texts: Vec<&str> = match entries("enum") {
+        Some(texts) => texts.iter().filter_map(Value::as_str).collect(),
+        None => entries("oneOf")?.iter().filter_map(|way| way.get("const")?.as_str()).collect(),
+    };
+    match texts.split_last()? {
+        (only, []) => Some((*only).to_owned()),
+        (last, others) => Some(format!("{} or {last}", others.join(", "))),
+    }
+}
+
+/// A released version of Kubernetes.
+pub(super) fn version(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "pattern": "^v?1\\.(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)$",
+        "examples": ["v1.20.2"],
+    })
+}
+
+/// What follows a failure.
+pub(super) fn on_failure(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": OnFailure::ALL.map(OnFailure::name) })
+}
+
+/// What the coordinator tells and does not read: schemas call that read-only.
+pub(super) fn told_only(schema: &mut Schema) {
+    schema.remove("writeOnly");
+    schema.insert("readOnly".to_owned(), true.into());
+}
+
+/// Restricts a text to the gates that can be consented to.
+pub(super) fn one_of_the_gates(schema: &mut Schema) {
+    schema.insert("enum".to_owned(), gates::consents().collect::<Vec<_>>().into());
+}

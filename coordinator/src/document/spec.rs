@@ -1,0 +1,107 @@
+//! What is wanted: a version, and what an operator decides beforehand.
+
+use liftlock_proto::plan::{OnFailure, Policy};
+use liftlock_proto::version::KubernetesVersion;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schema;
+use super::values::{self, GateName, PreflightCheck, Seconds};
+
+/// What is wanted of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// What every node is to run, such as v1.20.2. Minors between it and what runs are stops on the way.
+    #[schemars(schema_with = "schema::version")]
+    pub to_version: KubernetesVersion,
+    /// What is decided beforehand.
+    #[serde(default)]
+    pub policy: PolicySpec,
+}
+
+/// What an operator decides before the roll-out starts: the fields of [`Policy`], each checked where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PolicySpec {
+    /// How long the drain of a node may take, in seconds.
+    pub drain_timeout_seconds: Seconds,
+    /// Delete pods that no controller would start again.
+    #[serde(deserialize_with = "values::true_or_false")]
+    pub delete_unmanaged_pods: bool,
+    /// Delete pods whose emptyDir volumes are lost with them.
+    #[serde(deserialize_with = "values::true_or_false")]
+    pub delete_empty_dir_data: bool,
+    /// Names of kubeadm preflight checks whose errors are ignored, such as `CoreDNSMigration`.
+    pub ignore_preflight_errors: Vec<PreflightCheck>,
+    /// Gates that are passed though they are closed; `liftlock gates` lists them.
+    pub accepted: Vec<GateName>,
+    /// What follows when a node has failed for good.
+    #[schemars(schema_with = "schema::on_failure")]
+    pub on_failure: OnFailure,
+    /// Each host is replaced as a whole, by the command in its own configuration; its protected paths are kept.
+    #[serde(deserialize_with = "values::true_or_false")]
+    pub redeploy: bool,
+    /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
+    #[serde(deserialize_with = "values::true_or_false")]
+    pub workers_skip_stops: bool,
+}
+
+impl Default for PolicySpec {
+    fn default() -> Self {
+        Policy::default().into()
+    }
+}
+
+impl From<Policy> for PolicySpec {
+    fn from(policy: Policy) -> Self {
+        let Policy {
+            drain_timeout_seconds,
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors,
+            accepted,
+            on_failure,
+            redeploy,
+            workers_skip_stops,
+        } = policy;
+        Self {
+            drain_timeout_seconds: Seconds::decided(drain_timeout_seconds),
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors: ignore_preflight_errors
+                .into_iter()
+                .map(PreflightCheck::decided)
+                .collect(),
+            accepted: accepted.into_iter().map(GateName::decided).collect(),
+            on_failure,
+            redeploy,
+            workers_skip_stops,
+        }
+    }
+}
+
+impl From<PolicySpec> for Policy {
+    fn from(spec: PolicySpec) -> Self {
+        let PolicySpec {
+            drain_timeout_seconds,
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors,
+            accepted,
+            on_failure,
+            redeploy,
+            workers_skip_stops,
+        } = spec;
+        Self {
+            drain_timeout_seconds: drain_timeout_seconds.into(),
+            delete_unmanaged_pods,
+            delete_empty_dir_data,
+            ignore_preflight_errors: ignore_preflight_errors.into_iter().map(Into::into).collect(),
+            accepted: accepted.into_iter().map(Into::into).collect(),
+            on_failure,
+            redeploy,
+            workers_skip_stops,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+use liftlock_proto::argv;
+use liftlock_proto::plan::OnFailure;
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::gates;
+
+const PLAN: &str = "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: v1.20.2\n";
+
+fn printed(document: &UpgradePlan) -> String {
+    serde_saphyr::to_string(document).unwrap()
+}
+
+fn why(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_document_holds_a_version_and_a_policy() {
+    assert_eq!(parse(PLAN).unwrap().wanted(), (KubernetesVersion::new(1, 20, 2), Policy::default()));
+    let json = r#"{"apiVersion": "liftlock.dev/v1", "kind": "UpgradePlan", "metadata": {"name": "a"},
+        "spec": {"toVersion": "v1.20.2", "policy": {"accepted": ["api-outage"], "deleteEmptyDirData": true}}}"#;
+    let (_, policy) = parse(json).unwrap().wanted();
+    let expected =
+        Policy { accepted: vec!["api-outage".to_owned()], delete_empty_dir_data: true, ..Policy::default() };
+    assert_eq!(policy, expected);
+}
+
+#[test]
+fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_allowed() {
+    let with = |more: &str| why(&format!("{PLAN}  policy:\n    {more}\n"));
+    let refused = [
+        with("drainTimeout: 5"),
+        with("drainTimeoutSeconds: ten"),
+        with("drainTimeoutSeconds: 0 # never"),
+        with("drainTimeoutSeconds: -1"),
+        with("drainTimeoutSeconds: \"600\""),
+        with("drainTimeoutSeconds: 1.5"),
+        with("drainTimeoutSeconds: 99999999999"),
+        with("deleteUnmanagedPods: yes"),
+        with("redeploy: \"true\""),
+        with("workersSkipStops: [1]"),
+        with("accepted: api-outage"),
+        with("accepted: [api-outage, banana]"),
+        with("accepted:\n    - api-outage\n    - {a: b}"),
+        with("ignorePreflightErrors: [\"A,B\"]"),
+        with("onFailure: rollback"),
+        with("onFailure: [halt]"),
+        with("onFailure:"),
+        with("redeploy: true\n    redeploy: false"),
+        why(&format!("{PLAN}  policy:\n")),
+        why(&format!("{PLAN}  policy: none\n")),
+        why(&format!("{PLAN}metadata: {{name: To_1}}\n")),
+        why(&format!("{PLAN}metadata: {{name: 1}}\n")),
+        why(&format!("{PLAN}metadata: {{name: a, labels: {{}}}}\n")),
+        why(&format!("{PLAN}target: v1.20.2\n")),
+        why(&PLAN.replace("v1.20.2", "banana")),
+        why(&PLAN.replace("v1.20.2", "1.20")),
+        why(&PLAN.replace("v1.20.2", "[v1.20.2]")),
+        why(&PLAN.replace("v1.20.2", "")),
+        why(&PLAN.replace("  toVersion: v1.20.2", "  policy: {}")),
+        why(&PLAN.replace("kind: UpgradePlan\n", "")),
+        why(&PLAN.replace("UpgradePlan", "Pod")),
+        why(&PLAN.replace("liftlock.dev/v1", "liftlock.dev/v2")),
+        why(&format!("{PLAN}---\n{PLAN}")),
+        why(&PLAN.replace("spec:", "spec: *anchor")),
+        why("{"),
+        why("a: \"b"),
+        why("- a\n"),
+        why("banana\n"),
+        why("# nothing\n"),
+        why(""),
+    ];
+    insta::assert_snapshot!(refused.join("\n"));
+}
+
+#[test]
+fn a_status_is_not_read_and_a_comment_is_none_of_the_plan() {
+    let with_status = format!("# a comment\n{PLAN}status:\n  plan: {{nodes: [a, {{b: c}}]}}\n");
+    assert_eq!(parse(&with_status), parse(PLAN));
+    // As long as that of a cluster of a thousand nodes.
+    let nodes =
+        "  - {name: a, steps: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r]}\n".repeat(20_000);
+    assert_eq!(parse(&format!("{PLAN}status:\n{nodes}")), parse(PLAN));
+}
+
+#[test]
+fn documents_differ_field_by_field_and_a_default_is_what_is_left_out() {
+    let spec = |text: &str| parse(text).unwrap().spec;
+    let same = spec(&format!("{PLAN}  policy:\n    onFailure: halt\n"));
+    assert_eq!(differences(&spec(PLAN), &same).unwrap(), []);
+    let other = format!("{PLAN}  policy:\n    onFailure: roll-back-node\n    accepted: [swap]\n");
+    let other = spec(&other.replace("v1.20.2", "v1.21.1"));
+    let found = differences(&spec(PLAN), &other).unwrap();
+    let fields: Vec<&str> = found.iter().map(|difference| difference.field.as_str()).collect();
+    assert_eq!(fields, ["spec.policy.accepted", "spec.policy.onFailure", "spec.toVersion"]);
+    assert_eq!((&found[2].one, &found[2].other), (&"v1.20.2".into(), &"v1.21.1".into()));
+}
+
+#[test]
+fn the_schema_is_what_is_read() {
+    insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).unwrap());
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    let gates = prop::sample::subsequence(gates::consents().collect::<Vec<_>>(), 0..4);
+    let checks = prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..3);
+    let on_failure = prop::sample::select(OnFailure::ALL.to_vec());
+    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure).prop_map(
+        |(drain_timeout_seconds, [pods, data, redeploy, skip], checks, gates, on_failure)| Policy {
+            drain_timeout_seconds,
+            delete_unmanaged_pods: pods,
+            delete_empty_dir_data: data,
+            ignore_preflight_errors: checks,
+            accepted: gates.into_iter().map(str::to_owned).collect(),
+            on_failure,
+            redeploy,
+            workers_skip_stops: skip,
+        },
+    )
+}
+
+fn versions() -> impl Strategy<Value = KubernetesVersion> {
+    (any::<u16>(), any::<u16>()).prop_map(|(minor, patch)| KubernetesVersion::new(1, minor, patch))
+}
+
+/// What the schema says of the fields, without a validator: whatever its patterns, lists and bounds take is read.
+fn satisfies(schema: &serde_json::Value, value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    let allowed = schema.get("enum").and_then(Value::as_array);
+    let one_of = schema.get("oneOf").and_then(Value::as_array);
+    let least = schema.get("minimum").and_then(Value::as_u64);
+    let fits = match value {
+        Value::Object(fields) => {
+            let known = schema.get("properties").and_then(Value::as_object);
+            let required = schema.get("required").and_then(Value::as_array);
+            schema.get("additionalProperties") == Some(&Value::Bool(false))
+                && required.is_none_or(|names| {
+                    names.iter().filter_map(Value::as_str).all(|name| fields.contains_key(name))
+                })
+                && fields.iter().all(|(name, value)| {
+                    known.and_then(|known| known.get(name)).is_some_and(|schema| satisfies(schema, value))
+                })
+        }
+        Value::Array(entries) => {
+            entries.iter().all(|entry| schema.get("items").is_some_and(|schema| satisfies(schema, entry)))
+        }
+        Value::Number(number) => least.is_none_or(|least| number.as_u64() >= Some(least)),
+        _ => true,
+    };
+    fits && allowed.is_none_or(|allowed| allowed.contains(value))
+        && one_of.is_none_or(|ways| ways.iter().any(|way| way.get("const") == Some(value)))
+}
+
+proptest! {
+    #[test]
+    fn a_policy_becomes_a_document_and_the_document_the_same_policy(
+        version in versions(), policy in policies(),
+    ) {
+        let document = UpgradePlan::new(version, policy.clone());
+        let read = parse(&printed(&document)).unwrap();
+        prop_assert_eq!(&read, &document);
+        prop_assert_eq!(parse(&serde_json::to_string(&document).unwrap()).unwrap(), document);
+        prop_assert_eq!(read.wanted(), (version, policy));
+    }
+
+    #[test]
+    fn a_document_becomes_a_policy_and_the_policy_the_same_document(
+        version in versions(), policy in policies(), name in "[a-z0-9]{1,9}([.-][a-z0-9]{1,9}){0,3}",
+    ) {
+        let text = printed(&UpgradePlan::new(version, policy));
+        let named = text.replace(&format!("to-{version}"), &format!("\"{name}\""));
+        let document = parse(&named).unwrap();
+        prop_assert_eq!(String::from(document.metadata.clone().unwrap().name), name);
+        let (version, policy) = document.clone().wanted();
+        prop_assert_eq!(UpgradePlan::new(version, policy).spec, document.spec);
+    }
+
+    #[test]
+    fn every_document_satisfies_the_schema(version in versions(), policy in policies()) {
+        let value = serde_json::to_value(UpgradePlan::new(version, policy.clone())).unwrap();
+        prop_assert!(satisfies(schema().as_value(), &value), "{value}");
+        prop_assert!(policy.ignore_preflight_errors.iter().all(|name| argv::preflight_check_name(name)));
+    }
+
+    #[test]
+    fn no_text_whatever_it_is_does_more_than_be_refused(text in "\\PC*") {
+        let _ = parse(&text);
+        let _ = parse(&format!("{PLAN}  policy: {text}\n"));
+    }
+}
