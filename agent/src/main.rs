@@ -229,11 +229,17 @@ async fn import(store: Option<Utf8PathBuf>, args: NodeArgs) -> Result<()> {
         return Ok(());
     };
     let node = start.config.node_or_host_name()?;
-    let host = host::real::host(&start.config.host(node.clone()))?;
+    let config = start.config.host(node.clone());
+    let host = host::real::host(&config)?;
     match liftlock_agent::redeploy::import::import(&host, &node, &store).await? {
         Imported::Nothing(why) => tracing::info!(why, "nothing is brought back"),
         Imported::Back { plan, token, entries } => {
             tracing::info!(%plan, %token, entries, "what the replaced system had is back");
+            // The machine's id is among it.
+            if let Err(error) = RealCommands::new(&config.layout, config.path.clone()).restart_journal().await
+            {
+                tracing::warn!(%error, "`journalctl` shows what was logged since only with --merge, until a restart");
+            }
         }
     }
     Ok(())

@@ -248,6 +248,11 @@ pub fn systemctl_stop_kubelet() -> Argv {
     argv(&["systemctl", "stop", "kubelet.service"])
 }
 
+/// `systemctl restart systemd-journald.service`
+pub fn systemctl_restart_journal() -> Argv {
+    argv(&["systemctl", "restart", "systemd-journald.service"])
+}
+
 /// The packages that a node's tools come in.
 pub const KUBERNETES_PACKAGES: [&str; 3] = ["kubeadm", "kubelet", "kubectl"];
 

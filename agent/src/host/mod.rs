@@ -72,6 +72,14 @@ impl Layout {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// What is called so here, as it is called on a real node.
+    pub fn named(&self, path: &Utf8Path) -> Utf8PathBuf {
+        match path.strip_prefix(&self.root) {
+            Ok(below) => Utf8Path::new("/").join(below),
+            Err(_) => path.to_owned(),
+        }
+    }
+
     /// `/etc/kubernetes/manifests`
     pub fn manifests(&self) -> Utf8PathBuf {
         self.at("/etc/kubernetes/manifests")

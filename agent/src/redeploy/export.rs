@@ -12,8 +12,8 @@ use super::replacement::Replacement;
 use super::store::Export;
 use crate::engine::context::Context;
 use crate::engine::step::StepFailure;
+use crate::host::HostError;
 use crate::host::trees::{Depth, Kind, Name, Place, Survey, Tree};
-use crate::host::{HostError, HostResult};
 use crate::protect::pack::Pack;
 use crate::protect::rules::{REDEPLOY, Rules};
 
@@ -66,13 +66,10 @@ async fn look(cx: &Context, replacement: &Replacement, index: &mut Index) -> Res
     let rules = Rules::load(host).await?;
     let paths: BTreeSet<&Utf8Path> =
         rules.iter().map(|rule| rule.path.as_path()).chain(OURS.map(Utf8Path::new)).collect();
-    let device = async |path: &Utf8Path| HostResult::Ok(host.files.space(path).await?.device);
-    let (root, store) = (device(&layout.root).await?, device(&replacement.store(layout)).await?);
     let mut above = BTreeSet::new();
     for path in paths {
         let at = layout.at(path.as_str());
-        let outlives = replacement.keeps(path) || (store != root && device(&at).await? == store);
-        if outlives {
+        if replacement.outlives(host, path).await? {
             if host.files.exists(&at).await? {
                 index.kept.push(path.to_owned());
             }

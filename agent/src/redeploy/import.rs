@@ -8,7 +8,7 @@ use super::index::{Exported, Index, PACK};
 use super::record::Record;
 use super::store::{Export, exports};
 use crate::engine::fence;
-use crate::host::trees::{Content, Entry, Kind, Name, Place, Stamp};
+use crate::host::trees::{Content, Depth, Entry, Kind, Name, Place, Stamp, Survey};
 use crate::host::{Clearance, Host, HostError, HostResult};
 use crate::protect::compare::first_names;
 
@@ -205,7 +205,19 @@ impl Import<'_> {
             }
             _ => Content::Present,
         };
+        self.give_way(&place, entry).await?;
         Ok(self.put(&place, entry, content).await?)
+    }
+
+    /// Nothing takes a folder's place, and no folder anything else's: what the image has there goes first.
+    async fn give_way(&self, place: &Place, entry: &Entry) -> HostResult<()> {
+        let path = place.display();
+        let survey = Survey { path: path.clone(), depth: Depth::Root, leave_out: Vec::new(), known: None };
+        let there = self.host.trees.survey(survey).await?.root;
+        if there.is_some_and(|there| (there.kind == Kind::Folder) != (entry.kind == Kind::Folder)) {
+            self.host.files.remove_tree(&self.by, &path).await?;
+        }
+        Ok(())
     }
 
     /// What was put into them has changed their times.

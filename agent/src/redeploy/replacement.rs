@@ -8,6 +8,7 @@ use liftlock_proto::argv::Argv;
 use liftlock_proto::v1::RedeployFacts;
 use serde::Deserialize;
 
+use crate::host::trees::{Depth, Mount, Survey};
 use crate::host::{Host, HostResult, Layout, Limits};
 use crate::protect::rules::clean;
 
@@ -75,6 +76,22 @@ impl Replacement {
         self.keeps.iter().any(|kept| path.starts_with(kept))
     }
 
+    /// Whether a path, as on a real node, outlives the system where it is: the configuration says so, or it is a part of
+    /// what is mounted where the store lies.
+    pub async fn outlives(&self, host: &Host, path: &Utf8Path) -> HostResult<bool> {
+        if self.keeps(path) {
+            return Ok(true);
+        }
+        let (store, path) = (self.store(&host.layout), host.layout.at(path.as_str()));
+        let device = async |path: &Utf8Path| HostResult::Ok(host.files.space(path).await?.device);
+        let of_store = device(&store).await?;
+        if of_store == device(&host.layout.root).await? || of_store != device(&path).await? {
+            return Ok(false);
+        }
+        let (store, path) = (mount(host, store).await?, mount(host, path).await?);
+        Ok(store.zip(path).is_some_and(|(store, path)| is_part(&path, &store)))
+    }
+
     /// The command as it is run here.
     pub fn argv(&self, layout: &Layout) -> Argv {
         let mut argv = self.command.clone();
@@ -101,6 +118,13 @@ impl Replacement {
                  the command leaves that folder alone, name it in `keeps`"
             )));
         }
+        let state = host.layout.named(&host.layout.state_dir);
+        if self.outlives(host, &state).await? {
+            return Ok(Some(format!(
+                "the agent's state {state} would outlive the system, by `keeps` or with the store {store}, and by its absence \
+                 a new system is known: leave it out of `keeps`, or put the store on a file system of its own"
+            )));
+        }
         Ok(None)
     }
 
@@ -114,9 +138,36 @@ impl Replacement {
     }
 }
 
+/// What a path is mounted with; `None` where nothing is there.
+async fn mount(host: &Host, path: Utf8PathBuf) -> HostResult<Option<Mount>> {
+    let survey = Survey { path, depth: Depth::Root, leave_out: Vec::new(), known: None };
+    Ok(host.trees.survey(survey).await?.mount)
+}
+
+/// Whether what is mounted is a folder of what is mounted elsewhere, both of one file system. A node that is a container
+/// has many folders of its host's file system mounted, and not all of them outlive it.
+fn is_part(mount: &Mount, of: &Mount) -> bool {
+    Utf8Path::new(&mount.root).starts_with(&of.root)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_one_file_system_only_what_is_a_part_of_the_stores_mount_outlives_the_system() {
+        let mount = |root: &str| Mount {
+            point: "/x".to_owned(),
+            kind: "ext4".to_owned(),
+            source: "/dev/vda".to_owned(),
+            root: root.to_owned(),
+        };
+        let store = mount("/docker/volumes/store/_data");
+        assert!(is_part(&mount("/docker/volumes/store/_data/etcd"), &store));
+        assert!(is_part(&store, &store));
+        assert!(!is_part(&mount("/docker/volumes/w1/_data"), &store), "another folder of the host's disk");
+        assert!(is_part(&mount("/etcd"), &mount("/")), "a disk is mounted as a whole");
+    }
 
     fn read(text: &str) -> Result<Replacement, String> {
         toml::from_str(text).map_err(|error: toml::de::Error| error.to_string())

@@ -152,6 +152,25 @@ async fn what_was_exported_comes_back_with_links_holes_attributes_owner_modes_an
 }
 
 #[tokio::test]
+async fn what_the_image_has_in_a_protected_path_gives_way_whatever_it_is() {
+    let bench = Bench::new();
+    bench.put("data/file", "ours");
+    symlink("/mnt/large", bench.at("data/link")).unwrap();
+    bench.put("data/d/inside", "ours");
+    let before = bench.look("data").await;
+    bench.export().await;
+    bench.replace();
+    for folder in ["data/file/of/the", "data/link"] {
+        fs::create_dir_all(bench.at(folder)).unwrap();
+    }
+    bench.put("data/file/of/the/image", "theirs");
+    symlink("/etc", bench.at("data/d")).unwrap();
+    assert!(matches!(bench.import().await, Imported::Back { .. }));
+    assert_eq!(sealed(&before, &bench.look("data").await, |_| false), [].into());
+    assert!(!bench.at("etc/inside").exists(), "no link of the image's is followed");
+}
+
+#[tokio::test]
 async fn an_export_is_for_root_alone_holds_each_content_once_and_follows_no_link() {
     let bench = Bench::new();
     bench.put("data/one", &"x".repeat(100_000));

@@ -13,6 +13,7 @@
 . "$HERE/lib/liftlock.sh"
 . "$HERE/lib/faults.sh"
 . "$HERE/lib/restoration.sh"
+. "$HERE/lib/replacement.sh"
 
 # prepare: everything that is made once and kept; seconds, when it is there
 prepare() {

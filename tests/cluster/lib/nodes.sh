@@ -9,6 +9,7 @@ node_number() {
     coordinator) echo 2 ;;
     client) echo 3 ;;
     operator) echo 4 ;;
+    next) echo 5 ;;
     *) die "no node is called $1" ;;
   esac
 }
@@ -56,12 +57,22 @@ machine() {
   within 60 "systemd on $name" on "$name" systemctl is-active --quiet dbus.socket
 }
 
+# outlives NODE: its folders that outlive its container, one a line; a scenario may have some
+outlives() { :; }
+
+# volume NODE FOLDER: the volume of a folder that outlives the container
+volume() { echo "$PREFIX$1${2//\//-}"; }
+
 node_start() {
-  local node=$1 other routes=""
+  local node=$1 other routes="" folder volumes=()
   for other in $(nodes); do
     [ "$other" = "$node" ] || routes+=" $(node_pods "$other")=$(node_address "$other")"
   done
-  machine "$node" --env "NODE_ROUTES=$routes" \
+  for folder in $(outlives "$node"); do
+    docker volume create --label "$LABEL" "$(volume "$node" "$folder")"
+    volumes+=(--volume "$(volume "$node" "$folder"):$folder")
+  done
+  machine "$node" --env "NODE_ROUTES=$routes" "${volumes[@]}" \
     --volume "$(repository "$FROM" "$TO"):/srv/packages:ro" \
     --volume "$(image_archive "$FROM"):/srv/images/$FROM.tar:ro" --volume "$(image_archive "$TO"):/srv/images/$TO.tar:ro"
   within 60 "containerd on $node" on "$node" ctr version
@@ -84,11 +95,17 @@ node_prepare() {
   node_images "$1" "$FROM"
 }
 
-# The containers of this cluster and their volumes, then its network.
+# The containers of this cluster and their volumes and images, then its network.
 nodes_remove() {
   local ids
   ids=$(docker ps --all --quiet --filter "label=$LABEL")
   # shellcheck disable=SC2086 # one word an id
   [ -z "$ids" ] || docker rm --force --volumes $ids > /dev/null
+  ids=$(docker volume ls --quiet --filter "label=$LABEL")
+  # shellcheck disable=SC2086
+  [ -z "$ids" ] || docker volume rm $ids > /dev/null
+  ids=$(docker image ls --quiet --filter "label=$LABEL")
+  # shellcheck disable=SC2086
+  [ -z "$ids" ] || docker image rm --force $ids > /dev/null
   ! docker network inspect "$NETWORK" >/dev/null 2>&1 || docker network rm "$NETWORK" > /dev/null
 }

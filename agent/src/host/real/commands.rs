@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use liftlock_proto::argv::Argv;
+use liftlock_proto::argv::{self, Argv};
 
 use super::programs::Programs;
 use super::units::Units;
 use crate::engine::lease::Permit;
 use crate::host::{Bounds, Commands, HostResult, Layout, Limits, Lines, UnitState};
+
+/// How long systemd may take for its own journal.
+const JOURNAL: Duration = Duration::from_secs(30);
 
 /// Runs what the steps ask for.
 #[derive(Debug, Clone)]
@@ -28,6 +31,12 @@ impl RealCommands {
     /// Removes what is left of transient units that are gone. Only before anything is run here.
     pub async fn forget_lost_units(&self) -> HostResult<()> {
         self.units.forget_lost().await
+    }
+
+    /// Has the system's journal go on under the machine's id as it is now: journald knows the one that it was started with,
+    /// and journalctl shows nobody that one's files.
+    pub async fn restart_journal(&self) -> HostResult<()> {
+        self.programs.output(&argv::systemctl_restart_journal(), JOURNAL).await.map(drop)
     }
 }
 

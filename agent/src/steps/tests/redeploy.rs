@@ -220,6 +220,10 @@ fn what_the_plan_shows_is_what_the_nodes_own_configuration_says_or_nothing_is_st
         ((|it| it.command.push("--now".to_owned())) as fn(&mut Replacement), "--now"),
         (|it| it.store = "/mnt/elsewhere".into(), "/mnt/elsewhere is not there"),
         (|it| it.keeps.clear(), "lies on the file system of /"),
+        (
+            |it| it.keeps.push("/var/lib".into()),
+            "the agent's state /var/lib/liftlock would outlive the system",
+        ),
         (|it| it.command[0] = "/opt/none".to_owned(), "/opt/none"),
     ] {
         let mut leased = worker();
