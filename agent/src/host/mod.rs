@@ -72,6 +72,11 @@ impl Layout {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// A path as on a real node: without the root of a stand-in.
+    pub fn on_node(&self, path: &Utf8Path) -> Utf8PathBuf {
+        path.strip_prefix(&self.root).map_or_else(|_| path.to_owned(), |below| Utf8Path::new("/").join(below))
+    }
+
     /// `/etc/kubernetes/manifests`
     pub fn manifests(&self) -> Utf8PathBuf {
         self.at("/etc/kubernetes/manifests")

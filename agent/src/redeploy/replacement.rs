@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::host::{Host, HostResult, Layout, Limits};
 use crate::protect::rules::clean;
+use crate::redeploy::store::distrust;
 
 /// How long the command may take where nobody says otherwise.
 const TIME: Duration = Duration::from_hours(1);
@@ -49,7 +50,8 @@ impl TryFrom<Words> for Replacement {
     fn try_from(words: Words) -> Result<Self, String> {
         let path = |what: &str, path: &str| clean(path).map_err(|why| format!("{what} {path:?} {why}"));
         let limit = |limit: Option<SignedDuration>, usual: Duration| {
-            limit.map_or(Ok(usual), Duration::try_from).map_err(|_| "a limit is negative".to_owned())
+            let limit = limit.map_or(Ok(usual), Duration::try_from).ok().filter(|limit| !limit.is_zero());
+            limit.ok_or_else(|| "a limit is zero or negative".to_owned())
         };
         path("the command", words.command.first().map(String::as_str).unwrap_or_default())?;
         Ok(Self {
@@ -73,6 +75,17 @@ impl Replacement {
     /// Whether the configuration says of a path that it outlives the system where it is.
     pub fn keeps(&self, path: &Utf8Path) -> bool {
         self.keeps.iter().any(|kept| path.starts_with(kept))
+    }
+
+    /// Whether a path outlives the system where it is: by the configuration's word, or on the store's file system.
+    pub async fn outlives(&self, host: &Host, path: &Utf8Path) -> HostResult<bool> {
+        let device = async |path: &Utf8Path| HostResult::Ok(host.files.space(path).await?.device);
+        if self.keeps(path) {
+            return Ok(true);
+        }
+        let store = device(&self.store(&host.layout)).await?;
+        Ok(store != device(&host.layout.root).await?
+            && store == device(&host.layout.at(path.as_str())).await?)
     }
 
     /// The command as it is run here.
@@ -101,7 +114,16 @@ impl Replacement {
                  the command leaves that folder alone, name it in `keeps`"
             )));
         }
-        Ok(None)
+        if let Some(why) = distrust(host, &store).await? {
+            return Ok(Some(why));
+        }
+        let state = host.layout.on_node(&host.layout.state_dir);
+        Ok(self.outlives(host, &state).await?.then(|| {
+            format!(
+                "the agent's state {state} would outlive the system, and by it the new one is told from the old: keep it off \
+                 the store's file system and out of `keeps`"
+            )
+        }))
     }
 
     /// What the coordinator is told.
@@ -142,6 +164,7 @@ mod tests {
             ("command = ['/a']\nstore = '/mnt/../etc'", "`..`"),
             ("command = ['/a']\nstore = '/mnt'\nkeeps = ['data']", "absolute"),
             ("command = ['/a']\nstore = '/mnt'\ntime-limit = '-5m'", "negative"),
+            ("command = ['/a']\nstore = '/mnt'\nsilence-limit = '0s'", "zero"),
             ("command = ['/a']\nstore = '/mnt'\nshell = true", "shell"),
         ] {
             let why = read(text).unwrap_err();

@@ -11,7 +11,6 @@ use super::children::file_error;
 use super::disk::Disk;
 use super::node::NodeTwin;
 use super::world::World;
-use crate::engine::lease::Permit;
 use crate::host::trees::{Content, Depth, Entry, Hash, Kind, Name, Place, Stamp, Survey, Tree, Trees};
 use crate::host::{ChunkSink, Clearance, Files, HostResult};
 
@@ -66,7 +65,7 @@ impl Trees for NodeTwin {
         Err(file_error("cannot link", &place.display(), ErrorKind::Unsupported))
     }
 
-    async fn set_aside(&self, _: &Permit, place: &Place, to: &Utf8Path) -> HostResult<()> {
+    async fn set_aside(&self, _: &dyn Clearance, place: &Place, to: &Utf8Path) -> HostResult<()> {
         let path = place.display();
         let refused = || file_error("cannot move out of the way", &path, ErrorKind::PermissionDenied);
         self.change(&format!("move {path} to {to}"), refused, |world: &mut World| {
