@@ -92,11 +92,12 @@ pub enum ImportError {
         /// What.
         path: Utf8PathBuf,
     },
-    /// The export has no index that says where a content lies.
+    /// What the export has for a file is not what the file held, or nothing.
     #[error(
-        "the export {folder} has no content for {path}: it is damaged, and nothing more was brought back"
+        "the export {folder} does not hold what was in {path}: it is damaged, and nothing more was brought back; with a whole \
+         copy of it in its place, import again"
     )]
-    NoContent {
+    Damaged {
         /// The export.
         folder: Utf8PathBuf,
         /// Of what.
@@ -205,6 +206,7 @@ impl Import<'_> {
 
     async fn entry(&self, exported: &Exported, path: &Name, entry: &Entry) -> Result<(), ImportError> {
         let place = self.place(exported, path);
+        let damaged = || ImportError::Damaged { folder: self.export.folder.clone(), path: place.display() };
         let content = match &entry.kind {
             Kind::MountPoint if self.host.files.exists(&place.display()).await? => return Ok(()),
             // What was mounted there comes back as it came before: by whoever mounts it.
@@ -214,16 +216,16 @@ impl Import<'_> {
             }
             Kind::File { blake3, .. } => {
                 let slice = blake3.and_then(|hash| Some((hash, *self.index.contents.get(&hash)?)));
-                let (blake3, slice) = slice.ok_or_else(|| ImportError::NoContent {
-                    folder: self.export.folder.clone(),
-                    path: place.display(),
-                })?;
+                let (blake3, slice) = slice.ok_or_else(damaged)?;
                 let file = self.export.folder.join(PACK);
                 Content::Part { file, offset: slice.offset, length: slice.length, blake3 }
             }
             _ => Content::Present,
         };
-        Ok(self.put(&place, entry, content).await?)
+        match self.put(&place, entry, content).await {
+            Err(error) if error.is_damage() => Err(damaged()),
+            put => Ok(put?),
+        }
     }
 
     /// What was put into them has changed their times.

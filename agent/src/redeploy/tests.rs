@@ -270,7 +270,8 @@ async fn no_kubelet_can_start_beside_half_of_what_was_there() {
     bench.replace();
     let whole = fs::read(&pack).unwrap();
     fs::write(&pack, String::from_utf8(whole.clone()).unwrap().replace("weave", "wEave")).unwrap();
-    bench.try_import().await.unwrap_err();
+    let error = bench.try_import().await.unwrap_err().to_string();
+    assert!(error.contains("var/lib/weave/last: it is damaged"), "{error}");
     assert!(bench.at("etc/kubernetes").exists(), "a part came back");
     assert!(!bench.at("etc/kubernetes/kubelet.conf").exists());
     fs::write(&pack, whole).unwrap();
