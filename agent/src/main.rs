@@ -231,6 +231,8 @@ async fn import(store: Option<Utf8PathBuf>, args: NodeArgs) -> Result<()> {
     let node = start.config.node_or_host_name()?;
     let config = start.config.host(node.clone());
     let host = host::real::host(&config)?;
+    // Whoever finds that nothing happens and calls it by hand too waits for the first, and finds that all is done.
+    let _alone = host::real::alone_at(&layout.root).await?;
     match liftlock_agent::redeploy::import::import(&host, &node, &store).await? {
         Imported::Nothing(why) => tracing::info!(why, "nothing is brought back"),
         Imported::Back { plan, token, entries } => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use liftlock_proto::argv::Argv;
+use rustix::io::Errno;
 
 use crate::engine::lease::LeaseLost;
 
@@ -91,5 +92,11 @@ impl HostError {
     /// Whether it tells of a command that ran to an end, and a bad one.
     pub fn ended_badly(&self) -> bool {
         matches!(self, Self::Command { .. } | Self::CommandKilled { .. } | Self::CommandLimit { .. })
+    }
+
+    /// Whether it tells that what was to be put back is not what was kept (`EBADMSG`).
+    pub fn is_damage(&self) -> bool {
+        let damage = Errno::BADMSG.raw_os_error();
+        matches!(self, Self::File { source, .. } if source.raw_os_error() == Some(damage))
     }
 }

@@ -72,12 +72,9 @@ impl Layout {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// What is called so here, as it is called on a real node.
-    pub fn named(&self, path: &Utf8Path) -> Utf8PathBuf {
-        match path.strip_prefix(&self.root) {
-            Ok(below) => Utf8Path::new("/").join(below),
-            Err(_) => path.to_owned(),
-        }
+    /// A path as on a real node: without the root of a stand-in.
+    pub fn on_node(&self, path: &Utf8Path) -> Utf8PathBuf {
+        path.strip_prefix(&self.root).map_or_else(|_| path.to_owned(), |below| Utf8Path::new("/").join(below))
     }
 
     /// `/etc/kubernetes/manifests`

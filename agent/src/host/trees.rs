@@ -13,7 +13,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ChunkSink, Clearance, HostResult};
-use crate::engine::lease::Permit;
 
 /// Looks at whole trees, and puts single things in them back.
 #[async_trait]
@@ -35,7 +34,7 @@ pub trait Trees: Send + Sync {
     async fn link(&self, by: &dyn Clearance, place: &Place, of: &Name) -> HostResult<()>;
     /// Moves what is at a place to `to`, whose folder is made (0700); fine if there is nothing. A folder is moved within
     /// its file system only.
-    async fn set_aside(&self, permit: &Permit, place: &Place, to: &Utf8Path) -> HostResult<()>;
+    async fn set_aside(&self, by: &dyn Clearance, place: &Place, to: &Utf8Path) -> HostResult<()>;
 }
 
 /// What a file that is put back holds.
@@ -69,6 +68,13 @@ pub struct Survey {
     pub leave_out: Vec<Name>,
     /// What an earlier look saw there.
     pub known: Option<Arc<Tree>>,
+}
+
+impl Survey {
+    /// Of what is at a path itself, without a look into it.
+    pub fn at(path: impl Into<Utf8PathBuf>) -> Self {
+        Self { path: path.into(), depth: Depth::Root, leave_out: Vec::new(), known: None }
+    }
 }
 
 /// How far down to look.

@@ -73,7 +73,7 @@ impl Rules {
             }
         }
         let redeploy = node.read(&layout.at(REDEPLOY)).await?;
-        let state_dir = layout.named(&layout.state_dir);
+        let state_dir = layout.on_node(&layout.state_dir);
         Self::read(&state_dir, redeploy.as_deref(), &files).map_err(|error| HostError::Malformed {
             what: "the list of protected paths".to_owned(),
             why: format!("{error}; mend that line, then go on"),

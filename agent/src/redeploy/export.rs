@@ -8,6 +8,7 @@ use std::sync::Arc;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::index::{self, Exported, Index, PACK};
+use super::kept;
 use super::replacement::Replacement;
 use super::store::Export;
 use crate::engine::context::Context;
@@ -64,13 +65,13 @@ pub async fn export(cx: &Context, replacement: &Replacement) -> Result<Export, S
 async fn look(cx: &Context, replacement: &Replacement, index: &mut Index) -> Result<(), StepFailure> {
     let (host, layout) = (&cx.host, &cx.host.layout);
     let rules = Rules::load(host).await?;
-    let paths: BTreeSet<&Utf8Path> =
-        rules.iter().map(|rule| rule.path.as_path()).chain(OURS.map(Utf8Path::new)).collect();
+    let kept = replacement.keeps.iter().filter(|kept| rules.iter().any(|rule| kept.starts_with(&rule.path)));
+    let protected = rules.iter().map(|rule| &rule.path).chain(kept).map(Utf8PathBuf::as_path);
+    let paths: BTreeSet<&Utf8Path> = protected.chain(OURS.map(Utf8Path::new)).collect();
     let mut above = BTreeSet::new();
     for path in paths {
-        let at = layout.at(path.as_str());
         if replacement.outlives(host, path).await? {
-            if host.files.exists(&at).await? {
+            if kept::is_there(host, path).await? {
                 index.kept.push(path.to_owned());
             }
             continue;
@@ -80,7 +81,8 @@ async fn look(cx: &Context, replacement: &Replacement, index: &mut Index) -> Res
         }
         let leave_out = replacement.keeps.iter().chain([&replacement.store]);
         let leave_out = leave_out.filter_map(|kept| Some(Name::from(kept.strip_prefix(path).ok()?.as_str())));
-        let survey = Survey { path: at, depth: Depth::Whole, leave_out: leave_out.collect(), known: None };
+        let (at, leave_out) = (layout.at(path.as_str()), leave_out.collect());
+        let survey = Survey { path: at, depth: Depth::Whole, leave_out, known: None };
         let tree = host.trees.survey(survey).await?;
         if tree.root.is_some() {
             above.extend(path.ancestors().skip(1).map(Utf8Path::to_owned));
@@ -88,13 +90,7 @@ async fn look(cx: &Context, replacement: &Replacement, index: &mut Index) -> Res
         }
     }
     for folder in above.into_iter().filter(|folder| folder.parent().is_some()) {
-        let survey = Survey {
-            path: layout.at(folder.as_str()),
-            depth: Depth::Root,
-            leave_out: Vec::new(),
-            known: None,
-        };
-        if let Some(entry) = host.trees.survey(survey).await?.root {
+        if let Some(entry) = host.trees.survey(Survey::at(layout.at(folder.as_str()))).await?.root {
             index.above.push((folder, entry));
         }
     }

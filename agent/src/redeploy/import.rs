@@ -1,19 +1,26 @@
 //! What a system that was replaced had is brought back into the new one. The fence comes last: a system with a fence as
-//! high as the export's is not touched, and an import that was cut off anywhere begins anew.
+//! high as the export's is not touched, and an import that was cut off anywhere begins anew. Before it comes the kubelet's
+//! kubeconfig: beside half of what was there no kubelet starts, and with it etcd on half of its data.
+
+use std::mem::discriminant;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 
 use super::index::{Exported, Index, PACK};
+use super::kept;
 use super::record::Record;
-use super::store::{Export, exports};
+use super::store::{Export, distrust, exports};
 use crate::engine::fence;
-use crate::host::trees::{Content, Depth, Entry, Kind, Name, Place, Stamp, Survey};
+use crate::host::trees::{Content, Entry, Kind, Name, Place, Stamp, Survey};
 use crate::host::{Clearance, Host, HostError, HostResult};
 use crate::protect::compare::first_names;
 
 /// The fence's name in the agent's state.
 const FENCE: &str = "fence";
+
+/// How the name of what was moved aside ends.
+const FOUND: &str = ".liftlock-found";
 
 /// Proof that no lease as new as the export's was ever seen by this system, so that nothing is lost by writing to it.
 struct Bare(());
@@ -71,19 +78,26 @@ pub enum ImportError {
         /// The file.
         path: Utf8PathBuf,
     },
+    /// Others could have written what is in the store.
+    #[error("{why}; then import again: nothing was touched")]
+    Distrusted {
+        /// Who, and what to do.
+        why: String,
+    },
     /// What was to outlive the system is not there.
     #[error(
-        "{path} was to outlive the old system and is not here: mount it, then import again; nothing was touched"
+        "{path} was to outlive the old system and is not here, or empty: mount it, then import again; nothing was touched"
     )]
     NotKept {
         /// What.
         path: Utf8PathBuf,
     },
-    /// The export has no index that says where a content lies.
+    /// What the export has for a file is not what the file held, or nothing.
     #[error(
-        "the export {folder} has no content for {path}: it is damaged, and nothing more was brought back"
+        "the export {folder} does not hold what was in {path}: it is damaged, and nothing more was brought back; with a whole \
+         copy of it in its place, import again"
     )]
-    NoContent {
+    Damaged {
         /// The export.
         folder: Utf8PathBuf,
         /// Of what.
@@ -93,7 +107,8 @@ pub enum ImportError {
 
 /// Brings back what the newest whole export of this node in the store holds, unless this system has seen its lease.
 pub async fn import(host: &Host, node: &NodeName, store: &Utf8Path) -> Result<Imported, ImportError> {
-    if !host.files.exists(store).await? && seen(host).await?.is_none() {
+    let seen = seen(host).await?;
+    if !host.files.exists(store).await? && seen.is_none() {
         return Err(ImportError::NoStore { store: store.to_owned() });
     }
     let mut whole = Vec::new();
@@ -104,19 +119,23 @@ pub async fn import(host: &Host, node: &NodeName, store: &Utf8Path) -> Result<Im
     }
     let Some(export) = whole.iter().rfind(|export| export.node == *node) else {
         let others: Vec<&str> = whole.iter().map(|export| export.node.as_str()).collect();
-        if others.is_empty() {
-            return Ok(Imported::Nothing(format!("the store {store} holds no export")));
+        // A system that has seen a lease is no new one, and may share its store.
+        if others.is_empty() || seen.is_some() {
+            return Ok(Imported::Nothing(format!("the store {store} holds no export of {node}")));
         }
         let (store, node) = (store.to_owned(), node.clone());
         return Err(ImportError::OtherNodes { store, others: others.join(", "), node });
     };
-    if let Some(seen) = seen(host).await?
+    if let Some(seen) = seen
         && seen >= export.token
     {
         return Ok(Imported::Nothing(format!(
             "this system has seen lease {seen}, and the export {} is of lease {}",
             export.folder, export.token
         )));
+    }
+    if let Some(why) = distrust(host, store).await? {
+        return Err(ImportError::Distrusted { why });
     }
     let index = Index::read(host, &export.folder).await?.ok_or_else(|| HostError::Malformed {
         what: format!("the export {}", export.folder),
@@ -127,7 +146,7 @@ pub async fn import(host: &Host, node: &NodeName, store: &Utf8Path) -> Result<Im
         return Err(HostError::Malformed { what: format!("the export {}", export.folder), why }.into());
     }
     for path in &index.kept {
-        if !host.files.exists(&host.layout.at(path.as_str())).await? {
+        if !kept::is_there(host, path).await? {
             return Err(ImportError::NotKept { path: path.clone() });
         }
     }
@@ -158,16 +177,16 @@ impl Import<'_> {
                 self.put(&Place { root, path: Name::default() }, entry, Content::Present).await?;
             }
         }
-        let fence = self.host.layout.state_dir.join(FENCE);
-        let mut last = None;
+        let last = [self.host.layout.kubelet_kubeconfig(), self.host.layout.state_dir.join(FENCE)];
+        let mut held_back = [None, None];
         for exported in &self.index.trees {
             let linked = first_names(&exported.tree);
             let is_first = |path: &Name| linked.get(path).is_none_or(|first| first == path);
             for (path, entry) in exported.tree.entries().filter(|(path, _)| is_first(path)) {
-                if self.place(exported, &path).display() == fence {
-                    last = Some((exported, path, entry));
-                } else {
-                    self.entry(exported, &path, entry).await?;
+                let place = self.place(exported, &path).display();
+                match last.iter().zip(&mut held_back).find(|(last, _)| **last == place) {
+                    Some((_, held_back)) => *held_back = Some((exported, path, entry)),
+                    None => self.entry(exported, &path, entry).await?,
                 }
             }
             for (path, first) in linked.iter().filter(|(path, first)| path != first) {
@@ -178,7 +197,7 @@ impl Import<'_> {
             self.folders(exported).await?;
         }
         self.record().await?;
-        if let Some((exported, path, entry)) = last {
+        for (exported, path, entry) in held_back.into_iter().flatten() {
             self.entry(exported, &path, entry).await?;
         }
         let entries = self.index.trees.iter().map(|exported| exported.tree.entries().count()).sum();
@@ -187,6 +206,7 @@ impl Import<'_> {
 
     async fn entry(&self, exported: &Exported, path: &Name, entry: &Entry) -> Result<(), ImportError> {
         let place = self.place(exported, path);
+        let damaged = || ImportError::Damaged { folder: self.export.folder.clone(), path: place.display() };
         let content = match &entry.kind {
             Kind::MountPoint if self.host.files.exists(&place.display()).await? => return Ok(()),
             // What was mounted there comes back as it came before: by whoever mounts it.
@@ -196,28 +216,16 @@ impl Import<'_> {
             }
             Kind::File { blake3, .. } => {
                 let slice = blake3.and_then(|hash| Some((hash, *self.index.contents.get(&hash)?)));
-                let (blake3, slice) = slice.ok_or_else(|| ImportError::NoContent {
-                    folder: self.export.folder.clone(),
-                    path: place.display(),
-                })?;
+                let (blake3, slice) = slice.ok_or_else(damaged)?;
                 let file = self.export.folder.join(PACK);
                 Content::Part { file, offset: slice.offset, length: slice.length, blake3 }
             }
             _ => Content::Present,
         };
-        self.give_way(&place, entry).await?;
-        Ok(self.put(&place, entry, content).await?)
-    }
-
-    /// Nothing takes a folder's place, and no folder anything else's: what the image has there goes first.
-    async fn give_way(&self, place: &Place, entry: &Entry) -> HostResult<()> {
-        let path = place.display();
-        let survey = Survey { path: path.clone(), depth: Depth::Root, leave_out: Vec::new(), known: None };
-        let there = self.host.trees.survey(survey).await?.root;
-        if there.is_some_and(|there| (there.kind == Kind::Folder) != (entry.kind == Kind::Folder)) {
-            self.host.files.remove_tree(&self.by, &path).await?;
+        match self.put(&place, entry, content).await {
+            Err(error) if error.is_damage() => Err(damaged()),
+            put => Ok(put?),
         }
-        Ok(())
     }
 
     /// What was put into them has changed their times.
@@ -249,7 +257,26 @@ impl Import<'_> {
     }
 
     async fn put(&self, place: &Place, entry: &Entry, content: Content) -> HostResult<()> {
-        self.host.trees.put_back(&self.by, place, entry, content).await
+        let trees = &self.host.trees;
+        match trees.put_back(&self.by, place, entry, content.clone()).await {
+            Err(_) if self.gave_way(place, entry).await? => {
+                trees.put_back(&self.by, place, entry, content).await
+            }
+            put => put,
+        }
+    }
+
+    /// Moves what the image has at a place aside, where it is of another kind than what comes there.
+    async fn gave_way(&self, place: &Place, entry: &Entry) -> HostResult<bool> {
+        let path = place.display();
+        let there = self.host.trees.survey(Survey::at(&*path)).await?.root;
+        let gives_way = there.is_some_and(|there| discriminant(&there.kind) != discriminant(&entry.kind));
+        if gives_way {
+            // Hidden: a kubelet takes no such file for a static pod.
+            let aside = path.with_file_name(format!(".{}{FOUND}", path.file_name().unwrap_or_default()));
+            self.host.trees.set_aside(&self.by, place, &aside).await?;
+        }
+        Ok(gives_way)
     }
 
     fn place(&self, exported: &Exported, path: &Name) -> Place {

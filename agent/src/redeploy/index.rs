@@ -36,7 +36,7 @@ pub struct Index {
     pub trees: Vec<Exported>,
     /// The folders that these lie in, from the top down, for where the new system has none.
     pub above: Vec<(Utf8PathBuf, Entry)>,
-    /// What was there and outlives the system where it is.
+    /// What was there, not empty, and outlives the system where it is.
     pub kept: Vec<Utf8PathBuf>,
     /// Where in the pack the contents of files lie.
     pub contents: BTreeMap<Hash, Slice>,

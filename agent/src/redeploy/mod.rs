@@ -14,6 +14,7 @@
 pub mod export;
 pub mod import;
 pub mod index;
+mod kept;
 pub mod record;
 pub mod replacement;
 pub mod store;

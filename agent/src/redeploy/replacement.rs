@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::host::trees::{Depth, Mount, Survey};
 use crate::host::{Host, HostResult, Layout, Limits};
 use crate::protect::rules::clean;
+use crate::redeploy::store::distrust;
 
 /// How long the command may take where nobody says otherwise.
 const TIME: Duration = Duration::from_hours(1);
@@ -50,7 +51,8 @@ impl TryFrom<Words> for Replacement {
     fn try_from(words: Words) -> Result<Self, String> {
         let path = |what: &str, path: &str| clean(path).map_err(|why| format!("{what} {path:?} {why}"));
         let limit = |limit: Option<SignedDuration>, usual: Duration| {
-            limit.map_or(Ok(usual), Duration::try_from).map_err(|_| "a limit is negative".to_owned())
+            let limit = limit.map_or(Ok(usual), Duration::try_from).ok().filter(|limit| !limit.is_zero());
+            limit.ok_or_else(|| "a limit is zero or negative".to_owned())
         };
         path("the command", words.command.first().map(String::as_str).unwrap_or_default())?;
         Ok(Self {
@@ -118,7 +120,10 @@ impl Replacement {
                  the command leaves that folder alone, name it in `keeps`"
             )));
         }
-        let state = host.layout.named(&host.layout.state_dir);
+        if let Some(why) = distrust(host, &store).await? {
+            return Ok(Some(why));
+        }
+        let state = host.layout.on_node(&host.layout.state_dir);
         if self.outlives(host, &state).await? {
             return Ok(Some(format!(
                 "the agent's state {state} would outlive the system, by `keeps` or with the store {store}, and by its absence \
@@ -193,6 +198,7 @@ mod tests {
             ("command = ['/a']\nstore = '/mnt/../etc'", "`..`"),
             ("command = ['/a']\nstore = '/mnt'\nkeeps = ['data']", "absolute"),
             ("command = ['/a']\nstore = '/mnt'\ntime-limit = '-5m'", "negative"),
+            ("command = ['/a']\nstore = '/mnt'\nsilence-limit = '0s'", "zero"),
             ("command = ['/a']\nstore = '/mnt'\nshell = true", "shell"),
         ] {
             let why = read(text).unwrap_err();

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use camino::Utf8Path;
+use rustix::io::Errno;
 
 use super::children::file_error;
 use super::disk::Disk;
 use super::node::NodeTwin;
 use super::world::World;
-use crate::engine::lease::Permit;
 use crate::host::trees::{Content, Depth, Entry, Hash, Kind, Name, Place, Stamp, Survey, Tree, Trees};
-use crate::host::{ChunkSink, Clearance, Files, HostResult};
+use crate::host::{ChunkSink, Clearance, Files, HostError, HostResult};
 
 #[async_trait]
 impl Trees for NodeTwin {
@@ -44,7 +44,12 @@ impl Trees for NodeTwin {
                         whole.get(start..start.checked_add(length)?).map(<[u8]>::to_vec)
                     });
                 let part = part.filter(|part| Hash::from(blake3::hash(part)) == blake3);
-                Some(part.ok_or_else(|| file_error("cannot put back", &path, ErrorKind::InvalidData))?)
+                let damaged = || HostError::File {
+                    doing: "cannot put back",
+                    path: path.clone(),
+                    source: Errno::BADMSG.into(),
+                };
+                Some(part.ok_or_else(damaged)?)
             }
         };
         let full = || file_error("cannot put back", &path, ErrorKind::StorageFull);
@@ -66,7 +71,7 @@ impl Trees for NodeTwin {
         Err(file_error("cannot link", &place.display(), ErrorKind::Unsupported))
     }
 
-    async fn set_aside(&self, _: &Permit, place: &Place, to: &Utf8Path) -> HostResult<()> {
+    async fn set_aside(&self, _: &dyn Clearance, place: &Place, to: &Utf8Path) -> HostResult<()> {
         let path = place.display();
         let refused = || file_error("cannot move out of the way", &path, ErrorKind::PermissionDenied);
         self.change(&format!("move {path} to {to}"), refused, |world: &mut World| {

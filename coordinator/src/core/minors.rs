@@ -117,9 +117,9 @@ pub enum Requirement {
 }
 
 impl Minors {
-    /// The last minor that the table has; `None` where it does not read.
-    pub fn last(&self) -> Option<u16> {
-        self.rows.last().map(|row| row.minor)
+    /// The first and the last minor that the table has; `None` where it does not read.
+    pub fn span(&self) -> Option<(u16, u16)> {
+        Some((self.rows.first()?.minor, self.rows.last()?.minor))
     }
 
     /// One minor.

@@ -158,13 +158,7 @@ fn policy_rules(policy: &Policy) -> Vec<Refusal> {
             )
         })
         .collect();
-    let consents: Vec<&str> = gates::consents().collect();
-    refusals.extend(policy.accepted.iter().filter(|name| !consents.contains(&name.as_str())).map(|name| {
-        Refusal::of(
-            "unknown-consent",
-            format!("\"{name}\" is no gate that can be accepted: those are {}", consents.join(", ")),
-        )
-    }));
+    refusals.extend(unknown_consents(policy));
     if policy.drain_timeout_seconds == 0 {
         refusals.push(Refusal::of(
             "drain-timeout",
@@ -172,6 +166,19 @@ fn policy_rules(policy: &Policy) -> Vec<Refusal> {
         ));
     }
     refusals
+}
+
+/// What is consented to though there is no such consent.
+pub fn unknown_consents(policy: &Policy) -> impl Iterator<Item = Refusal> {
+    let consents: Vec<&str> = gates::consents().collect();
+    let unknown: Vec<&String> =
+        policy.accepted.iter().filter(|name| !consents.contains(&name.as_str())).collect();
+    unknown.into_iter().map(move |name| {
+        Refusal::of(
+            "unknown-consent",
+            format!("\"{name}\" is no gate that can be accepted: those are {}", consents.join(", ")),
+        )
+    })
 }
 
 fn version_rules(cluster: &ControlPlaneReport, situation: &Situation<'_>) -> Vec<Refusal> {

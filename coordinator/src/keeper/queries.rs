@@ -10,6 +10,7 @@ use liftlock_proto::version::KubernetesVersion;
 use super::{Keeper, KeeperError, State};
 use crate::core::history::HistoryRecord;
 use crate::core::path::gates_on_the_way;
+use crate::core::planning::unknown_consents;
 use crate::core::rollout::Rollout;
 use crate::core::view::ClusterView;
 use crate::rpc::convert::{self, Live};
@@ -37,6 +38,9 @@ impl Keeper {
         target: Option<KubernetesVersion>,
         policy: &Policy,
     ) -> Result<v1::ListGatesResponse, KeeperError> {
+        if let Some(unknown) = unknown_consents(policy).next() {
+            return Err(KeeperError::Invalid(unknown.message));
+        }
         let view = self.lock().view();
         let target = target.or_else(|| newest_offered(&view)).ok_or_else(|| {
             KeeperError::NotNow(

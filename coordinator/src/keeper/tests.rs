@@ -1099,3 +1099,13 @@ fn a_node_that_failed_is_leased_again_though_it_is_what_keeps_a_gate_closed() {
     coordinator.keeper.order(&Order::Retry("cp1".parse().unwrap()), "alice").unwrap();
     assert_eq!(agents[0].grants().len(), 1);
 }
+
+#[test]
+fn gates_are_not_shown_as_if_something_were_consented_to_that_is_no_gate_or_takes_no_consent() {
+    let coordinator = Coordinator::new();
+    for name in ["api-outtage", "quorum"] {
+        let policy = Policy { accepted: vec![name.to_owned()], ..Policy::default() };
+        let error = coordinator.keeper.gates("v1.31.2".parse().ok(), &policy).unwrap_err();
+        assert!(matches!(&error, KeeperError::Invalid(why) if why.contains(name)), "{error}");
+    }
+}

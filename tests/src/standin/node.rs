@@ -197,7 +197,6 @@ impl NodeTree {
         fs::write(self.dir.join("node.json"), serde_json::to_vec_pretty(facts)?)?;
         fs::write(self.at("/etc/hostname"), format!("{}\n", facts.name))?;
         fs::write(self.at("/etc/machine-id"), format!("{:032x}\n", u32::from(facts.address)))?;
-        self.create_kernel()?;
         self.create_packages(facts, plan)?;
         self.create_kubelet(facts, plan)?;
         if facts.control_plane {
@@ -233,7 +232,8 @@ impl NodeTree {
         for name in PROGRAMS {
             std::os::unix::fs::symlink(program, self.programs().join(name))?;
         }
-        Ok(std::os::unix::fs::symlink(program, self.at(REPLACE))?)
+        std::os::unix::fs::symlink(program, self.at(REPLACE))?;
+        self.create_kernel()
     }
 
     fn create_packages(&self, facts: &NodeFacts, plan: &Blueprint<'_>) -> Result<()> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use liftlock_proto::v1::{NodePhase, Policy, RolloutPhase};
+use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::{Fleet, Terms, proofs};
 use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::fault::{Action, Fault, Point};
@@ -189,4 +190,45 @@ async fn a_command_that_fails_or_a_store_that_is_full_halts_with_a_node_that_wor
     fleet.start_new_system("w1", LIMIT).await.unwrap();
     raised(&fleet, TO).await;
     assert_eq!(leases_of(&fleet, "w1").await.len(), 2);
+}
+
+#[tokio::test]
+async fn on_a_path_every_host_is_replaced_at_every_stop_and_what_is_protected_comes_through_all_of_them() {
+    let (from, stop) = (KubernetesVersion::new(1, 29, 9), KubernetesVersion::new(1, 30, 4));
+    let mut fleet = fleet(&Shape { version: from, offered: vec![stop, TO], ..Shape::new(1, 1) }).await;
+    let nodes = ["cp1", "w1"];
+    for name in nodes {
+        put(&tree(&fleet, name), CNI, "{\"name\": \"cbr0\"}");
+        put(&tree(&fleet, name), DATA, &"one\n".repeat(1 << 20));
+    }
+    let first = fleet.operator().await.unwrap().apply(&TO.to_string(), replacing()).await.unwrap();
+    assert_eq!(first.onward.len(), 1, "one more stop follows");
+    for _stop in ["v1.30.4", "v1.31.2"] {
+        for name in nodes {
+            if let Err(error) = fleet.start_new_system(name, LIMIT).await {
+                let status = fleet.cli(&["status"]).await.unwrap();
+                panic!("{error:#}\n{}\n{}", status.stdout, fleet.last_words());
+            }
+            // The next new system is told from this one by it.
+            fs::remove_file(tree(&fleet, name).at("/etc/os-release")).unwrap();
+        }
+    }
+    let rollout = end_of(&fleet).await;
+    assert_eq!(
+        (rollout.phase(), rollout.stop),
+        (RolloutPhase::Raised, 2),
+        "{}\n{}",
+        rollout.reason,
+        fleet.last_words()
+    );
+    proofs::everything_runs(&fleet, TO).unwrap();
+    for name in nodes {
+        assert_eq!(proofs::backups_of(&fleet, name).unwrap().len(), 2, "one for each stop of {name}");
+        let tree = tree(&fleet, name);
+        assert_eq!(fs::read_to_string(tree.at(CNI)).unwrap(), "{\"name\": \"cbr0\"}", "{name}");
+        assert_eq!(fs::metadata(tree.at(DATA)).unwrap().len(), 4 << 20, "{name}");
+        assert_eq!(leases_of(&fleet, name).await.len(), 2, "one lease for each stop of {name}");
+        fleet.cli(&["protect", "verify", name]).await.unwrap().success().unwrap();
+        see("the exports' removal", || in_store(&tree).is_empty()).await;
+    }
 }

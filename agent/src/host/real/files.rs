@@ -90,7 +90,12 @@ impl Files for RealFiles {
 
     async fn exists(&self, path: &Utf8Path) -> HostResult<bool> {
         let path = self.admit(path)?;
-        on_a_thread(move || path.try_exists().map_err(failed("cannot look for", &path))).await
+        on_a_thread(move || match path.try_exists() {
+            // Something above it is no folder.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            exists => exists.map_err(failed("cannot look for", &path)),
+        })
+        .await
     }
 
     async fn space(&self, path: &Utf8Path) -> HostResult<Space> {

@@ -13,6 +13,7 @@ use crate::packages::Apt;
 use crate::redeploy::replacement::Replacement;
 use crate::runtime::RealRuntime;
 
+mod alone;
 mod attributes;
 mod beneath;
 mod clock;
@@ -32,6 +33,7 @@ mod trees_tests;
 mod unit_log;
 mod units;
 
+pub use alone::{Alone, alone_at};
 pub use clock::RealClock;
 pub use commands::RealCommands;
 pub use files::RealFiles;

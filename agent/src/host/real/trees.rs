@@ -9,7 +9,6 @@ use tokio::io::AsyncReadExt;
 use super::beneath::{self, Mounts, folder_of};
 use super::files::{CHUNK, failed, on_a_thread};
 use super::{mend, survey};
-use crate::engine::lease::Permit;
 use crate::host::trees::{Content, Entry, Name, Place, Survey, Tree, Trees};
 use crate::host::{ChunkSink, Clearance, HostError, HostResult, Layout};
 
@@ -93,7 +92,7 @@ impl Trees for RealTrees {
         on_a_thread(move || mend::link(&top, &place, &of)).await
     }
 
-    async fn set_aside(&self, _: &Permit, place: &Place, to: &Utf8Path) -> HostResult<()> {
+    async fn set_aside(&self, _: &dyn Clearance, place: &Place, to: &Utf8Path) -> HostResult<()> {
         self.admit(&place.root)?;
         self.admit(to)?;
         let (top, place, to) = (self.layout.root.clone(), place.clone(), to.to_owned());

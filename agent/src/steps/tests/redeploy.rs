@@ -336,7 +336,7 @@ fn an_export_of_another_node_or_a_damaged_one_is_refused_and_nothing_is_touched(
     let mut bytes = leased.meddle(|machine| machine.disk.read(&pack).map(<[u8]>::to_vec)).unwrap();
     bytes[0] ^= 1;
     leased.meddle(|machine| machine.disk.put(&pack, &bytes, 0o600));
-    assert!(matches!(bring_back(&leased, "w1"), Err(ImportError::Host(_))));
+    assert!(matches!(bring_back(&leased, "w1"), Err(ImportError::Damaged { .. })));
     assert!(leased.is_bare(), "without its fence the agent's state is not taken for whole");
     bytes[0] ^= 1;
     leased.meddle(|machine| machine.disk.put(&pack, &bytes, 0o600));

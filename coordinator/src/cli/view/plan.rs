@@ -407,11 +407,20 @@ fn write_step(text: &mut String, number: usize, step: &StepView, undone: Option<
     let line = format!("{number:>4}  {:<24}{undone}", step.step);
     let _ = writeln!(text, "{}", line.trim_end());
     for command in &step.commands {
-        let _ = writeln!(text, "        $ {}", command.join(" "));
+        let words: Vec<String> = command.iter().map(|argument| word(argument)).collect();
+        let _ = writeln!(text, "        $ {}", words.join(" "));
     }
     if let Some(asks) = &step.asks {
         let _ = writeln!(text, "        {asks}");
     }
+}
+
+/// An argument as one word. A node names some of its commands itself: none may read as another one, or be anything but
+/// text to a terminal.
+pub(super) fn word(argument: &str) -> String {
+    let quoted = format!("{argument:?}");
+    let is_plain = quoted.len() == argument.len() + 2 && !argument.contains(char::is_whitespace);
+    if is_plain && !argument.is_empty() { argument.to_owned() } else { quoted }
 }
 
 fn write_point(text: &mut String, paint: Paint) {

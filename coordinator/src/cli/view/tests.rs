@@ -11,7 +11,7 @@ use crate::cli::plan::refusals;
 use crate::cli::view::changes::changes;
 use crate::cli::view::history::HistoryView;
 use crate::cli::view::nodes::NodesView;
-use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView};
+use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView, word};
 use crate::cli::view::rollout::RolloutView;
 use crate::cli::view::tokens::{NewTokenView, TokensView};
 use crate::cli::view::upgrade_plan::UpgradePlanView;
@@ -453,4 +453,21 @@ fn tokens_are_listed_without_secrets_and_a_new_one_stands_alone() {
         expires_at_ms: NOON,
     };
     assert_eq!(NewTokenView::from(created).table(Paint::OFF), "liftlock1.0a1b2c3d.secret.hash\n");
+}
+
+#[test]
+fn an_argument_that_would_read_as_several_or_that_a_terminal_would_act_on_is_quoted() {
+    for plain in ["/usr/local/sbin/replace-system", "kubeadm=1.20.2-*", "--option=Dpkg::Use-Pty=0", "größer"]
+    {
+        assert_eq!(word(plain), plain);
+    }
+    for (argument, shown) in [
+        ("", "\"\""),
+        ("a b", "\"a b\""),
+        ("\u{1b}[2K", "\"\\u{1b}[2K\""),
+        ("a\n$ true", "\"a\\n$ true\""),
+        ("\u{202e}x", "\"\\u{202e}x\""),
+    ] {
+        assert_eq!(word(argument), shown);
+    }
 }

@@ -17,16 +17,15 @@ pub(super) static UNKNOWN_MINOR: Gate = Gate {
     consent: Consent::Always,
     when: When::Before,
     look: Look::Cluster(|situation, cluster| {
-        let last = minors().last().unwrap_or_default();
-        let unknown =
-            situation.target.minor > last && situation.target.minor > cluster.kubeadm_config_version.minor;
+        let target = situation.target.minor;
+        let (first, last) = minors().span().unwrap_or_default();
+        let unknown = minors().of(target).is_none() && target > cluster.kubeadm_config_version.minor;
         let found = unknown.then(|| {
+            let newer = if target > last { "install a newer one, or " } else { "" };
             Finding::unknown(
                 &format!("what {} removes", situation.target.minor_name()),
                 &format!(
-                    "this version of Liftlock knows releases up to 1.{last}; install a newer one, or read \
-                     CHANGELOG-1.{}.md",
-                    situation.target.minor
+                    "this version of Liftlock knows releases from 1.{first} to 1.{last}; {newer}read CHANGELOG-1.{target}.md"
                 ),
             )
         });

@@ -507,7 +507,13 @@ fn a_minor_that_nobody_has_read_up_on_needs_consent() {
     for member in &mut etcd(&mut view).members {
         "3.6.8".clone_into(&mut member.version);
     }
-    assert!(refused_by(&view, "unknown-minor", &["v1.37", "1.36"]));
+    assert!(refused_by(&view, "unknown-minor", &["v1.37", "1.36", "install a newer one"]));
+}
+
+#[test]
+fn a_minor_from_before_the_table_needs_consent_too() {
+    assert!(refused_by(&cluster_at(17), "unknown-minor", &["v1.18", "from 1.19", "CHANGELOG-1.18.md"]));
+    assert_eq!(refused(&cluster_at(18)), []);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `replace-system`: what an operator's command does to a host that is replaced as a whole. The agent ends with the
 //! system, everything but the persistent folder goes, and a system that knows nothing of the node takes its place, with
-//! the newest packages. The machine starts anew; who starts what in it is the test's to play.
+//! the packages of the version that kubeadm is at. The machine starts anew; who starts what in it is the test's to play.
 
 use std::fs;
 
@@ -20,9 +20,11 @@ pub(super) fn replace_system(call: &Call) -> Result<u8> {
         err(words);
         return Ok(1);
     }
+    let dpkg = Dpkg::read(&call.node)?;
+    let version = dpkg.get("kubeadm").context("kubeadm is not installed")?.version.clone();
     end_agent(&call.node)?;
     wipe(&call.node)?;
-    lay(&call.node)?;
+    lay(&call.node, &version)?;
     ask(&call.root, &Ask::Reboot)?;
     Ok(0)
 }
@@ -57,16 +59,15 @@ fn wipe(node: &NodeTree) -> Result<()> {
     Ok(())
 }
 
-fn lay(node: &NodeTree) -> Result<()> {
+fn lay(node: &NodeTree, version: &str) -> Result<()> {
     let facts = node.facts()?;
     let repository = Repository::read(&facts.repository)?;
     let program = camino::Utf8PathBuf::try_from(std::env::current_exe()?)?;
     node.lay_system(&program)?;
     let mut dpkg = Dpkg::default();
     for name in ["kubeadm", "kubectl", "kubelet"] {
-        let newest = repository.of(name).next().context("the repository is empty")?.to_owned();
-        node.unpack(name, &newest)?;
-        dpkg.set(Package { held: true, ..Package::installed(name, &newest) });
+        node.unpack(name, version)?;
+        dpkg.set(Package { held: true, ..Package::installed(name, version) });
     }
     dpkg.write(node)?;
     repository.write_lists(node)?;
