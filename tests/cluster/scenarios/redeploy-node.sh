@@ -4,8 +4,11 @@ POLICY=(--redeploy)
 # Requests through a node that is not there are not answered.
 APP_MAY_FAIL=yes
 
-# As docs/protected-paths.md advises: what is large outlives the control plane's system. All of the worker's is exported.
-kept() { [ "$1" != cp1 ] || printf '%s\n' /var/lib/etcd /var/lib/containerd; }
+# containerd runs on while the rest is exported and may write to its database, so its folder has to outlive the system.
+kept() {
+  echo /var/lib/containerd
+  [ "$1" != cp1 ] || echo /var/lib/etcd
+}
 outlives() { echo "$PERSISTENT"; kept "$1"; }
 
 before() {
