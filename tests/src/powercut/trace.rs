@@ -299,11 +299,13 @@ fn path_at(thread: Pid, folder: u64, path: u64) -> Result<PathBuf> {
     Ok(past_links(&folder?.join(path)))
 }
 
-/// The same place without links on the way to it; the last name stays as it is.
+/// The same place without links on the way to it; the last name stays as it is. What is not there yet may be there by the
+/// time that the call is made: another thread may be about to make it.
 fn past_links(path: &Path) -> PathBuf {
-    match (path.parent().map(Path::canonicalize), path.file_name()) {
-        (Some(Ok(folder)), Some(name)) => folder.join(name),
-        _ => path.to_owned(),
+    let there = path.ancestors().skip(1).find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match there.and_then(|(above, folder)| Some(folder.join(path.strip_prefix(above).ok()?))) {
+        Some(path) => path,
+        None => path.to_owned(),
     }
 }
 
