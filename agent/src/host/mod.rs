@@ -425,7 +425,7 @@ pub struct NodeState {
 }
 
 /// One pod, as far as a drain needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodState {
     /// Its namespace.
     pub namespace: String,

@@ -300,12 +300,13 @@ impl StepRunner for Drain {
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         self.require_another_node(cx).await?;
-        let going = self.select(cx, pods(cx).await?)?;
+        let mut going = self.select(cx, pods(cx).await?)?;
+        going.retain(|pod| !pod.terminating);
         if !patiently(cx, || cx.host.kube.node()).await?.unschedulable {
             patiently(cx, || async { cx.host.kube.cordon(&cx.permit()?, &cx.plan).await }).await?;
         }
-        if going.iter().any(|pod| !pod.terminating) {
-            controllers::wait_until_services_follow(cx).await?;
+        if !going.is_empty() {
+            controllers::wait_until_services_follow(cx, &going).await?;
         }
         cx.timed(TimeSpent::Wait, self.evict_all(cx)).await
     }
