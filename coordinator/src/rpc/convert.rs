@@ -4,6 +4,7 @@ use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::PlannedNode;
 use liftlock_proto::v1;
 
+use crate::core::forecast::{Budget, Durations, Finding, Forecast, RoleDuration, What};
 use crate::core::gates::{Consent, Gate, Verdict, When};
 use crate::core::history::HistoryRecord;
 use crate::core::leg::Stop;
@@ -170,6 +171,59 @@ impl Last {
 pub fn refusal(refusal: Refusal) -> v1::Refusal {
     let Refusal { rule, message, acceptable } = refusal;
     v1::Refusal { rule: rule.to_owned(), message, acceptable }
+}
+
+/// What the roll-out of a path will meet, or why nobody can tell, and how long it takes.
+pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Forecast {
+    let (unknown, Forecast { findings, bound_otherwise }) = match met {
+        Ok(forecast) => (String::new(), forecast),
+        Err(why) => (why, Forecast::default()),
+    };
+    let role = |known: RoleDuration| v1::RoleDuration {
+        role: v1::Role::from(known.role).into(),
+        lease_ms: known.lease_ms,
+        leases: known.leases,
+    };
+    v1::Forecast {
+        unknown,
+        findings: findings.into_iter().map(forecast_finding).collect(),
+        bound_otherwise,
+        durations: durations.roles.into_iter().map(role).collect(),
+        duration_ms: durations.total_ms,
+    }
+}
+
+fn forecast_finding(finding: Finding) -> v1::ForecastFinding {
+    let message = finding.to_string();
+    let Finding { node, to_version, workload, pods, what } = finding;
+    let (kind, budgets) = match what {
+        What::Blocked { budgets } => (v1::ForecastKind::Blocked, budgets),
+        What::Refused(_) => (v1::ForecastKind::Refused, Vec::new()),
+        What::Downtime(_) => (v1::ForecastKind::Downtime, Vec::new()),
+        What::NoRoom { .. } => (v1::ForecastKind::NoRoom, Vec::new()),
+    };
+    v1::ForecastFinding {
+        kind: kind.into(),
+        node: node.into(),
+        to_version: to_version.to_string(),
+        workload,
+        pods,
+        budgets: budgets.into_iter().map(disruption_budget).collect(),
+        message,
+    }
+}
+
+fn disruption_budget(budget: Budget) -> v1::DisruptionBudget {
+    let (namespace, name) = budget.name.split_once('/').unwrap_or_default();
+    v1::DisruptionBudget {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        rule: budget.rule,
+        disruptions_allowed: budget.allowed,
+        current_healthy: budget.healthy,
+        desired_healthy: budget.needed,
+        unhealthy_may_go: budget.unhealthy_may_go,
+    }
 }
 
 /// One record of what happened.

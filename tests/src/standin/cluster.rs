@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::standin::api::eviction::{condition, is_ready};
 use crate::standin::api::server::taint_if_unschedulable;
-use crate::standin::controllers::{Controllers, Workload};
+use crate::standin::controllers::{Controllers, Workload, count_budgets};
 use crate::standin::cri::{Container, Runtime};
 use crate::standin::etcd::Ensemble;
 use crate::standin::kubelet::{Kubelet, Shared, status};
@@ -211,6 +211,7 @@ impl Cluster {
             "spec": {"minAvailable": min_available, "selector": {"matchLabels": {"app": workload}}},
         });
         self.objects.put(&Key::new("poddisruptionbudgets", "default", workload), budget);
+        count_budgets(&self.objects);
     }
 
     /// Takes a workload's budget away.
@@ -422,6 +423,7 @@ fn put_node(objects: &Objects, facts: &NodeFacts, release: Release) {
         "spec": {},
         "status": {
             "addresses": [{"type": "InternalIP", "address": facts.address}],
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "False"}],
             "nodeInfo": {
                 "kubeletVersion": release.0.to_string(), "architecture": "amd64",

@@ -74,6 +74,7 @@ impl Controllers {
             }
         }
         schedule(objects);
+        count_budgets(objects);
     }
 
     /// A controller-manager that runs leads, and says so in its Lease.
@@ -94,6 +95,26 @@ impl Controllers {
             objects.put(&key, json!({"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "spec": spec}));
             self.renewed = Some(Instant::now());
         }
+    }
+}
+
+/// What the disruption controller does: counts what each budget allows, in its status.
+pub fn count_budgets(objects: &Objects) {
+    for budget in objects.list("poddisruptionbudgets", None) {
+        let part = |pointer| text(&budget, pointer).unwrap_or_default();
+        let (namespace, name) = (part("/metadata/namespace"), part("/metadata/name"));
+        let selector = budget.pointer("/spec/selector/matchLabels");
+        let pods = objects.list("pods", Some(namespace));
+        let selected = || pods.iter().filter(|pod| selects(selector, pod));
+        let healthy = selected().filter(|pod| is_ready(pod) && !is_terminating(pod)).count() as u64;
+        let needed = budget.pointer("/spec/minAvailable").and_then(Value::as_u64).unwrap_or_default();
+        let status = json!({
+            "currentHealthy": healthy, "desiredHealthy": needed, "expectedPods": selected().count(),
+            "disruptionsAllowed": healthy.saturating_sub(needed),
+        });
+        objects.update(&Key::new("poddisruptionbudgets", namespace, name), |budget| {
+            budget["status"] = status;
+        });
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod backups;
 mod bad_input;
+mod forecast;
 mod gates;
 mod interruptions;
 mod operators;

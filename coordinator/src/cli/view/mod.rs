@@ -2,6 +2,7 @@
 
 pub mod backups;
 pub mod changes;
+pub mod forecast;
 pub mod gates;
 pub mod history;
 pub mod nodes;

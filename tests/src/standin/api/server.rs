@@ -51,6 +51,7 @@ async fn answer(
 #[derive(Debug, Default)]
 struct Target<'a> {
     group: &'a str,
+    version: &'a str,
     namespace: &'a str,
     resource: &'a str,
     name: &'a str,
@@ -60,9 +61,9 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn parse(path: &'a str) -> Option<Self> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let (group, rest) = match parts.as_slice() {
-            ["api", "v1", rest @ ..] => ("", rest),
-            ["apis", group, _, rest @ ..] => (*group, rest),
+        let (group, version, rest) = match parts.as_slice() {
+            ["api", version @ "v1", rest @ ..] => ("", *version, rest),
+            ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return None,
         };
         let (namespace, rest) = match rest {
@@ -72,6 +73,7 @@ impl<'a> Target<'a> {
         let part = |index: usize| rest.get(index).copied().unwrap_or_default();
         (rest.len() <= 3 && !rest.is_empty()).then(|| Self {
             group,
+            version,
             namespace,
             resource: part(0),
             name: part(1),
@@ -210,6 +212,9 @@ impl ApiServer {
             selected: selection.field(selected),
         };
         authorize(subject, attributes, self.release)?;
+        if target.resource == "poddisruptionbudgets" && !self.release.has_budgets(target.version) {
+            return Err(Failure { code: 404, ..Failure::not_found("path", uri.path()) });
+        }
         if !etcd {
             return Err(Failure::unavailable("etcdserver: no leader"));
         }
