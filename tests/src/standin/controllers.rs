@@ -132,8 +132,10 @@ fn pod_of(workload: &Workload) -> Value {
         "status": status(false),
     });
     if workload.on_control_planes {
-        pod["spec"]["tolerations"] =
-            json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
+        let roles = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+        let tolerations: Vec<Value> =
+            roles.iter().map(|role| json!({"key": role, "effect": "NoSchedule"})).collect();
+        pod["spec"]["tolerations"] = json!(tolerations);
     }
     pod
 }

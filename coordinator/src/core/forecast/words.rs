@@ -45,7 +45,7 @@ impl Display for Finding {
             ),
             What::Downtime(Cause::AllOnOneNode) => write!(
                 f,
-                "{workload} is down at the drain of {node}: all {pods} of its ready pods are there and go at once; spread \
+                "{workload} is down at the drain of {node}: all {pods} of its ready pods are there by then and go at once; spread \
                  them, or give it a budget"
             ),
             What::Downtime(Cause::NoController) => {
