@@ -13,6 +13,7 @@ use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::{KubernetesVersion, VersionError};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::engine::lease::Permit;
@@ -570,7 +571,7 @@ fn as_manifest(mut object: Value) -> HostResult<String> {
         .map_err(|error| HostError::Malformed { what: "a ConfigMap".to_owned(), why: error.to_string() })
 }
 
-/// Lists a collection page by page, and hands over each object.
+/// Lists a collection page by page, and hands over each object as it is read.
 async fn each<T: DeserializeOwned>(
     access: &Access,
     path: &str,
@@ -581,8 +582,13 @@ async fn each<T: DeserializeOwned>(
     loop {
         let request = get(&format!("{path}?limit={page}&continue={next}"));
         let request = request.map_err(|error| Refusal::Other(error.to_string()))?;
-        let list: List<T> = access.try_json(&request).await?;
-        list.items.into_iter().for_each(&mut object);
+        let text = access.text(&request).await?;
+        // One object after the other: those of a whole page side by side are what an agent would grow by for good.
+        let list: List<&RawValue> =
+            serde_json::from_str(&text).map_err(|error| access::unreadable(&error))?;
+        for item in list.items {
+            object(serde_json::from_str(item.get()).map_err(|error| access::unreadable(&error))?);
+        }
         if list.metadata.next.is_empty() {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 //! besides is not known here, so where a pod lands is a guess, and that it lands nowhere is not. A pod that was ready is
 //! ready again where it lands. A drain that is blocked leaves its pods where they are, and the next one is played.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use liftlock_proto::name::NodeName;
 use liftlock_proto::version::KubernetesVersion;
@@ -199,15 +199,12 @@ impl What {
 pub fn forecast(path: &Path, workloads: &Workloads) -> Forecast {
     let mut simulation = Simulation::of(workloads);
     let mut findings: Vec<Finding> = Vec::new();
+    let mut told = HashSet::new();
     for plan in path.plans() {
         for planned in &plan.nodes {
             for (workload, pods, what) in simulation.drain(&planned.name, &plan.policy) {
-                let known = |finding: &Finding| {
-                    finding.workload == workload
-                        && finding.what.is_like(&what)
-                        && (what.is_of_the_workload() || finding.node == planned.name)
-                };
-                if !findings.iter().any(known) {
+                let at = (!what.is_of_the_workload()).then_some(&planned.name);
+                if told.insert((std::mem::discriminant(&what), workload.clone(), at)) {
                     let (node, to_version) = (planned.name.clone(), plan.to_version);
                     findings.push(Finding { node, to_version, workload, pods, what });
                 }

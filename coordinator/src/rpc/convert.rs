@@ -21,6 +21,9 @@ pub struct Live {
     pub last_output: String,
 }
 
+/// So many findings at which no roll-out halts go into one message: clients take up to 4 MiB, plans among them.
+const FINDINGS: usize = 1000;
+
 /// A gate, and what became of it.
 pub fn gate((gate, verdict, findings): (&Gate, Verdict, Vec<String>)) -> v1::Gate {
     let consent = match gate.consent {
@@ -175,10 +178,16 @@ pub fn refusal(refusal: Refusal) -> v1::Refusal {
 
 /// What the roll-out of a path will meet, or why nobody can tell, and how long it takes.
 pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Forecast {
-    let (unknown, Forecast { findings, bound_otherwise }) = match met {
+    let (unknown, Forecast { mut findings, bound_otherwise }) = match met {
         Ok(forecast) => (String::new(), forecast),
         Err(why) => (why, Forecast::default()),
     };
+    let all = findings.len();
+    let mut bearable = 0;
+    findings.retain(|finding| {
+        bearable += usize::from(!finding.what.halts());
+        finding.what.halts() || bearable <= FINDINGS
+    });
     let role = |known: RoleDuration| v1::RoleDuration {
         role: v1::Role::from(known.role).into(),
         lease_ms: known.lease_ms,
@@ -186,6 +195,7 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
     };
     v1::Forecast {
         unknown,
+        left_out: u32::try_from(all - findings.len()).unwrap_or(u32::MAX),
         findings: findings.into_iter().map(forecast_finding).collect(),
         bound_otherwise,
         durations: durations.roles.into_iter().map(role).collect(),
@@ -249,5 +259,30 @@ pub fn token_entry(id: String, token: TokenRecord) -> v1::TokenEntry {
         used: token.used_for.is_some() || token.revoked,
         expires_at_ms: token.expires_at_ms,
         name: token.subject.name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::forecast::{Cause, Forbidden};
+
+    #[test]
+    fn a_forecast_too_long_for_one_message_keeps_its_first_findings_and_all_at_which_the_roll_out_halts() {
+        let finding = |number: usize, what| Finding {
+            node: "w1".parse().unwrap(),
+            to_version: "v1.31.2".parse().unwrap(),
+            workload: format!("Deployment default/app-{number}"),
+            pods: 1,
+            what,
+        };
+        let mut findings: Vec<Finding> =
+            (0..1500).map(|number| finding(number, What::Downtime(Cause::OneReplica))).collect();
+        findings.push(finding(1500, What::Refused(Forbidden::EmptyDir)));
+        let met = Forecast { findings, bound_otherwise: 0 };
+        let message = forecast(Ok(met), Durations::default());
+        assert_eq!((message.findings.len(), message.left_out), (1001, 500));
+        assert_eq!(message.findings.last().unwrap().kind(), v1::ForecastKind::Refused);
+        assert_eq!(message.findings[999].workload, "Deployment default/app-999");
     }
 }

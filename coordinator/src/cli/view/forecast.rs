@@ -20,6 +20,8 @@ pub struct ForecastView {
     pub unknown: Option<String>,
     /// In the order in which they will be met.
     pub findings: Vec<FindingView>,
+    /// How many more there are that the coordinator left out; none of them halts the roll-out.
+    pub left_out: u32,
     /// Pods with rules that were not reckoned with, such as affinities.
     pub bound_otherwise: u32,
     /// How long each role's leases took that raised a node here.
@@ -82,6 +84,7 @@ impl From<v1::Forecast> for ForecastView {
         Self {
             unknown: said(message.unknown),
             findings: message.findings.into_iter().map(Into::into).collect(),
+            left_out: message.left_out,
             bound_otherwise: message.bound_otherwise,
             leases: message.durations.iter().map(Into::into).collect(),
             duration_s: message.duration_ms.map(seconds),
@@ -159,8 +162,12 @@ impl ForecastView {
             }
             let more = of_kind().count().saturating_sub(most);
             if more > 0 {
-                let _ = writeln!(text, "  {kind:<9} and {more} more: -o json lists all");
+                let _ = writeln!(text, "  {kind:<9} and {more} more: see -o json");
             }
+        }
+        if self.left_out > 0 {
+            let _ =
+                writeln!(text, "  Left out: {} findings more of downtime and missing room", self.left_out);
         }
         if self.bound_otherwise > 0 {
             let _ = writeln!(

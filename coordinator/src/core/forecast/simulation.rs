@@ -148,7 +148,11 @@ impl<'a> Simulation<'a> {
         let Some(site) = self.sites.get_mut(node) else { return met };
         let open = std::mem::replace(&mut site.open, false);
         while !left.is_empty() {
-            let before = self.ready.clone();
+            let of_these = |id: &usize| {
+                let workload = self.group(*id)?.workload.as_str();
+                Some((workload, self.ready_of(workload)))
+            };
+            let before: BTreeMap<&str, u32> = left.iter().filter_map(of_these).collect();
             let (going, staying): (Vec<usize>, Vec<usize>) = left.iter().partition(|&&id| self.let_go(id));
             left = staying;
             if going.is_empty() {
@@ -256,6 +260,10 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    fn ready_of(&self, workload: &str) -> u32 {
+        self.ready.get(workload).copied().unwrap_or_default()
+    }
+
     fn count_ready(&mut self, group: &'a PodGroup, change: i32) {
         if group.ready {
             let ready = self.ready.entry(&group.workload).or_default();
@@ -264,16 +272,13 @@ impl<'a> Simulation<'a> {
     }
 
     /// Of the pods that were evicted at once: which workloads have nothing left that is ready, and how it came.
-    fn tell_downtime(&self, met: &mut Vec<Met>, gone: &[usize], before: &BTreeMap<&'a str, u32>) {
+    fn tell_downtime(&self, met: &mut Vec<Met>, gone: &[usize], before: &BTreeMap<&str, u32>) {
         for group in gone.iter().filter_map(|&id| self.group(id)) {
-            let count = |ready: &BTreeMap<&'a str, u32>| {
-                ready.get(group.workload.as_str()).copied().unwrap_or_default()
-            };
-            let had = count(before);
             if !group.controlled {
                 tell(met, group, What::Downtime(Cause::NoController));
-            } else if group.ready && count(&self.ready) == 0 {
-                let cause = if had == 1 { Cause::OneReplica } else { Cause::AllOnOneNode };
+            } else if group.ready && self.ready_of(&group.workload) == 0 {
+                let had_one = before.get(group.workload.as_str()) == Some(&1);
+                let cause = if had_one { Cause::OneReplica } else { Cause::AllOnOneNode };
                 tell(met, group, What::Downtime(cause));
             }
         }
