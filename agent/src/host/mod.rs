@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::Argv;
 use liftlock_proto::name::PlanId;
+use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::engine::idle::Idle;
@@ -370,6 +371,9 @@ pub trait Kube: Send + Sync {
     async fn unready_system_workloads(&self) -> HostResult<Vec<(String, Replicas)>>;
     /// admin: how many `PodSecurityPolicies` are stored, at least; 0 where the API server serves none.
     async fn pod_security_policies(&self) -> HostResult<u32>;
+    /// admin: what a drain of any node would move, what lets it go, and what room there is for it. Reads every Node,
+    /// `PodDisruptionBudget` and pod of the cluster, page by page.
+    async fn workloads(&self) -> HostResult<WorkloadDescription>;
 }
 
 /// The annotation of a Node that Liftlock cordoned; its value is the plan. A node may annotate itself.

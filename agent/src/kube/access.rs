@@ -69,8 +69,7 @@ impl Access {
         request: &Request<Vec<u8>>,
     ) -> Result<T, Refusal> {
         let text = self.text(request).await?;
-        serde_json::from_str(&text)
-            .map_err(|error| Refusal::Other(format!("its answer does not read: {error}")))
+        serde_json::from_str(&text).map_err(|error| unreadable(&error))
     }
 
     /// Sends a request and returns the answer as it is.
@@ -146,20 +145,20 @@ impl Access {
         if let Some(client) = &*kept {
             return Ok((client.clone(), false));
         }
-        let unreadable = |error: &(dyn std::error::Error + 'static)| {
+        let unusable = |error: &(dyn std::error::Error + 'static)| {
             Refusal::Other(format!("{}: {}", self.kubeconfig, causes(error)))
         };
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| unreadable(&error))?;
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| unusable(&error))?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .map_err(|error| unreadable(&error))?;
+            .map_err(|error| unusable(&error))?;
         if let Some(server) = &self.server {
-            config.cluster_url = server.parse().map_err(|error| unreadable(&error))?;
+            config.cluster_url = server.parse().map_err(|error| unusable(&error))?;
             config.tls_server_name = None;
         }
         // Without retries and without a proxy: a 429 is an answer that a drain has to see, and a proxy of the agent's
         // environment is for package repositories, not for the cluster's own network.
-        let client = client(&config).map_err(|error| unreadable(&error))?;
+        let client = client(&config).map_err(|error| unusable(&error))?;
         *kept = Some(client.clone());
         Ok((client, true))
     }
@@ -171,6 +170,11 @@ impl Access {
         };
         HostError::Api { what: what.to_owned(), endpoint: self.endpoint(), why, transient }
     }
+}
+
+/// An answer that is not what was asked for.
+pub(super) fn unreadable(error: &serde_json::Error) -> Refusal {
+    Refusal::Other(format!("its answer does not read: {error}"))
 }
 
 /// Answers that asking again does not change.

@@ -9,9 +9,11 @@ use async_trait::async_trait;
 use http::{Method, Request, header};
 use kube::core::Status;
 use liftlock_proto::name::{NodeName, PlanId};
+use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::{KubernetesVersion, VersionError};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::engine::lease::Permit;
@@ -22,9 +24,12 @@ use crate::host::{
 
 mod access;
 mod client;
+mod evictable;
 mod metrics;
 mod objects;
+mod quantity;
 mod readyz;
+mod selector;
 pub mod static_pod;
 #[cfg(test)]
 mod tests;
@@ -32,6 +37,7 @@ mod watch;
 mod workload;
 
 use access::{Access, Refusal, in_words};
+use evictable::Evictable;
 use objects::{List, Node, ObjectMeta, Pod, Version};
 use static_pod::StaticPod;
 use watch::{Missed, Seen, watch};
@@ -59,8 +65,14 @@ const SYSTEM_WORKLOADS: [(&str, &str); 2] = [
 /// Served up to 1.24; the one kind of a stable cluster that went without a successor.
 const POD_SECURITY_POLICIES: &str = "/apis/policy/v1beta1/podsecuritypolicies?limit=1";
 
-/// How many Nodes are asked for at once; a large cluster's list does not fit into a small agent.
+/// Before 1.21 there is the second only, from 1.25 on the first.
+const BUDGETS: [&str; 2] =
+    ["/apis/policy/v1/poddisruptionbudgets", "/apis/policy/v1beta1/poddisruptionbudgets"];
+
+/// How many objects are asked for at once; a large cluster's list does not fit into a small agent.
 const PAGE: u32 = 250;
+/// Pods are the largest of them.
+const PAGE_OF_PODS: u32 = 100;
 /// Before asking an API server again that did not answer: there is no event that says that it is back.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -107,16 +119,9 @@ impl Kube for RealKube {
         // From 1.32 on a kubelet may read its own Node only (KEP-4601).
         let access = self.best_access().await?;
         let mut nodes = Vec::new();
-        let mut next = String::new();
-        loop {
-            let path = format!("/api/v1/nodes?limit={PAGE}&continue={next}");
-            let page: List<Node> = access.json("cannot list the Nodes", &get(&path)?).await?;
-            nodes.extend(page.items.into_iter().map(NodeState::from));
-            if page.metadata.next.is_empty() {
-                return Ok(nodes);
-            }
-            next = page.metadata.next;
-        }
+        let read = each(access, "/api/v1/nodes", PAGE, |node: Node| nodes.push(NodeState::from(node))).await;
+        read.map_err(|refusal| access.error("cannot list the Nodes", &refusal))?;
+        Ok(nodes)
     }
 
     async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState> {
@@ -362,9 +367,36 @@ impl Kube for RealKube {
             Err(refusal) => Err(self.admin.error(what, &refusal)),
         }
     }
+
+    async fn workloads(&self) -> HostResult<WorkloadDescription> {
+        let error = |what: &str| {
+            let what = format!("cannot list the {what}");
+            move |refusal: Refusal| self.admin.error(&what, &refusal)
+        };
+        let mut found = self.budgets().await.map_err(error("PodDisruptionBudgets"))?;
+        let nodes = each(&self.admin, "/api/v1/nodes", PAGE, |node| found.add_node(node)).await;
+        nodes.map_err(error("Nodes"))?;
+        let pods = each(&self.admin, "/api/v1/pods", PAGE_OF_PODS, |pod| found.add_pod(pod)).await;
+        pods.map_err(error("pods"))?;
+        Ok(found.description())
+    }
 }
 
 impl RealKube {
+    /// As with evictions, the newer API is asked for and its absence believed.
+    async fn budgets(&self) -> Result<Evictable, Refusal> {
+        let [newer, older] = BUDGETS;
+        let mut found = Evictable::default();
+        match each(&self.admin, newer, PAGE, |budget| found.add_budget(budget, true)).await {
+            Err(Refusal::Status(status)) if status.code == 404 => {
+                let mut found = Evictable::default();
+                each(&self.admin, older, PAGE, |budget| found.add_budget(budget, false)).await?;
+                Ok(found)
+            }
+            read => read.map(|()| found),
+        }
+    }
+
     async fn patch_node(&self, what: &str, patch: &Value) -> HostResult<()> {
         let node = format!("/api/v1/nodes/{}", self.node);
         let request = with_body(Method::PATCH, &node, "application/merge-patch+json", patch)?;
@@ -537,6 +569,31 @@ fn as_manifest(mut object: Value) -> HostResult<String> {
     }
     serde_saphyr::to_string(&object)
         .map_err(|error| HostError::Malformed { what: "a ConfigMap".to_owned(), why: error.to_string() })
+}
+
+/// Lists a collection page by page, and hands over each object as it is read.
+async fn each<T: DeserializeOwned>(
+    access: &Access,
+    path: &str,
+    page: u32,
+    mut object: impl FnMut(T),
+) -> Result<(), Refusal> {
+    let mut next = String::new();
+    loop {
+        let request = get(&format!("{path}?limit={page}&continue={next}"));
+        let request = request.map_err(|error| Refusal::Other(error.to_string()))?;
+        let text = access.text(&request).await?;
+        // One object after the other: those of a whole page side by side are what an agent would grow by for good.
+        let list: List<&RawValue> =
+            serde_json::from_str(&text).map_err(|error| access::unreadable(&error))?;
+        for item in list.items {
+            object(serde_json::from_str(item.get()).map_err(|error| access::unreadable(&error))?);
+        }
+        if list.metadata.next.is_empty() {
+            return Ok(());
+        }
+        next = list.metadata.next;
+    }
 }
 
 fn get(path: &str) -> HostResult<Request<Vec<u8>>> {

@@ -26,14 +26,14 @@ pub(super) struct ListMeta {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ObjectMeta {
     pub(super) name: String,
-    namespace: String,
+    pub(super) namespace: String,
     pub(super) uid: String,
     pub(super) generation: i64,
     pub(super) resource_version: String,
-    labels: BTreeMap<String, String>,
+    pub(super) labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     owner_references: Vec<OwnerReference>,
-    deletion_timestamp: Option<String>,
+    pub(super) deletion_timestamp: Option<String>,
 }
 
 impl ObjectMeta {
@@ -41,11 +41,23 @@ impl ObjectMeta {
     pub(super) fn is_cluster_dns(&self) -> bool {
         self.labels.get("k8s-app").is_some_and(|app| app == "kube-dns")
     }
+
+    /// It is the picture of a static pod.
+    pub(super) fn is_mirror(&self) -> bool {
+        self.annotations.contains_key(MIRROR_ANNOTATION)
+    }
+
+    /// Who would start it again.
+    pub(super) fn controller(&self) -> Option<&OwnerReference> {
+        self.owner_references.iter().find(|owner| owner.controller)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct OwnerReference {
-    kind: String,
+pub(super) struct OwnerReference {
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) name: String,
     #[serde(default)]
     controller: bool,
 }
@@ -66,10 +78,19 @@ struct NodeSpec {
     taints: Vec<Taint>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-struct Taint {
-    key: String,
-    effect: String,
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Taint {
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) value: String,
+    pub(super) effect: String,
+}
+
+impl Taint {
+    /// Whether it keeps pods away that do not tolerate it; a cordon's own is told apart by `spec.unschedulable`.
+    pub(super) fn keeps_away(&self) -> bool {
+        self.key != CORDON_TAINT && matches!(self.effect.as_str(), "NoSchedule" | "NoExecute")
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -80,10 +101,16 @@ struct NodeStatus {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct Condition {
+pub(super) struct Condition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
+}
+
+impl Condition {
+    pub(super) fn is_ready(&self) -> bool {
+        self.kind == "Ready" && self.status == "True"
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -110,8 +137,15 @@ struct PodSpec {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Volume {
+pub(super) struct Volume {
     empty_dir: Option<serde::de::IgnoredAny>,
+}
+
+impl Volume {
+    /// Its data go with the pod.
+    pub(super) fn is_empty_dir(&self) -> bool {
+        self.empty_dir.is_some()
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -139,15 +173,12 @@ const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 impl From<Node> for NodeState {
     fn from(Node { metadata, spec, status }: Node) -> Self {
-        let keeps_away = |taint: &Taint| {
-            taint.key != CORDON_TAINT && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-        };
         Self {
             kubelet_version: status.node_info.kubelet_version,
-            ready: status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
+            ready: status.conditions.iter().any(Condition::is_ready),
             unschedulable: spec.unschedulable,
             cordoned_by: metadata.annotations.get(CORDONED_BY).filter(|_| spec.unschedulable).cloned(),
-            tainted: spec.taints.iter().any(keeps_away),
+            tainted: spec.taints.iter().any(Taint::keeps_away),
             control_plane: CONTROL_PLANE_LABELS.iter().any(|label| metadata.labels.contains_key(*label)),
             container_runtime: status.node_info.container_runtime_version,
             zone: metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default(),
@@ -159,9 +190,9 @@ impl From<Node> for NodeState {
 impl From<Pod> for PodState {
     fn from(Pod { metadata, spec, status }: Pod) -> Self {
         Self {
-            controller: metadata.owner_references.into_iter().find(|owner| owner.controller).map(|o| o.kind),
-            mirror: metadata.annotations.contains_key(MIRROR_ANNOTATION),
-            empty_dir: spec.volumes.iter().any(|volume| volume.empty_dir.is_some()),
+            controller: metadata.controller().map(|owner| owner.kind.clone()),
+            mirror: metadata.is_mirror(),
+            empty_dir: spec.volumes.iter().any(Volume::is_empty_dir),
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
             terminating: metadata.deletion_timestamp.is_some(),
             namespace: metadata.namespace,

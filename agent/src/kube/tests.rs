@@ -481,3 +481,161 @@ async fn the_clusters_dns_is_counted_by_its_ready_replicas_and_may_be_missing() 
         assert_eq!(server.kube().cluster_dns().await.unwrap(), expected, "{items}");
     }
 }
+
+fn list(next: &str, items: &[Value]) -> Answer {
+    Answer::Plain(200, json!({"metadata": {"continue": next}, "items": items}).to_string())
+}
+
+fn no_such_path() -> Answer {
+    Answer::Plain(404, r#"{"kind":"Status","status":"Failure","reason":"NotFound","code":404}"#.to_owned())
+}
+
+fn budget_of(selector: &Value) -> Value {
+    json!({
+        "metadata": {"namespace": "kube-system", "name": "dns"},
+        "spec": {"maxUnavailable": "50%", "selector": selector},
+        "status": {"disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2},
+    })
+}
+
+/// What `workloads` makes of these answers.
+async fn workloads(
+    answers: impl IntoIterator<Item = Answer>,
+) -> (HostResult<WorkloadDescription>, Vec<Asked>) {
+    let server = Server::start(answers).await;
+    server.put("admin.conf", &server.kubeconfig("admin"));
+    let description = server.kube().workloads().await;
+    (description, server.asked())
+}
+
+#[tokio::test]
+async fn workloads_of_a_real_1_20_are_read_with_their_budget_and_the_room_that_static_pods_leave() {
+    let budgets = list("", &[budget_of(&json!({"matchLabels": {"k8s-app": "kube-dns"}}))]);
+    let answers = [
+        no_such_path(),
+        budgets,
+        Answer::Plain(200, recorded!("nodes").to_owned()),
+        Answer::Plain(200, recorded!("pods-kube-system").to_owned()),
+    ];
+    let (description, asked) = workloads(answers).await;
+    let description = description.unwrap();
+    let paths: Vec<&str> = asked.iter().map(|(first, _)| first.split(' ').nth(3).unwrap()).collect();
+    assert_eq!(
+        paths,
+        [
+            "/apis/policy/v1/poddisruptionbudgets?limit=250&continue=",
+            "/apis/policy/v1beta1/poddisruptionbudgets?limit=250&continue=",
+            "/api/v1/nodes?limit=250&continue=",
+            "/api/v1/pods?limit=100&continue=",
+        ]
+    );
+    let [dns] = description.budgets.as_slice() else { panic!("{description:?}") };
+    assert_eq!(
+        (dns.rule.as_str(), dns.disruptions_allowed, dns.current_healthy),
+        ("maxUnavailable: 50%", 1, 2)
+    );
+    let names: Vec<&str> = description.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["cp1", "cp2", "cp3", "w1", "w2"]);
+    let free = |at: usize| description.nodes[at].free.unwrap();
+    // 2 CPU, less etcd's 100 m, the API server's 250 m, the controllers' 200 m and the scheduler's 100 m; kube-proxy is a pod.
+    assert_eq!((free(0).cpu_m, free(0).pods), (1350, 105));
+    assert_eq!(free(0).memory_bytes, (24_684_084 - 100 * 1024) * 1024);
+    assert_eq!((free(3).cpu_m, free(3).pods), (2000, 109));
+    assert_eq!(description.nodes[0].taints, [0]);
+    assert_eq!(description.nodes[0].labels, ["kubernetes.io/os=linux"]);
+    let [pods] = description.pods.as_slice() else { panic!("only CoreDNS moves: {:?}", description.pods) };
+    assert_eq!((pods.namespace.as_str(), pods.workload.as_str()), ("kube-system", "Deployment coredns"));
+    assert_eq!((pods.nodes.as_slice(), pods.budgets.as_slice()), ([0, 0].as_slice(), [0].as_slice()));
+    assert_eq!((pods.cpu_m, pods.memory_bytes, pods.ready), (100, 70 << 20, true));
+    assert_eq!((pods.tolerates.as_slice(), pods.node_labels.len()), ([0].as_slice(), 1));
+    assert!(!pods.empty_dir && !pods.apart && !pods.bound_otherwise);
+}
+
+fn bound_pod(name: &str, changes: &Value) -> Value {
+    let mut pod = json!({
+        "metadata": {"namespace": "kube-system", "name": name, "labels": {"app": "shop"}},
+        "spec": {"nodeName": "w1", "containers": [{"resources": {"requests": {"cpu": "0.1"}}}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    for part in ["metadata", "spec", "status"] {
+        for (field, value) in changes[part].as_object().into_iter().flatten() {
+            pod[part][field] = value.clone();
+        }
+    }
+    pod
+}
+
+/// The groups of these pods, in pages of one, on a node w1 with a budget of policy/v1 for them all.
+async fn groups(pods: &[Value]) -> Vec<liftlock_proto::v1::PodGroup> {
+    let node = json!({"metadata": {"name": "w1"}, "status": {"allocatable": {"cpu": "4"}}});
+    let last = pods.len() - 1;
+    let pages = pods
+        .iter()
+        .enumerate()
+        .map(|(at, pod)| list(if at == last { "" } else { "more" }, std::slice::from_ref(pod)));
+    let answers = [list("", &[budget_of(&json!({}))]), list("", &[node])].into_iter().chain(pages);
+    workloads(answers).await.0.unwrap().pods
+}
+
+#[tokio::test]
+async fn pods_are_read_page_by_page_and_those_that_are_alike_are_counted_once() {
+    let controllers = json!([{"kind": "StatefulSet", "name": "db", "controller": true}]);
+    let owned = json!({"metadata": {"ownerReferences": controllers}});
+    let found = groups(&[
+        bound_pod("db-0", &owned),
+        bound_pod("db-1", &owned),
+        bound_pod("lone", &json!({})),
+        bound_pod("over", &json!({"status": {"phase": "Succeeded"}})),
+        bound_pod("going", &json!({"metadata": {"deletionTimestamp": "2026-11-21T14:57:31Z"}})),
+        bound_pod("nowhere", &json!({"spec": {"nodeName": ""}})),
+        bound_pod("elsewhere", &json!({"spec": {"nodeName": "w9"}})),
+        bound_pod("starting", &json!({"status": {"phase": "Pending", "conditions": []}})),
+    ])
+    .await;
+    let seen: Vec<_> = found
+        .iter()
+        .map(|one| (one.workload.as_str(), one.pod.as_str(), one.nodes.len(), one.budgets.len()))
+        .collect();
+    let expected = [("", "lone", 1, 1), ("", "starting", 1, 0), ("StatefulSet db", "", 2, 1)];
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn an_empty_selector_means_every_pod_in_policy_v1_and_none_in_v1beta1() {
+    let pod = bound_pod("lone", &json!({}));
+    assert_eq!(groups(std::slice::from_ref(&pod)).await[0].budgets, [0]);
+    let node = json!({"metadata": {"name": "w1"}});
+    let answers = [no_such_path(), list("", &[budget_of(&json!({}))]), list("", &[node]), list("", &[pod])];
+    assert!(workloads(answers).await.0.unwrap().pods[0].budgets.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_pod_asks_for_and_what_bounds_it_is_read() {
+    let against = |key: &str| {
+        let term = json!([{"topologyKey": key, "labelSelector": {"matchLabels": {"app": "shop"}}}]);
+        json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}})
+    };
+    let requests = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}});
+    let mut sidecar = requests("300m");
+    sidecar["restartPolicy"] = json!("Always");
+    let starting = json!({"spec": {
+        "initContainers": [sidecar, requests("2")],
+        "containers": [requests("1"), requests("1")],
+        "overhead": {"cpu": "10m"},
+    }});
+    for (changes, expected) in [
+        (json!({}), (100, false, false, false)),
+        (starting, (2310, false, false, false)),
+        (against("kubernetes.io/hostname"), (100, true, false, false)),
+        (against("topology.kubernetes.io/zone"), (100, false, true, false)),
+        (json!({"spec": {"containers": [{"ports": [{"hostPort": 80}]}]}}), (0, false, true, false)),
+        (
+            json!({"spec": {"containers": [{"resources": {"requests": {"nvidia.com/gpu": "1"}}}]}}),
+            (0, false, true, false),
+        ),
+        (json!({"spec": {"volumes": [{"name": "x", "emptyDir": {}}]}}), (100, false, false, true)),
+    ] {
+        let group = groups(&[bound_pod("lone", &changes)]).await.remove(0);
+        assert_eq!((group.cpu_m, group.apart, group.bound_otherwise, group.empty_dir), expected, "{changes}");
+    }
+}

@@ -10,6 +10,7 @@ use liftlock_proto::v1::answer::Outcome;
 use liftlock_proto::v1::asked::Kind;
 use liftlock_proto::v1::reply::Kind as ReplyKind;
 use liftlock_proto::v1::{Answer, Asked, Reply};
+use prost::Message;
 
 use crate::backup::inventory::{Inventory, Stored};
 use crate::backup::prune::{Wish, prune};
@@ -25,6 +26,9 @@ use crate::session::tasks::{Task, TaskFailed};
 
 /// Questions that are answered side by side; each may read a whole disk.
 const AT_ONCE: usize = 4;
+
+/// Bytes of a description of workloads: the coordinator takes messages of up to 1 MiB from agents.
+const LARGEST_DESCRIPTION: usize = 1000 * 1024;
 
 /// The answers under way.
 #[derive(Default)]
@@ -123,7 +127,8 @@ fn needs_idleness(kind: &Kind) -> bool {
         | Kind::VerifyBackups(_)
         | Kind::DescribeEtcd(_)
         | Kind::ShowProtectedPaths(_)
-        | Kind::CompareProtectedPaths(_) => false,
+        | Kind::CompareProtectedPaths(_)
+        | Kind::DescribeWorkloads(_) => false,
         Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => true,
     }
 }
@@ -135,6 +140,7 @@ impl Question {
         match kind {
             Kind::ListBackups(_) => Ok(ReplyKind::Backups(Inventory::take(host, node).await?.into())),
             Kind::DescribeEtcd(_) => Ok(ReplyKind::Etcd(describe(host).await)),
+            Kind::DescribeWorkloads(_) => Ok(ReplyKind::Workloads(workloads(host).await?)),
             Kind::RehearseSnapshot(wanted) => rehearsed(host, node, &idleness(idle)?, &wanted.backup).await,
             Kind::ShowProtectedPaths(_) => Ok(ReplyKind::ProtectedPaths(report::show(host, node).await?)),
             Kind::CompareProtectedPaths(_) => {
@@ -161,6 +167,18 @@ impl Question {
             }
         }
     }
+}
+
+/// What runs in the cluster, where that fits into one message.
+async fn workloads(host: &Host) -> Result<v1::WorkloadDescription, NoReply> {
+    let description = host.kube.workloads().await?;
+    let bytes = description.encoded_len();
+    if bytes > LARGEST_DESCRIPTION {
+        return Err(NoReply::Refused(format!(
+            "what this cluster runs takes {bytes} bytes to describe, and a message takes {LARGEST_DESCRIPTION}"
+        )));
+    }
+    Ok(description)
 }
 
 fn idleness(idle: Option<Idleness>) -> Result<Idle, NoReply> {

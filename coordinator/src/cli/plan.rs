@@ -43,9 +43,10 @@ pub(crate) fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError>
         Some(plan) if refusals.is_empty() => Ok(PlanAnswerView {
             plan: Some(view(plan)?),
             onward: answer.onward.into_iter().map(view).collect::<Result<_, _>>()?,
+            forecast: answer.forecast.map(Into::into),
             refusals,
         }),
-        _ => Ok(PlanAnswerView { plan: None, onward: Vec::new(), refusals }),
+        _ => Ok(PlanAnswerView { plan: None, onward: Vec::new(), forecast: None, refusals }),
     }
 }
 

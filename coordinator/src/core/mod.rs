@@ -5,6 +5,7 @@
 //! ([`crate::rpc`]).
 
 pub mod decide;
+pub mod forecast;
 pub mod gates;
 pub mod history;
 pub mod leg;

@@ -29,6 +29,7 @@ use crate::store::{Store, StoreError};
 mod between;
 mod facts;
 mod findings;
+mod forecast;
 mod orders;
 mod path;
 mod plans;

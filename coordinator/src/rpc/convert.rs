@@ -4,6 +4,7 @@ use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::PlannedNode;
 use liftlock_proto::v1;
 
+use crate::core::forecast::{Budget, Durations, Finding, Forecast, RoleDuration, What};
 use crate::core::gates::{Consent, Gate, Verdict, When};
 use crate::core::history::HistoryRecord;
 use crate::core::leg::Stop;
@@ -19,6 +20,9 @@ pub struct Live {
     /// The last line that a child process printed there.
     pub last_output: String,
 }
+
+/// So many findings at which no roll-out halts go into one message: clients take up to 4 MiB, plans among them.
+const FINDINGS: usize = 1000;
 
 /// A gate, and what became of it.
 pub fn gate((gate, verdict, findings): (&Gate, Verdict, Vec<String>)) -> v1::Gate {
@@ -173,6 +177,66 @@ pub fn refusal(refusal: Refusal) -> v1::Refusal {
     v1::Refusal { rule: rule.to_owned(), message, acceptable }
 }
 
+/// What the roll-out of a path will meet, or why nobody can tell, and how long it takes.
+pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Forecast {
+    let (unknown, Forecast { mut findings, bound_otherwise }) = match met {
+        Ok(forecast) => (String::new(), forecast),
+        Err(why) => (why, Forecast::default()),
+    };
+    let all = findings.len();
+    let mut bearable = 0;
+    findings.retain(|finding| {
+        bearable += usize::from(!finding.what.halts());
+        finding.what.halts() || bearable <= FINDINGS
+    });
+    let role = |known: RoleDuration| v1::RoleDuration {
+        role: v1::Role::from(known.role).into(),
+        lease_ms: known.lease_ms,
+        leases: known.leases,
+    };
+    v1::Forecast {
+        unknown,
+        left_out: u32::try_from(all - findings.len()).unwrap_or(u32::MAX),
+        findings: findings.into_iter().map(forecast_finding).collect(),
+        bound_otherwise,
+        durations: durations.roles.into_iter().map(role).collect(),
+        duration_ms: durations.total_ms,
+    }
+}
+
+fn forecast_finding(finding: Finding) -> v1::ForecastFinding {
+    let message = finding.to_string();
+    let Finding { node, to_version, workload, pods, what } = finding;
+    let (kind, budgets) = match what {
+        What::Blocked { budgets } => (v1::ForecastKind::Blocked, budgets),
+        What::Refused(_) => (v1::ForecastKind::Refused, Vec::new()),
+        What::Downtime(_) => (v1::ForecastKind::Downtime, Vec::new()),
+        What::NoRoom { .. } => (v1::ForecastKind::NoRoom, Vec::new()),
+    };
+    v1::ForecastFinding {
+        kind: kind.into(),
+        node: node.into(),
+        to_version: to_version.to_string(),
+        workload,
+        pods,
+        budgets: budgets.into_iter().map(disruption_budget).collect(),
+        message,
+    }
+}
+
+fn disruption_budget(budget: Budget) -> v1::DisruptionBudget {
+    let (namespace, name) = budget.name.split_once('/').unwrap_or_default();
+    v1::DisruptionBudget {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        rule: budget.rule,
+        disruptions_allowed: budget.allowed,
+        current_healthy: budget.healthy,
+        desired_healthy: budget.needed,
+        unhealthy_may_go: budget.unhealthy_may_go,
+    }
+}
+
 /// One record of what happened.
 pub fn history_event(sequence: u64, record: HistoryRecord) -> v1::HistoryEvent {
     let HistoryRecord { at_ms, kind, plan, node, token, operator, text } = record;
@@ -196,5 +260,30 @@ pub fn token_entry(id: String, token: TokenRecord) -> v1::TokenEntry {
         used: token.used_for.is_some() || token.revoked,
         expires_at_ms: token.expires_at_ms,
         name: token.subject.name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::forecast::{Cause, Forbidden};
+
+    #[test]
+    fn a_forecast_too_long_for_one_message_keeps_its_first_findings_and_all_at_which_the_roll_out_halts() {
+        let finding = |number: usize, what| Finding {
+            node: "w1".parse().unwrap(),
+            to_version: "v1.31.2".parse().unwrap(),
+            workload: format!("Deployment default/app-{number}"),
+            pods: 1,
+            what,
+        };
+        let mut findings: Vec<Finding> =
+            (0..1500).map(|number| finding(number, What::Downtime(Cause::OneReplica))).collect();
+        findings.push(finding(1500, What::Refused(Forbidden::EmptyDir)));
+        let met = Forecast { findings, bound_otherwise: 0 };
+        let message = forecast(Ok(met), Durations::default());
+        assert_eq!((message.findings.len(), message.left_out), (1001, 500));
+        assert_eq!(message.findings.last().unwrap().kind(), v1::ForecastKind::Refused);
+        assert_eq!(message.findings[999].workload, "Deployment default/app-999");
     }
 }

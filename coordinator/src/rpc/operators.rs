@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::access::caller;
 use super::{convert, status, with_keeper};
+use crate::core;
 use crate::core::path::Path;
 use crate::identity::subject::{Role, Subject};
 use crate::keeper::{Keeper, Order};
@@ -78,10 +79,14 @@ impl OperatorService for Operators {
                 None
             }
         };
+        let forecast = match &path {
+            Some(path) => Some(forecast(&self.keeper, path.clone()).await?),
+            None => None,
+        };
         let (plan, onward) = path.map_or((None, Vec::new()), |Path { first, onward }| {
             (Some(first.into()), onward.into_iter().map(Into::into).collect())
         });
-        Ok(Response::new(v1::MakePlanResponse { plan, refusals, onward }))
+        Ok(Response::new(v1::MakePlanResponse { plan, refusals, onward, forecast }))
     }
 
     async fn list_gates(
@@ -251,7 +256,8 @@ fn askers(asked: &Kind) -> &'static [Role] {
         | Kind::VerifyBackups(_)
         | Kind::DescribeEtcd(_)
         | Kind::ShowProtectedPaths(_)
-        | Kind::CompareProtectedPaths(_) => READERS,
+        | Kind::CompareProtectedPaths(_)
+        | Kind::DescribeWorkloads(_) => READERS,
         Kind::PruneBackups(wanted) if wanted.dry_run => READERS,
         Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => WRITERS,
     }
@@ -329,6 +335,16 @@ async fn answer_of_all(keeper: &Arc<Keeper>, refresh_packages: bool) -> Result<(
     }
     let why: Vec<String> = silent.into_iter().map(|refusal| refusal.message).collect();
     Err(Status::failed_precondition(why.join("; ")))
+}
+
+/// What the roll-out of a path will meet, by what a control plane says of the cluster now.
+async fn forecast(keeper: &Arc<Keeper>, path: Path) -> Result<v1::Forecast, Status> {
+    let workloads = keeper.workloads().await;
+    let forecast = with_keeper(keeper, move |keeper| {
+        let met = workloads.map(|workloads| core::forecast::forecast(&path, &workloads));
+        Ok(convert::forecast(met, keeper.durations(&path)))
+    });
+    forecast.await
 }
 
 /// As many of the newest events as fit, oldest first.

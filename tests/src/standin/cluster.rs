@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::standin::api::eviction::{condition, is_ready};
 use crate::standin::api::server::taint_if_unschedulable;
-use crate::standin::controllers::{Controllers, Workload};
+use crate::standin::controllers::{Controllers, Workload, count_budgets};
 use crate::standin::cri::{Container, Runtime};
 use crate::standin::etcd::Ensemble;
 use crate::standin::kubelet::{Kubelet, Shared, status};
@@ -164,15 +164,7 @@ impl Cluster {
             machines.insert(machine.facts.name.clone(), machine);
         }
         put_config_maps(&objects, release);
-        let mut controllers = Controllers::default();
-        controllers.add(Workload {
-            name: "coredns".to_owned(),
-            namespace: "kube-system".to_owned(),
-            replicas: 2,
-            image: release.image("coredns", release.registry()),
-            on_control_planes: true,
-        });
-        let state = Arc::new(Mutex::new(State { kubelets, controllers }));
+        let state = Arc::new(Mutex::new(State { kubelets, controllers: Controllers::default() }));
         let cluster = Self {
             _turns: Running::spawn(turns(Arc::clone(&state), objects.clone())),
             _balancer: Running::spawn(balance(balancer, Arc::clone(&state))),
@@ -182,6 +174,16 @@ impl Cluster {
             state,
         };
         cluster.wait_until_ready().await?;
+        // Not before: its pods would all lie on the node that is Ready first, whichever that is.
+        cluster.add_workload(Workload {
+            name: "coredns".to_owned(),
+            namespace: "kube-system".to_owned(),
+            replicas: 2,
+            image: release.image("coredns", release.registry()),
+            on_control_planes: true,
+        });
+        let limit = Duration::from_secs(30);
+        cluster.wait_for("CoreDNS", limit, |cluster| cluster.lowest_ready("coredns") == Some(2)).await?;
         Ok(cluster)
     }
 
@@ -211,6 +213,7 @@ impl Cluster {
             "spec": {"minAvailable": min_available, "selector": {"matchLabels": {"app": workload}}},
         });
         self.objects.put(&Key::new("poddisruptionbudgets", "default", workload), budget);
+        count_budgets(&self.objects);
     }
 
     /// Takes a workload's budget away.
@@ -422,6 +425,7 @@ fn put_node(objects: &Objects, facts: &NodeFacts, release: Release) {
         "spec": {},
         "status": {
             "addresses": [{"type": "InternalIP", "address": facts.address}],
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "False"}],
             "nodeInfo": {
                 "kubeletVersion": release.0.to_string(), "architecture": "amd64",

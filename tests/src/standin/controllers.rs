@@ -74,6 +74,7 @@ impl Controllers {
             }
         }
         schedule(objects);
+        count_budgets(objects);
     }
 
     /// A controller-manager that runs leads, and says so in its Lease.
@@ -97,6 +98,26 @@ impl Controllers {
     }
 }
 
+/// What the disruption controller does: counts what each budget allows, in its status.
+pub fn count_budgets(objects: &Objects) {
+    for budget in objects.list("poddisruptionbudgets", None) {
+        let part = |pointer| text(&budget, pointer).unwrap_or_default();
+        let (namespace, name) = (part("/metadata/namespace"), part("/metadata/name"));
+        let selector = budget.pointer("/spec/selector/matchLabels");
+        let pods = objects.list("pods", Some(namespace));
+        let selected = || pods.iter().filter(|pod| selects(selector, pod));
+        let healthy = selected().filter(|pod| is_ready(pod) && !is_terminating(pod)).count() as u64;
+        let needed = budget.pointer("/spec/minAvailable").and_then(Value::as_u64).unwrap_or_default();
+        let status = json!({
+            "currentHealthy": healthy, "desiredHealthy": needed, "expectedPods": selected().count(),
+            "disruptionsAllowed": healthy.saturating_sub(needed),
+        });
+        objects.update(&Key::new("poddisruptionbudgets", namespace, name), |budget| {
+            budget["status"] = status;
+        });
+    }
+}
+
 fn pod_of(workload: &Workload) -> Value {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -111,8 +132,10 @@ fn pod_of(workload: &Workload) -> Value {
         "status": status(false),
     });
     if workload.on_control_planes {
-        pod["spec"]["tolerations"] =
-            json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
+        let roles = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+        let tolerations: Vec<Value> =
+            roles.iter().map(|role| json!({"key": role, "effect": "NoSchedule"})).collect();
+        pod["spec"]["tolerations"] = json!(tolerations);
     }
     pod
 }

@@ -97,6 +97,15 @@ impl Release {
         self.0.minor >= 22
     }
 
+    /// Whether the API server serves `PodDisruptionBudgets` of this version of policy: v1 from 1.21, v1beta1 before 1.25.
+    pub fn has_budgets(self, version: &str) -> bool {
+        match version {
+            "v1" => self.0.minor >= 21,
+            "v1beta1" => self.0.minor < 25,
+            _ => false,
+        }
+    }
+
     /// The container runtime of that time, as a Node names it.
     pub fn container_runtime(self) -> &'static str {
         if self.has_cri_v1() { "containerd://1.7.13" } else { "containerd://1.4.13" }

@@ -11,6 +11,7 @@
 mod backups;
 mod bad_input;
 mod documents;
+mod forecast;
 mod gates;
 mod interruptions;
 mod operators;

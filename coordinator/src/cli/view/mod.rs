@@ -3,6 +3,7 @@
 pub mod backups;
 pub mod changes;
 pub mod diff;
+pub mod forecast;
 pub mod gates;
 pub mod history;
 pub mod nodes;

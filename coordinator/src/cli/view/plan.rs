@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
+use crate::cli::view::forecast::ForecastView;
 use crate::core::reversal::{Cause, PointOfNoReturn, changes_etcd_minor, point_of_no_return};
 
 /// What the coordinator says to a wanted version: a path of one plan or several, or why there is none.
@@ -20,6 +21,8 @@ pub struct PlanAnswerView {
     pub plan: Option<PlanView>,
     /// What follows, one plan a stop, the last one to the wanted version.
     pub onward: Vec<PlanView>,
+    /// What their roll-outs will meet; null where there is no plan.
+    pub forecast: Option<ForecastView>,
     /// Empty where there is a plan.
     pub refusals: Vec<RefusalView>,
 }
@@ -207,14 +210,18 @@ fn step_view(step: &Step, etcd_changes: bool) -> StepView {
 
 impl View for PlanAnswerView {
     fn table(&self, paint: Paint) -> String {
-        self.each_stop(paint, PlanView::table)
+        self.each_stop(paint, PlanView::table) + &self.forecast(paint)
     }
 }
 
 impl PlanAnswerView {
     /// Each stop's nodes in order and its way back, without the steps: what `apply` shows before it asks.
     pub fn summary(&self, paint: Paint) -> String {
-        self.each_stop(paint, PlanView::summary)
+        self.each_stop(paint, PlanView::summary) + &self.forecast(paint)
+    }
+
+    fn forecast(&self, paint: Paint) -> String {
+        self.forecast.as_ref().map(|forecast| format!("\n{}", forecast.table(paint))).unwrap_or_default()
     }
 
     fn each_stop(&self, paint: Paint, show: fn(&PlanView, Paint) -> String) -> String {

@@ -9,6 +9,7 @@ use crate::cli::output::{Format, View, render, render_one_of_many};
 use crate::cli::paint::Paint;
 use crate::cli::plan::refusals;
 use crate::cli::view::changes::changes;
+use crate::cli::view::forecast::ForecastView;
 use crate::cli::view::history::HistoryView;
 use crate::cli::view::nodes::NodesView;
 use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView, word};
@@ -166,7 +167,8 @@ fn apply_shows_the_order_and_the_way_back_before_it_asks() {
 fn a_plan_is_json_with_every_command_as_its_arguments() {
     let mut small = plan();
     small.nodes.truncate(1);
-    let answer = PlanAnswerView { plan: Some(small.into()), onward: Vec::new(), refusals: Vec::new() };
+    let answer =
+        PlanAnswerView { plan: Some(small.into()), onward: Vec::new(), forecast: None, refusals: Vec::new() };
     assert_snapshot!(render(&answer, Format::Json, Paint::OFF).unwrap());
 }
 
@@ -187,7 +189,7 @@ fn refusals_are_one_sentence_each_and_say_which_can_be_consented_to() {
     ];
     let against: Vec<RefusalView> = against.into_iter().map(Into::into).collect();
     assert_snapshot!(refusals("v1.21.1", &against, Paint::OFF));
-    let answer = PlanAnswerView { plan: None, onward: Vec::new(), refusals: against };
+    let answer = PlanAnswerView { plan: None, onward: Vec::new(), forecast: None, refusals: against };
     assert_snapshot!(render(&answer, Format::Yaml, Paint::OFF).unwrap());
 }
 
@@ -201,6 +203,7 @@ fn path() -> PlanAnswerView {
     PlanAnswerView {
         plan: Some(stop("v1.19.7", "v1.20.2")),
         onward: vec![stop("v1.20.2", "v1.21.1")],
+        forecast: None,
         refusals: Vec::new(),
     }
 }
@@ -209,6 +212,63 @@ fn path() -> PlanAnswerView {
 fn a_path_shows_its_stops_and_then_each_with_its_nodes_and_commands() {
     assert_snapshot!(path().table(Paint::OFF));
     assert_snapshot!(path().summary(Paint::OFF));
+}
+
+/// A drain that is blocked, a workload that goes down, and more.
+fn forecast() -> v1::Forecast {
+    let finding = |kind: v1::ForecastKind, node: &str, message: &str| v1::ForecastFinding {
+        kind: kind.into(),
+        node: node.to_owned(),
+        to_version: "v1.20.2".to_owned(),
+        workload: "Deployment shop/cart".to_owned(),
+        pods: 1,
+        budgets: Vec::new(),
+        message: message.to_owned(),
+    };
+    let budget = v1::DisruptionBudget {
+        namespace: "shop".to_owned(),
+        name: "cart".to_owned(),
+        rule: "minAvailable: 2".to_owned(),
+        disruptions_allowed: 0,
+        current_healthy: 2,
+        desired_healthy: 2,
+        unhealthy_may_go: false,
+    };
+    let blocked =
+        finding(v1::ForecastKind::Blocked, "w2", "the drain of w2 will wait for the budget shop/cart");
+    let downs = (1..=12).map(|number| {
+        finding(
+            v1::ForecastKind::Downtime,
+            "w1",
+            &format!("Deployment shop/one-{number} is down while it moves"),
+        )
+    });
+    let durations = vec![v1::RoleDuration { role: v1::Role::Worker.into(), lease_ms: 61_200, leases: 7 }];
+    let no_room =
+        finding(v1::ForecastKind::NoRoom, "w1", "1 pod of Deployment shop/cart will not fit elsewhere");
+    v1::Forecast {
+        findings: downs.chain([no_room, v1::ForecastFinding { budgets: vec![budget], ..blocked }]).collect(),
+        bound_otherwise: 3,
+        durations,
+        ..v1::Forecast::default()
+    }
+}
+
+#[test]
+fn a_forecast_is_one_line_where_all_is_well_and_names_first_where_the_roll_out_will_halt() {
+    let show = |forecast: v1::Forecast| ForecastView::from(forecast).table(Paint::OFF);
+    let durations = forecast().durations;
+    let well = v1::Forecast { durations, duration_ms: Some(725_000), ..v1::Forecast::default() };
+    let unknown = "no control plane's agent is connected".to_owned();
+    let unseen = v1::Forecast { unknown, ..v1::Forecast::default() };
+    assert_snapshot!([well, unseen, forecast()].map(show).join("\n"));
+}
+
+#[test]
+fn a_forecast_is_json_with_the_numbers_of_each_budget() {
+    let mut forecast = forecast();
+    forecast.findings.drain(..11);
+    assert_snapshot!(serde_json::to_string_pretty(&ForecastView::from(forecast)).unwrap());
 }
 
 /// A roll-out to the first of two stops.

@@ -51,6 +51,7 @@ async fn answer(
 #[derive(Debug, Default)]
 struct Target<'a> {
     group: &'a str,
+    version: &'a str,
     namespace: &'a str,
     resource: &'a str,
     name: &'a str,
@@ -60,9 +61,9 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn parse(path: &'a str) -> Option<Self> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let (group, rest) = match parts.as_slice() {
-            ["api", "v1", rest @ ..] => ("", rest),
-            ["apis", group, _, rest @ ..] => (*group, rest),
+        let (group, version, rest) = match parts.as_slice() {
+            ["api", version @ "v1", rest @ ..] => ("", *version, rest),
+            ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return None,
         };
         let (namespace, rest) = match rest {
@@ -72,6 +73,7 @@ impl<'a> Target<'a> {
         let part = |index: usize| rest.get(index).copied().unwrap_or_default();
         (rest.len() <= 3 && !rest.is_empty()).then(|| Self {
             group,
+            version,
             namespace,
             resource: part(0),
             name: part(1),
@@ -90,6 +92,9 @@ struct Selection {
     watch: bool,
     after: Option<u64>,
     limit: Option<Duration>,
+    /// At most so many objects, after so many that were listed already.
+    page: Option<usize>,
+    listed: usize,
     fields: Vec<(String, String)>,
     labels: Vec<(String, String)>,
 }
@@ -110,6 +115,8 @@ impl Selection {
                 "watch" => selection.watch = matches!(value.as_str(), "true" | "1"),
                 "resourceVersion" => selection.after = value.parse().ok(),
                 "timeoutSeconds" => selection.limit = value.parse().ok().map(Duration::from_secs),
+                "limit" => selection.page = value.parse().ok().filter(|page| *page > 0),
+                "continue" => selection.listed = value.parse().unwrap_or_default(),
                 "fieldSelector" => selection.fields = pairs(&value),
                 "labelSelector" => selection.labels = pairs(&value),
                 _ => {}
@@ -210,6 +217,9 @@ impl ApiServer {
             selected: selection.field(selected),
         };
         authorize(subject, attributes, self.release)?;
+        if target.resource == "poddisruptionbudgets" && !self.release.has_budgets(target.version) {
+            return Err(Failure { code: 404, ..Failure::not_found("path", uri.path()) });
+        }
         if !etcd {
             return Err(Failure::unavailable("etcdserver: no leader"));
         }
@@ -268,12 +278,18 @@ impl ApiServer {
     fn list(&self, target: &Target<'_>, selection: &Selection) -> Value {
         let namespace = (!target.namespace.is_empty()).then_some(target.namespace);
         let revision = self.objects.revision();
-        let items: Vec<Value> = self
+        let mut items: Vec<Value> = self
             .objects
             .list(target.resource, namespace)
             .into_iter()
             .filter(|object| selection.admits(object))
+            .skip(selection.listed)
             .collect();
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if let Some(page) = selection.page.filter(|page| *page < items.len()) {
+            items.truncate(page);
+            metadata["continue"] = json!((selection.listed + page).to_string());
+        }
         let (kind, version) = match target.resource {
             "nodes" => ("NodeList", "v1"),
             "pods" => ("PodList", "v1"),
@@ -281,10 +297,7 @@ impl ApiServer {
             "poddisruptionbudgets" => ("PodDisruptionBudgetList", "policy/v1"),
             _ => ("List", "v1"),
         };
-        json!({
-            "kind": kind, "apiVersion": version,
-            "metadata": {"resourceVersion": revision.to_string()}, "items": items,
-        })
+        json!({"kind": kind, "apiVersion": version, "metadata": metadata, "items": items})
     }
 
     fn watch(&self, target: &Target<'_>, selection: Selection) -> Answer {

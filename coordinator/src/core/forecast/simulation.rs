@@ -1,0 +1,306 @@
+//! The cluster while it is drained node by node, in the mind only.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use liftlock_proto::name::NodeName;
+use liftlock_proto::plan::Policy;
+
+use super::{Budget, Cause, Forbidden, Lack, PodGroup, Room, What, Workloads};
+
+/// What a drain met: of which workload, how many of its pods, and what.
+pub(super) type Met = (String, u32, What);
+
+pub(super) struct Simulation<'a> {
+    sites: BTreeMap<&'a NodeName, Site<'a>>,
+    budgets: Vec<Budget>,
+    pods: Vec<Pod<'a>>,
+    /// Ready pods of each workload.
+    ready: BTreeMap<&'a str, u32>,
+}
+
+/// A node, and what is free on it: less than nothing where it is overcommitted already.
+struct Site<'a> {
+    room: &'a Room,
+    open: bool,
+    cpu_m: i128,
+    memory_bytes: i128,
+    pods: i128,
+    /// How many pods of each workload are on it.
+    hosts: BTreeMap<&'a str, u32>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Pod<'a> {
+    group: &'a PodGroup,
+    pub(super) place: Place<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    On(&'a NodeName),
+    /// Started again, and no node has room for it.
+    Pending,
+    /// Deleted, and nothing starts it again.
+    Gone,
+}
+
+impl<'a> Site<'a> {
+    fn of(room: &'a Room) -> Self {
+        Self {
+            room,
+            open: room.schedulable,
+            cpu_m: room.cpu_m.into(),
+            memory_bytes: room.memory_bytes.into(),
+            pods: room.pods.into(),
+            hosts: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, group: &'a PodGroup) {
+        self.cpu_m -= i128::from(group.cpu_m);
+        self.memory_bytes -= i128::from(group.memory_bytes);
+        self.pods -= 1;
+        *self.hosts.entry(&group.workload).or_default() += 1;
+    }
+
+    fn leave(&mut self, group: &'a PodGroup) {
+        self.cpu_m += i128::from(group.cpu_m);
+        self.memory_bytes += i128::from(group.memory_bytes);
+        self.pods += 1;
+        if let Some(count) = self.hosts.get_mut(group.workload.as_str()) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn of_workload(&self, group: &PodGroup) -> u32 {
+        self.hosts.get(group.workload.as_str()).copied().unwrap_or_default()
+    }
+
+    fn may_take(&self, group: &PodGroup) -> bool {
+        self.open
+            && self.room.taints.is_subset(&group.tolerates)
+            && group.node_labels.iter().all(|label| self.room.labels.contains(label))
+    }
+
+    fn keeps_apart(&self, group: &PodGroup) -> bool {
+        !group.apart || self.of_workload(group) == 0
+    }
+
+    fn has_room(&self, group: &PodGroup) -> bool {
+        // What asks for nothing fits where nothing is free.
+        let fits = |asked: u64, free: i128| asked == 0 || i128::from(asked) <= free;
+        self.pods >= 1 && fits(group.cpu_m, self.cpu_m) && fits(group.memory_bytes, self.memory_bytes)
+    }
+}
+
+impl<'a> Simulation<'a> {
+    pub(super) fn of(workloads: &'a Workloads) -> Self {
+        let sites = workloads.nodes.iter().map(|(name, room)| (name, Site::of(room))).collect();
+        let budgets = workloads.budgets.clone();
+        let mut simulation = Self { sites, budgets, pods: Vec::new(), ready: BTreeMap::new() };
+        for group in &workloads.pods {
+            for node in &group.on {
+                simulation.pods.push(Pod { group, place: Place::On(node) });
+                if let Some(site) = simulation.sites.get_mut(node) {
+                    site.take(group);
+                }
+                simulation.count_ready(group, 1);
+            }
+        }
+        simulation
+    }
+
+    /// Where every pod is now.
+    #[cfg(test)]
+    pub(super) fn pods(&self) -> &[Pod<'a>] {
+        &self.pods
+    }
+
+    /// Nodes on which more is asked for than there is.
+    #[cfg(test)]
+    pub(super) fn overcommitted(&self) -> usize {
+        self.sites.values().filter(|site| site.cpu_m < 0 || site.memory_bytes < 0 || site.pods < 0).count()
+    }
+
+    /// How each budget stands now.
+    #[cfg(test)]
+    pub(super) fn budgets(&self) -> &[Budget] {
+        &self.budgets
+    }
+
+    /// Drains a node and opens it again, as a lease does; what that met.
+    pub(super) fn drain(&mut self, node: &NodeName, policy: &Policy) -> Vec<Met> {
+        let mut left: Vec<usize> = (0..)
+            .zip(&self.pods)
+            .filter(|(_, pod)| matches!(pod.place, Place::On(on) if on == node))
+            .map(|(id, _)| id)
+            .collect();
+        let mut met = Vec::new();
+        for group in left.iter().filter_map(|&id| self.group(id)) {
+            if let Some(why) = forbidden(group, policy) {
+                tell(&mut met, group, What::Refused(why));
+            }
+        }
+        if !met.is_empty() {
+            return met;
+        }
+        let Some(site) = self.sites.get_mut(node) else { return met };
+        let open = std::mem::replace(&mut site.open, false);
+        while !left.is_empty() {
+            let of_these = |id: &usize| {
+                let workload = self.group(*id)?.workload.as_str();
+                Some((workload, self.ready_of(workload)))
+            };
+            let before: BTreeMap<&str, u32> = left.iter().filter_map(of_these).collect();
+            let (going, staying): (Vec<usize>, Vec<usize>) = left.iter().partition(|&&id| self.let_go(id));
+            left = staying;
+            if going.is_empty() {
+                break;
+            }
+            self.tell_downtime(&mut met, &going, &before);
+            for id in going {
+                if let Some((group, lack)) = self.start_again(id) {
+                    let (cpu_m, memory_bytes) = (group.cpu_m, group.memory_bytes);
+                    tell(&mut met, group, What::NoRoom { cpu_m, memory_bytes, lack });
+                }
+            }
+        }
+        for group in left.into_iter().filter_map(|id| self.group(id)) {
+            let budgets = group.budgets.iter().filter_map(|&at| self.budgets.get(at)).cloned().collect();
+            tell(&mut met, group, What::Blocked { budgets });
+        }
+        if let Some(site) = self.sites.get_mut(node) {
+            site.open = open;
+        }
+        for id in 0..self.pods.len() {
+            if self.pods.get(id).is_some_and(|pod| pod.place == Place::Pending) {
+                self.start_again(id);
+            }
+        }
+        met
+    }
+
+    fn group(&self, id: usize) -> Option<&'a PodGroup> {
+        self.pods.get(id).map(|pod| pod.group)
+    }
+
+    /// Evicts a pod, if what says so lets it go. The rules are those of the API server
+    /// (<https://github.com/kubernetes/kubernetes/blob/v1.30.0/pkg/registry/core/pod/storage/eviction.go>).
+    fn let_go(&mut self, id: usize) -> bool {
+        let Some(Pod { group, place }) = self.pods.get_mut(id) else { return false };
+        let group = *group;
+        match group.budgets.as_slice() {
+            [] => {}
+            [only] => {
+                let Some(budget) = self.budgets.get_mut(*only) else { return false };
+                let unhealthy = !group.ready
+                    && (budget.unhealthy_may_go || (budget.healthy >= budget.needed && budget.needed > 0));
+                if !unhealthy && budget.allowed == 0 {
+                    return false;
+                }
+                // Its controller counts only what was ready.
+                if group.ready {
+                    budget.allowed -= 1;
+                    budget.healthy = budget.healthy.saturating_sub(1);
+                }
+            }
+            _ => return false,
+        }
+        if let Place::On(node) = *place
+            && let Some(site) = self.sites.get_mut(node)
+        {
+            site.leave(group);
+        }
+        *place = if group.controlled { Place::Pending } else { Place::Gone };
+        self.count_ready(group, -1);
+        true
+    }
+
+    /// Puts a pod that waits for a node on the one that suits it best; what is missing where there is none.
+    fn start_again(&mut self, id: usize) -> Option<(&'a PodGroup, Lack)> {
+        let pod = self.pods.get_mut(id)?;
+        let group = pod.group;
+        if pod.place == Place::Gone {
+            return None;
+        }
+        let suits = self
+            .sites
+            .iter_mut()
+            .filter(|(_, site)| site.may_take(group) && site.keeps_apart(group) && site.has_room(group));
+        // As the scheduler does unless it is told otherwise: spread a workload, then fill what is emptiest.
+        let best = suits.min_by_key(|(_, site)| (site.of_workload(group), Reverse(site.memory_bytes)));
+        let Some((node, site)) = best else {
+            return Some((group, self.lack(group)));
+        };
+        site.take(group);
+        pod.place = Place::On(node);
+        self.count_ready(group, 1);
+        if let ([only], true) = (group.budgets.as_slice(), group.ready)
+            && let Some(budget) = self.budgets.get_mut(*only)
+        {
+            budget.healthy = budget.healthy.saturating_add(1);
+            budget.allowed = budget.allowed.saturating_add(1);
+        }
+        None
+    }
+
+    fn lack(&self, group: &PodGroup) -> Lack {
+        let takers = || self.sites.values().filter(|site| site.may_take(group));
+        let rooms = || takers().filter(|site| site.keeps_apart(group));
+        let most = |free: fn(&Site<'_>) -> i128| {
+            u64::try_from(rooms().map(free).max().unwrap_or_default()).unwrap_or_default()
+        };
+        if takers().next().is_none() {
+            Lack::Node
+        } else if rooms().next().is_none() {
+            Lack::Apart
+        } else {
+            Lack::Room { cpu_m: most(|site| site.cpu_m), memory_bytes: most(|site| site.memory_bytes) }
+        }
+    }
+
+    fn ready_of(&self, workload: &str) -> u32 {
+        self.ready.get(workload).copied().unwrap_or_default()
+    }
+
+    fn count_ready(&mut self, group: &'a PodGroup, change: i32) {
+        if group.ready {
+            let ready = self.ready.entry(&group.workload).or_default();
+            *ready = ready.saturating_add_signed(change);
+        }
+    }
+
+    /// Of the pods that were evicted at once: which workloads have nothing left that is ready, and how it came.
+    fn tell_downtime(&self, met: &mut Vec<Met>, gone: &[usize], before: &BTreeMap<&str, u32>) {
+        for group in gone.iter().filter_map(|&id| self.group(id)) {
+            if !group.controlled {
+                tell(met, group, What::Downtime(Cause::NoController));
+            } else if group.ready && self.ready_of(&group.workload) == 0 {
+                let had_one = before.get(group.workload.as_str()) == Some(&1);
+                let cause = if had_one { Cause::OneReplica } else { Cause::AllOnOneNode };
+                tell(met, group, What::Downtime(cause));
+            }
+        }
+    }
+}
+
+/// What the plan's policy does not allow; as the drain sees it.
+fn forbidden(group: &PodGroup, policy: &Policy) -> Option<Forbidden> {
+    if !group.controlled && !policy.delete_unmanaged_pods {
+        Some(Forbidden::Unmanaged)
+    } else if group.empty_dir && !policy.delete_empty_dir_data {
+        Some(Forbidden::EmptyDir)
+    } else {
+        None
+    }
+}
+
+/// One more pod of a workload that meets this, at this drain.
+fn tell(met: &mut Vec<Met>, group: &PodGroup, what: What) {
+    let same = |(workload, _, known): &&mut Met| *workload == group.workload && known.is_like(&what);
+    match met.iter_mut().find(same) {
+        Some((_, pods, _)) => *pods += 1,
+        None => met.push((group.workload.clone(), 1, what)),
+    }
+}

@@ -1,0 +1,339 @@
+//! Each kind of finding by example, and what holds of every cluster.
+
+use liftlock_proto::name::FencingToken;
+use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
+use proptest::prelude::*;
+
+use super::simulation::{Place, Simulation};
+use super::*;
+use crate::core::rollout::{Lease, NodeState, Rollout, Timings};
+
+const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
+
+const ENDLESS: Room = Room {
+    cpu_m: u64::MAX,
+    memory_bytes: u64::MAX,
+    pods: u32::MAX,
+    schedulable: true,
+    labels: BTreeSet::new(),
+    taints: BTreeSet::new(),
+};
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan {
+    let planned = |name: &&str| PlannedNode {
+        name: node(name),
+        role: if name.starts_with("cp") { Role::FirstControlPlane } else { Role::Worker },
+        prepare: Vec::new(),
+        steps: Vec::new(),
+    };
+    Plan {
+        id: "p-0123456789ab".parse().unwrap(),
+        hash: String::new(),
+        from_version: KubernetesVersion::new(1, 30, 4),
+        to_version,
+        nodes: nodes.iter().map(planned).collect(),
+        policy: policy.clone(),
+    }
+}
+
+fn path(nodes: &[&str]) -> Path {
+    Path { first: plan(nodes, TO, &Policy::default()), onward: Vec::new() }
+}
+
+fn shop(on: &[&str]) -> PodGroup {
+    PodGroup {
+        on: on.iter().map(|name| node(name)).collect(),
+        workload: "Deployment default/shop".to_owned(),
+        controlled: true,
+        ready: true,
+        ..PodGroup::default()
+    }
+}
+
+fn budget(healthy: u32, needed: u32) -> Budget {
+    Budget {
+        name: "default/shop".to_owned(),
+        rule: format!("minAvailable: {needed}"),
+        allowed: healthy.saturating_sub(needed),
+        healthy,
+        needed,
+        unhealthy_may_go: false,
+    }
+}
+
+/// So many nodes w1, w2, … with endless room.
+fn workers(count: usize) -> BTreeMap<NodeName, Room> {
+    (1..=count).map(|number| (node(&format!("w{number}")), ENDLESS)).collect()
+}
+
+fn on_two_workers(budgets: Vec<Budget>, pods: Vec<PodGroup>) -> Workloads {
+    Workloads { nodes: workers(2), budgets, pods }
+}
+
+/// The findings of a roll-out over w1 and w2.
+fn findings(workloads: &Workloads) -> Vec<(String, u32, What)> {
+    let found = forecast(&path(&["w1", "w2"]), workloads).findings;
+    found.into_iter().map(|finding| (finding.node.to_string(), finding.pods, finding.what)).collect()
+}
+
+#[test]
+fn a_budget_that_allows_nothing_blocks_the_drains_of_every_node_with_its_pods_and_is_named_with_its_numbers()
+{
+    let pods = PodGroup { budgets: vec![0], ..shop(&["w1", "w2"]) };
+    let workloads = on_two_workers(vec![budget(2, 2)], vec![pods]);
+    let blocked = |node: &str| (node.to_owned(), 1, What::Blocked { budgets: vec![budget(2, 2)] });
+    assert_eq!(findings(&workloads), [blocked("w1"), blocked("w2")]);
+    let said = forecast(&path(&["w2"]), &workloads).findings[0].to_string();
+    for part in ["drain of w2", "default/shop", "minAvailable: 2", "0 may go, 2 healthy, 2 needed"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_budget_that_allows_one_lets_all_go_one_after_the_other_and_nothing_is_down_meanwhile() {
+    let pods = PodGroup { budgets: vec![0], ..shop(&["w1", "w1", "w1"]) };
+    assert_eq!(findings(&on_two_workers(vec![budget(3, 2)], vec![pods])), []);
+}
+
+#[test]
+fn where_what_went_finds_no_room_the_budget_lets_no_more_go() {
+    let pods = PodGroup { budgets: vec![0], cpu_m: 500, ..shop(&["w1", "w1", "w1"]) };
+    let mut workloads = on_two_workers(vec![budget(3, 2)], vec![pods]);
+    workloads.nodes.insert(node("w2"), Room { cpu_m: 400, ..ENDLESS });
+    let lack = Lack::Room { cpu_m: 400, memory_bytes: u64::MAX };
+    let stuck = Budget { allowed: 0, healthy: 2, ..budget(3, 2) };
+    let expected = [
+        ("w1".to_owned(), 1, What::NoRoom { cpu_m: 500, memory_bytes: 0, lack }),
+        ("w1".to_owned(), 2, What::Blocked { budgets: vec![stuck] }),
+    ];
+    assert_eq!(findings(&workloads), expected);
+}
+
+#[test]
+fn a_pod_with_two_budgets_blocks_for_ever_whatever_they_allow() {
+    let pods = PodGroup { budgets: vec![0, 1], ..shop(&["w1", "w2"]) };
+    let other = Budget { name: "default/all".to_owned(), ..budget(2, 0) };
+    let workloads = on_two_workers(vec![budget(2, 0), other], vec![pods]);
+    let found = forecast(&path(&["w1"]), &workloads).findings;
+    assert_eq!(found.len(), 1);
+    let said = found[0].to_string();
+    assert!(said.contains("default/shop and default/all"), "{said}");
+}
+
+#[test]
+fn a_pod_that_is_not_ready_goes_where_its_budget_is_met_without_it_or_does_not_mind() {
+    let unready = PodGroup { ready: false, budgets: vec![0], ..shop(&["w1"]) };
+    let met = |budget: Budget| findings(&on_two_workers(vec![budget], vec![unready.clone()]));
+    assert_eq!(met(Budget { allowed: 0, healthy: 2, ..budget(0, 2) }), []);
+    assert_eq!(met(Budget { unhealthy_may_go: true, ..budget(0, 2) }), []);
+    assert!(matches!(met(budget(1, 2)).as_slice(), [(_, 1, What::Blocked { .. })]));
+}
+
+#[test]
+fn a_workload_of_one_pod_is_down_while_it_moves_and_that_is_told_once() {
+    let found = findings(&on_two_workers(Vec::new(), vec![shop(&["w1"])]));
+    assert_eq!(found, [("w1".to_owned(), 1, What::Downtime(Cause::OneReplica))]);
+}
+
+#[test]
+fn a_workload_whose_pods_are_all_on_one_node_is_down_unless_a_budget_spaces_them_out() {
+    let together = || shop(&["w1", "w1"]);
+    let found = findings(&on_two_workers(Vec::new(), vec![together()]));
+    assert_eq!(found[0], ("w1".to_owned(), 2, What::Downtime(Cause::AllOnOneNode)));
+    let spaced = PodGroup { budgets: vec![0], ..together() };
+    assert_eq!(findings(&on_two_workers(vec![budget(2, 1)], vec![spaced])), []);
+    assert_eq!(
+        findings(&Workloads { nodes: workers(3), budgets: Vec::new(), pods: vec![shop(&["w1", "w3"])] }),
+        []
+    );
+}
+
+#[test]
+fn what_the_policy_does_not_allow_is_refused_by_the_drain_and_with_its_word_an_unmanaged_pod_ends() {
+    let lone = PodGroup { workload: "Pod default/debug".to_owned(), controlled: false, ..shop(&["w2"]) };
+    let scratch = PodGroup { empty_dir: true, ..shop(&["w1", "w2"]) };
+    let workloads = on_two_workers(Vec::new(), vec![lone, scratch]);
+    let expected = [
+        ("w1".to_owned(), 1, What::Refused(Forbidden::EmptyDir)),
+        ("w2".to_owned(), 1, What::Refused(Forbidden::Unmanaged)),
+        ("w2".to_owned(), 1, What::Refused(Forbidden::EmptyDir)),
+    ];
+    assert_eq!(findings(&workloads), expected);
+    let policy = Policy { delete_unmanaged_pods: true, delete_empty_dir_data: true, ..Policy::default() };
+    let path = Path { first: plan(&["w1", "w2"], TO, &policy), onward: Vec::new() };
+    let found = forecast(&path, &workloads).findings;
+    let ends: Vec<_> = found.iter().filter(|one| one.what == What::Downtime(Cause::NoController)).collect();
+    assert_eq!(ends.len(), 1);
+    assert_eq!(ends[0].workload, "Pod default/debug");
+    assert!(!found.iter().any(|finding| finding.what.halts()), "{found:?}");
+}
+
+#[test]
+fn pods_that_fit_nowhere_else_are_told_with_what_is_missing() {
+    let lack = |room: Room, pods: PodGroup| {
+        let mut workloads = on_two_workers(Vec::new(), vec![pods]);
+        workloads.nodes.insert(node("w2"), room);
+        let found = forecast(&path(&["w1"]), &workloads).findings;
+        found.into_iter().find_map(|finding| match finding.what {
+            What::NoRoom { lack, .. } => Some(lack),
+            _ => None,
+        })
+    };
+    let asking = || PodGroup { cpu_m: 500, memory_bytes: 1 << 30, ..shop(&["w1"]) };
+    assert_eq!(lack(ENDLESS, asking()), None);
+    assert_eq!(lack(Room { schedulable: false, ..ENDLESS }, asking()), Some(Lack::Node));
+    assert_eq!(lack(Room { taints: [1].into(), ..ENDLESS }, asking()), Some(Lack::Node));
+    assert_eq!(
+        lack(Room { taints: [1].into(), ..ENDLESS }, PodGroup { tolerates: [1].into(), ..asking() }),
+        None
+    );
+    let ssd = || PodGroup { node_labels: vec!["disk=ssd".to_owned()], ..asking() };
+    assert_eq!(lack(ENDLESS, ssd()), Some(Lack::Node));
+    assert_eq!(lack(Room { labels: ["disk=ssd".to_owned()].into(), ..ENDLESS }, ssd()), None);
+    let full = Room { memory_bytes: 1 << 20, ..ENDLESS };
+    assert_eq!(lack(full, asking()), Some(Lack::Room { cpu_m: u64::MAX, memory_bytes: 1 << 20 }));
+    assert!(matches!(lack(Room { pods: 0, ..ENDLESS }, asking()), Some(Lack::Room { .. })));
+    let apart = PodGroup { apart: true, ..shop(&["w1", "w2"]) };
+    assert_eq!(lack(ENDLESS, apart), Some(Lack::Apart));
+}
+
+#[test]
+fn a_pod_that_waits_for_room_comes_back_with_its_node_and_is_there_for_the_next_drain() {
+    let mut workloads = on_two_workers(Vec::new(), vec![PodGroup { cpu_m: 2, ..shop(&["w1", "w2"]) }]);
+    for room in workloads.nodes.values_mut() {
+        room.cpu_m = 3;
+    }
+    let found = findings(&workloads);
+    let nodes: Vec<&str> = found.iter().map(|(node, _, _)| node.as_str()).collect();
+    assert_eq!(nodes, ["w1", "w2"]);
+    assert!(
+        found.iter().all(|(_, pods, what)| *pods == 1 && matches!(what, What::NoRoom { .. })),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_was_told_at_a_stop_is_not_told_again_at_the_next() {
+    let pods = PodGroup { budgets: vec![0], ..shop(&["w1", "w2"]) };
+    let workloads = on_two_workers(vec![budget(2, 2)], vec![pods]);
+    let onward = plan(&["w1", "w2"], KubernetesVersion::new(1, 32, 1), &Policy::default());
+    let path = Path { onward: vec![onward], ..path(&["w1"]) };
+    let found = forecast(&path, &workloads).findings;
+    let at: Vec<_> = found.iter().map(|one| (one.node.as_str(), one.to_version.minor)).collect();
+    assert_eq!(at, [("w1", 31), ("w2", 32)]);
+}
+
+#[test]
+fn a_node_that_was_cordoned_before_takes_no_pods_after_its_drain_either() {
+    let mut workloads = on_two_workers(Vec::new(), vec![shop(&["w2"])]);
+    workloads.nodes.insert(node("w1"), Room { schedulable: false, ..ENDLESS });
+    let found = findings(&workloads);
+    assert!(matches!(
+        found.as_slice(),
+        [(_, _, What::Downtime(_)), (_, 1, What::NoRoom { lack: Lack::Node, .. })]
+    ));
+}
+
+#[test]
+fn a_path_takes_as_long_as_the_median_of_earlier_leases_of_each_role_and_unknown_where_one_is_missing() {
+    let raised = |name: &'static str, lease_ms: &'static [u64]| {
+        lease_ms.iter().map(move |ms| {
+            let mut rollout = Rollout::start(plan(&[name], TO, &Policy::default()), "alice".to_owned(), 0);
+            let lease = Lease { token: FencingToken(1), granted_at_ms: 1000 };
+            let timings = Timings::default();
+            rollout.nodes = vec![NodeState::Raised { lease, ended_at_ms: 1000 + ms, timings }];
+            rollout
+        })
+    };
+    let workers: Vec<Rollout> = raised("w1", &[9000, 60_000, 70_000]).collect();
+    let unknown = durations(&path(&["cp1", "w1", "w2"]), &workers);
+    let worker = RoleDuration { role: Role::Worker, lease_ms: 60_000, leases: 3 };
+    assert_eq!(unknown, Durations { roles: vec![worker], total_ms: None });
+    let all: Vec<Rollout> = workers.into_iter().chain(raised("cp1", &[100_000])).collect();
+    assert_eq!(durations(&path(&["cp1", "w1", "w2"]), &all).total_ms, Some(220_000));
+    let policy = Policy { redeploy: true, ..Policy::default() };
+    let replaced = Path { first: plan(&["w1"], TO, &policy), onward: Vec::new() };
+    assert_eq!(durations(&replaced, &all), Durations::default(), "replacing a host takes another time");
+}
+
+/// Any pods on the nodes w1, w2, … of which there are so many, asking for something.
+fn any_pods(nodes: usize, budgets: usize) -> impl Strategy<Value = Vec<PodGroup>> {
+    let group = (
+        prop::collection::vec(1..=nodes, 0..6),
+        0..6_usize,
+        any::<[bool; 4]>(),
+        (0..2000_u64, 0..2000_u64),
+        prop::collection::vec(0..budgets.max(1), 0..=budgets.min(2)),
+    );
+    let group = group.prop_map(
+        |(on, number, [ready, controlled, empty_dir, apart], (cpu_m, memory_bytes), budgets)| PodGroup {
+            on: on.into_iter().map(|at| node(&format!("w{at}"))).collect(),
+            workload: format!("Deployment default/app-{number}"),
+            controlled,
+            ready,
+            cpu_m,
+            memory_bytes,
+            empty_dir,
+            budgets,
+            apart,
+            ..PodGroup::default()
+        },
+    );
+    prop::collection::vec(group, 0..12)
+}
+
+proptest! {
+    #[test]
+    fn without_budgets_and_with_endless_room_nothing_blocks_and_everything_fits(
+        (nodes, pods) in (2..6_usize).prop_flat_map(|nodes| (Just(nodes), any_pods(nodes, 0)))
+    ) {
+        let ordinary = |group: PodGroup| PodGroup { controlled: true, empty_dir: false, apart: false, ..group };
+        let pods = pods.into_iter().map(ordinary).collect();
+        let workloads = Workloads { nodes: workers(nodes), budgets: Vec::new(), pods };
+        let names: Vec<String> = workloads.nodes.keys().map(ToString::to_string).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        for finding in forecast(&path(&names), &workloads).findings {
+            prop_assert!(matches!(finding.what, What::Downtime(_)), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn no_pod_is_lost_no_node_is_filled_beyond_its_room_and_no_budget_is_broken(
+        (rooms, pods) in prop::collection::vec((0..9000_u64, 0..9000_u64, 0..9_u32, any::<bool>()), 1..6)
+            .prop_flat_map(|rooms| { let nodes = rooms.len(); (Just(rooms), any_pods(nodes, 3)) }),
+        counts in prop::collection::vec((0..5_u32, 0..5_u32), 3),
+        delete in any::<bool>(),
+    ) {
+        let room = |(number, (cpu_m, memory_bytes, pods, schedulable)): (usize, _)| {
+            (node(&format!("w{number}")), Room { cpu_m, memory_bytes, pods, schedulable, ..Room::default() })
+        };
+        let nodes: BTreeMap<NodeName, Room> = (1..).zip(rooms).map(room).collect();
+        let budgets: Vec<Budget> = counts.into_iter().map(|(healthy, needed)| budget(healthy, needed)).collect();
+        let workloads = Workloads { nodes, budgets, pods };
+        let policy = Policy { delete_unmanaged_pods: delete, delete_empty_dir_data: delete, ..Policy::default() };
+        let mut simulation = Simulation::of(&workloads);
+        let count = |simulation: &Simulation<'_>| simulation.pods().len();
+        let (all, before) = (count(&simulation), simulation.overcommitted());
+        for name in workloads.nodes.keys() {
+            let unmet = simulation.drain(name, &policy);
+            let waits = unmet.iter().any(|(_, _, what)| what.halts());
+            let left = simulation.pods().iter().filter(|pod| pod.place == Place::On(name)).count();
+            prop_assert!(waits || left == 0 || workloads.nodes[name].schedulable, "{name} is not empty");
+        }
+        prop_assert_eq!(count(&simulation), all);
+        prop_assert!(simulation.overcommitted() <= before);
+        for (after, before) in simulation.budgets().iter().zip(&workloads.budgets) {
+            prop_assert!(after.healthy >= before.healthy.min(before.needed), "{after:?} was {before:?}");
+        }
+        let known = |place: Place<'_>| match place {
+            Place::On(name) => workloads.nodes.contains_key(name),
+            Place::Pending => true,
+            Place::Gone => delete,
+        };
+        prop_assert!(simulation.pods().iter().all(|pod| known(pod.place)));
+    }
+}

@@ -1,0 +1,114 @@
+//! What a finding says to people: what, why, and what to do.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{Budget, Cause, Finding, Forbidden, Lack, What};
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { node, workload, pods, what, .. } = self;
+        let of_them = Count(*pods);
+        match what {
+            What::Blocked { budgets } => match budgets.as_slice() {
+                [budget] => write!(
+                    f,
+                    "the drain of {node} will wait for the budget {budget}; {of_them} of {workload} cannot go: scale it up \
+                     or loosen the budget before that node's turn"
+                ),
+                several => {
+                    let names: Vec<&str> = several.iter().map(|budget| budget.name.as_str()).collect();
+                    write!(
+                        f,
+                        "the drain of {node} will wait for ever: the API evicts no pod that has more than one budget, and \
+                         {of_them} of {workload} would need the word of {}: leave it one",
+                        names.join(" and ")
+                    )
+                }
+            },
+            What::Refused(Forbidden::Unmanaged) => write!(
+                f,
+                "the drain of {node} will refuse: no controller would start {workload} again (move it, or allow it with \
+                 --delete-unmanaged-pods)"
+            ),
+            What::Refused(Forbidden::EmptyDir) => write!(
+                f,
+                "the drain of {node} will refuse: {of_them} of {workload} would lose the data in an emptyDir (allow it with \
+                 --delete-empty-dir-data)"
+            ),
+            // Nobody gives a Job a second pod for this.
+            What::Downtime(Cause::OneReplica) if workload.starts_with("Job ") => {
+                write!(f, "{workload} is interrupted at the drain of {node} and starts over")
+            }
+            What::Downtime(Cause::OneReplica) => write!(
+                f,
+                "{workload} is down while its one ready pod moves, first at the drain of {node}: give it a second one"
+            ),
+            What::Downtime(Cause::AllOnOneNode) => write!(
+                f,
+                "{workload} is down at the drain of {node}: all {pods} of its ready pods are there by then and go at once; spread \
+                 them, or give it a budget"
+            ),
+            What::Downtime(Cause::NoController) => {
+                write!(f, "{workload} ends at the drain of {node}, and no controller starts it again")
+            }
+            What::NoRoom { cpu_m, memory_bytes, lack } => {
+                write!(f, "{of_them} of {workload} will not fit elsewhere while {node} is drained: ")?;
+                match lack {
+                    Lack::Node => {
+                        f.write_str("no other node is schedulable, has its labels and no taint against it")
+                    }
+                    Lack::Apart => {
+                        f.write_str("no two of them share a node, and every other that takes them has one")
+                    }
+                    Lack::Room { cpu_m: most_cpu_m, memory_bytes: most_bytes } => write!(
+                        f,
+                        "each asks for {} and {}, and at most {} and {} are free on another node that takes them",
+                        Cpu(*cpu_m),
+                        Memory(*memory_bytes),
+                        Cpu(*most_cpu_m),
+                        Memory(*most_bytes)
+                    ),
+                }?;
+                f.write_str("; until it is back they are pending")
+            }
+        }
+    }
+}
+
+impl Display for Budget {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { name, rule, allowed, healthy, needed, .. } = self;
+        write!(f, "{name} ({rule}: {allowed} may go, {healthy} healthy, {needed} needed)")
+    }
+}
+
+struct Count(u32);
+
+impl Display for Count {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(pods) = self;
+        write!(f, "{pods} pod{}", if *pods == 1 { "" } else { "s" })
+    }
+}
+
+/// Thousandths of a CPU: `0.25 CPU`, `2 CPU`.
+struct Cpu(u64);
+
+impl Display for Cpu {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 1000, self.0 % 1000);
+        if rest == 0 {
+            return write!(f, "{whole} CPU");
+        }
+        write!(f, "{whole}.{} CPU", format!("{rest:03}").trim_end_matches('0'))
+    }
+}
+
+/// Bytes: `128 MiB`.
+struct Memory(u64);
+
+impl Display for Memory {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB", self.0.div_ceil(1 << 20))
+    }
+}
