@@ -11,6 +11,7 @@
 //! All methods that change something wait for the disk: call them from threads that may block.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use liftlock_proto::name::{FencingToken, NodeName};
@@ -27,6 +28,7 @@ use crate::store::records::{Change, Saved};
 use crate::store::{Store, StoreError};
 
 mod between;
+mod catalogue;
 mod facts;
 mod findings;
 mod orders;
@@ -49,6 +51,8 @@ pub struct Keeper {
     store: Box<dyn Store>,
     authority: Arc<Authority>,
     clock: Box<dyn Clock>,
+    /// The file of the catalogue, where one is kept.
+    catalogue: Option<PathBuf>,
     state: Mutex<State>,
     revision: watch::Sender<u64>,
 }
@@ -122,7 +126,8 @@ impl Keeper {
     ) -> Result<Self, StoreError> {
         let saved = Saved::load(store.as_ref())?;
         let state = Mutex::new(State { saved, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
-        Ok(Self { store, authority: authority.into(), clock, state, revision: watch::Sender::new(0) })
+        let revision = watch::Sender::new(0);
+        Ok(Self { store, authority: authority.into(), clock, catalogue: None, state, revision })
     }
 
     /// The same with leases that last so many milliseconds without renewal.
@@ -130,6 +135,12 @@ impl Keeper {
     pub fn with_lease_ttl(self, ttl_ms: u32) -> Self {
         self.lock().lease_ttl_ms = ttl_ms;
         self
+    }
+
+    /// The same, raising only to what this catalogue has. It is read for every plan.
+    #[must_use]
+    pub fn with_catalogue(self, file: Option<PathBuf>) -> Self {
+        Self { catalogue: file, ..self }
     }
 
     /// The same, asking the gates that are asked between nodes before each of them.

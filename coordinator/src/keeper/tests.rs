@@ -17,6 +17,7 @@ use crate::core::path::Path;
 use crate::identity::subject::{Peer, Subject};
 use crate::store::memory::MemoryStore;
 
+mod catalogue;
 mod path;
 
 const NODES: [&str; 4] = ["cp1", "cp2", "cp3", "w1"];

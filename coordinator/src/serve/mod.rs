@@ -185,7 +185,8 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
         .client_auth_optional(true)
         .timeout(HANDSHAKE);
     let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
-    Ok((keeper.with_lease_ttl(settings.lease_ttl).asking_between_nodes(), tls))
+    let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
+    Ok((keeper.asking_between_nodes(), tls))
 }
 
 /// Every service, behind the door.

@@ -31,6 +31,10 @@ pub struct ServeOptions {
     /// DNS name or IP address under which agents and operators dial this machine (repeatable) [default: its host name]
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// File of the versions that may be raised to, those known to be bad and the stops that are required; read anew for
+    /// every plan [default: none, whatever the nodes' repositories offer may be raised to]
+    #[arg(long, value_name = "FILE")]
+    pub catalogue: Option<PathBuf>,
     /// Seconds that a lease lasts without renewal. The shorter, the more a slow network costs; for tests that wait for
     /// a lease's end
     #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u32).range(1..=30))]
@@ -43,6 +47,7 @@ struct ConfigFile {
     listen: Option<SocketAddr>,
     state_dir: Option<PathBuf>,
     names: Vec<String>,
+    catalogue: Option<PathBuf>,
 }
 
 /// What counts.
@@ -52,6 +57,7 @@ pub(super) struct Settings {
     pub(super) state_dir: PathBuf,
     /// In milliseconds.
     pub(super) lease_ttl: u32,
+    pub(super) catalogue: Option<PathBuf>,
     names: Vec<String>,
 }
 
@@ -67,6 +73,7 @@ impl Settings {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
+            catalogue: options.catalogue.or(file.catalogue),
             names,
         })
     }
@@ -123,19 +130,24 @@ mod tests {
 
     #[test]
     fn a_flag_counts_more_than_the_file_and_the_file_more_than_the_default() {
-        let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\n";
+        let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\n\
+                    catalogue = \"/srv/catalogue.toml\"\n";
         let from_file = settings(file, ServeOptions::default()).unwrap();
         assert_eq!(from_file.listen, "10.0.0.5:1".parse().unwrap());
         assert_eq!(from_file.state_dir, Path::new("/srv/liftlock"));
+        assert_eq!(from_file.catalogue.as_deref(), Some(Path::new("/srv/catalogue.toml")));
         let flags = ServeOptions {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             names: vec!["other.example".to_owned()],
+            catalogue: Some("/other.toml".into()),
             ..ServeOptions::default()
         };
         let both = settings(file, flags).unwrap();
         assert_eq!((both.listen.port(), both.names[0].as_str()), (2, "other.example"));
+        assert_eq!(both.catalogue.as_deref(), Some(Path::new("/other.toml")));
         let neither = settings("", ServeOptions::default()).unwrap();
         assert_eq!(neither.listen, "0.0.0.0:7443".parse().unwrap());
+        assert_eq!(neither.catalogue, None);
     }
 
     #[test]
