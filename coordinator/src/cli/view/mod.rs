@@ -10,6 +10,7 @@ pub mod protect;
 pub mod restoration;
 pub mod rollout;
 pub mod tokens;
+pub mod versions;
 
 /// A text of a message, whose empty one means that there is none.
 fn said(text: String) -> Option<String> {
