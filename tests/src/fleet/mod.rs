@@ -65,6 +65,8 @@ pub struct Terms {
     pub links: bool,
     /// Each node says how its system is replaced as a whole.
     pub redeploy: bool,
+    /// The coordinator is told of the file [`Fleet::catalogue`].
+    pub catalogue: bool,
 }
 
 impl Fleet {
@@ -135,6 +137,11 @@ impl Fleet {
         self.folder().join("coordinator")
     }
 
+    /// The file of the catalogue, which is there once a test writes it.
+    pub fn catalogue(&self) -> Utf8PathBuf {
+        self.folder().join("catalogue.toml")
+    }
+
     /// Where the coordinator listens.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
@@ -173,6 +180,10 @@ impl Fleet {
         let mut arguments =
             vec!["serve", "--listen", &address, "--state-dir", state.as_str(), "--name", "127.0.0.1"];
         arguments.extend(ttl.as_deref());
+        let catalogue = self.catalogue();
+        if self.terms.catalogue {
+            arguments.extend(["--catalogue", catalogue.as_str()]);
+        }
         let process = Process::start(
             self.binaries,
             &self.binaries.liftlock,

@@ -10,6 +10,7 @@
 
 mod backups;
 mod bad_input;
+mod catalogue;
 mod gates;
 mod interruptions;
 mod operators;
