@@ -12,10 +12,13 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::{Bound, Range};
+use std::str::FromStr;
 
 use liftlock_proto::version::KubernetesVersion;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 /// Where nobody keeps a catalogue: whatever is offered may be raised to.
@@ -54,6 +57,51 @@ pub struct CatalogueError {
     pub column: usize,
     /// What is wrong there, and what would be right.
     pub why: String,
+}
+
+/// What a catalogue that somebody else keeps has to be: its SHA-256, in lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Checksum(String);
+
+/// A text that is no SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{text}\" is no SHA-256: give the 64 hexadecimal digits that `sha256sum` prints")]
+pub struct ChecksumError {
+    text: String,
+}
+
+impl Checksum {
+    /// That of a content.
+    pub fn of(content: &[u8]) -> Self {
+        Self(format!("{:x}", Sha256::digest(content)))
+    }
+}
+
+impl FromStr for Checksum {
+    type Err = ChecksumError;
+
+    fn from_str(text: &str) -> Result<Self, ChecksumError> {
+        if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(ChecksumError { text: text.to_owned() })
+        }
+    }
+}
+
+impl TryFrom<String> for Checksum {
+    type Error = ChecksumError;
+
+    fn try_from(text: String) -> Result<Self, ChecksumError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

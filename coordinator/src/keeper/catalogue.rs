@@ -1,26 +1,84 @@
 //! The catalogue's file, and what there is to say of each version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 
+use http::Uri;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, KeeperError};
-use crate::core::catalogue::{Catalogue, Entry, OPEN};
+use crate::core::catalogue::{Catalogue, Checksum, Entry, OPEN};
 use crate::core::planning::Refusal;
 use crate::core::view::ClusterView;
-use crate::identity::files;
+use crate::identity::files::{self, FileError};
+
+/// Where the catalogue is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CatalogueSource {
+    /// In an operator's own file, whose every edit counts.
+    File(PathBuf),
+    /// In a copy of what somebody else keeps.
+    Fetched(Fetched),
+}
+
+/// A catalogue that somebody else keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// `https://…`
+    pub url: Uri,
+    /// What it has to be. Another content is another catalogue, and takes another checksum.
+    pub sha256: Checksum,
+    /// Where it is kept once it is fetched.
+    pub copy: PathBuf,
+}
+
+impl fmt::Display for CatalogueSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Fetched(fetched) => write!(f, "{}", fetched.url),
+        }
+    }
+}
+
+impl CatalogueSource {
+    /// The catalogue as it is now, or why there is none.
+    fn read(&self) -> Result<Catalogue, String> {
+        let text = match self {
+            Self::File(path) => match files::read(path) {
+                Ok(text) => text.ok_or_else(|| "there is no such file".to_owned()),
+                Err(error) => Err(error.source.to_string()),
+            },
+            Self::Fetched(fetched) => {
+                let copy = fetched.read().map_err(|error| error.to_string())?;
+                copy.ok_or_else(|| {
+                    "it has not been fetched yet: `journalctl -u liftlock` says why".to_owned()
+                })
+            }
+        };
+        Catalogue::parse(&text?).map_err(|error| error.to_string())
+    }
+}
+
+impl Fetched {
+    /// The copy, if there is one and it is what it has to be.
+    pub fn read(&self) -> Result<Option<String>, FileError> {
+        let text = files::read(&self.copy)?;
+        Ok(text.filter(|text| Checksum::of(text.as_bytes()) == self.sha256))
+    }
+}
 
 /// Why a catalogue that was named does not count. Nothing is planned without it: it may say that a version is bad.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the catalogue {} cannot be read ({why}), and nothing is raised without it: put it right, or take its name out of the \
-     coordinator's configuration", path.display()
+    "the catalogue {source_name} cannot be read ({why}), and nothing is raised without it: put it right, or take its name \
+     out of the coordinator's configuration"
 )]
 pub(super) struct CatalogueUnread {
-    path: PathBuf,
+    source_name: String,
     why: String,
 }
 
@@ -39,8 +97,8 @@ impl From<CatalogueUnread> for KeeperError {
 impl Keeper {
     /// The catalogue as it is now.
     pub(super) fn catalogue(&self) -> Result<Catalogue, CatalogueUnread> {
-        let Some(path) = &self.catalogue else { return Ok(OPEN.clone()) };
-        read(path).map_err(|why| CatalogueUnread { path: path.clone(), why })
+        let Some(source) = &self.catalogue else { return Ok(OPEN.clone()) };
+        source.read().map_err(|why| CatalogueUnread { source_name: source.to_string(), why })
     }
 
     /// Each version that is installed, offered or on the catalogue. These nodes were asked and did not answer.
@@ -50,7 +108,6 @@ impl Keeper {
             Ok(catalogue) => (catalogue, String::new()),
             Err(CatalogueUnread { why, .. }) => (OPEN.clone(), why),
         };
-        let path = self.catalogue.as_ref().map(|path| path.display().to_string());
         let connected = |name: &NodeName| {
             let agent = view.nodes.get(name).and_then(|node| node.agent.as_ref());
             agent.is_some_and(|agent| agent.connected)
@@ -58,21 +115,12 @@ impl Keeper {
         let mut silent: BTreeSet<NodeName> = silent.into_iter().collect();
         silent.extend(view.nodes.keys().filter(|name| !connected(name)).cloned());
         v1::ListVersionsResponse {
-            catalogue: path.unwrap_or_default(),
+            catalogue: self.catalogue.as_ref().map(ToString::to_string).unwrap_or_default(),
             catalogue_flaw: flaw,
             nodes: view.nodes.len().try_into().unwrap_or(u32::MAX),
             silent: silent.into_iter().map(Into::into).collect(),
             versions: entries(&view, &catalogue),
         }
-    }
-}
-
-/// The catalogue in a file, or why there is none.
-fn read(path: &Path) -> Result<Catalogue, String> {
-    match files::read(path) {
-        Ok(Some(text)) => Catalogue::parse(&text).map_err(|error| error.to_string()),
-        Ok(None) => Err("there is no such file".to_owned()),
-        Err(error) => Err(error.source.to_string()),
     }
 }
 

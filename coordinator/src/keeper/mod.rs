@@ -11,7 +11,6 @@
 //! All methods that change something wait for the disk: call them from threads that may block.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use liftlock_proto::name::{FencingToken, NodeName};
@@ -41,6 +40,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+pub use catalogue::{CatalogueSource, Fetched};
 pub use orders::Order;
 pub use path::LOOK_AGAIN;
 pub use sessions::{LEASE_TTL_MS, Outbox, SessionId};
@@ -51,8 +51,8 @@ pub struct Keeper {
     store: Box<dyn Store>,
     authority: Arc<Authority>,
     clock: Box<dyn Clock>,
-    /// The file of the catalogue, where one is kept.
-    catalogue: Option<PathBuf>,
+    /// Where one is kept.
+    catalogue: Option<CatalogueSource>,
     state: Mutex<State>,
     revision: watch::Sender<u64>,
 }
@@ -139,8 +139,8 @@ impl Keeper {
 
     /// The same, raising only to what this catalogue has. It is read for every plan.
     #[must_use]
-    pub fn with_catalogue(self, file: Option<PathBuf>) -> Self {
-        Self { catalogue: file, ..self }
+    pub fn with_catalogue(self, catalogue: Option<CatalogueSource>) -> Self {
+        Self { catalogue, ..self }
     }
 
     /// The same, asking the gates that are asked between nodes before each of them.

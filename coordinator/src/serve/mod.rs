@@ -29,6 +29,7 @@ use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
 use crate::store::{SledStore, Store as _, StoreError};
 
+mod catalogue;
 mod door;
 mod settings;
 
@@ -55,6 +56,14 @@ pub enum ServeError {
         /// Which.
         path: PathBuf,
         /// Where and what.
+        why: String,
+    },
+    /// The catalogue's name or checksum.
+    #[error("the catalogue \"{named}\" is not one to follow: {why}")]
+    Catalogue {
+        /// What was given.
+        named: String,
+        /// Why not, and what would be allowed.
         why: String,
     },
     /// A file of its own.
@@ -145,6 +154,7 @@ impl Coordinator {
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let reporter = tokio::spawn(report_failure(Arc::clone(&self.keeper), health));
         let lookout = tokio::spawn(look_again(Arc::clone(&self.keeper)));
+        let fetcher = tokio::spawn(catalogue::keep(self.settings.catalogue));
 
         tokio::pin!(server);
         tokio::select! {
@@ -155,6 +165,7 @@ impl Coordinator {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         reporter.abort();
         lookout.abort();
+        fetcher.abort();
         let _ = stopping.send(());
         self.keeper.stop();
         // Whoever keeps a connection open past the grace loses it.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::path::{Journey, TOO_LONG};
 use super::*;
+use crate::core::catalogue::Checksum;
 use crate::core::planning::Refusal;
 use crate::identity::files;
 
@@ -16,7 +17,10 @@ const SECOND_IS_BAD: &str =
 impl Coordinator {
     /// The same with a catalogue in its folder.
     fn keeping_a_catalogue(self, text: &str) -> Self {
-        let kept = Self { keeper: self.keeper.with_catalogue(Some(file(&self.state_dir))), ..self };
+        let kept = Self {
+            keeper: self.keeper.with_catalogue(Some(CatalogueSource::File(file(&self.state_dir)))),
+            ..self
+        };
         kept.write_catalogue(text);
         kept
     }
@@ -57,6 +61,31 @@ fn without_a_catalogue_that_reads_nothing_is_planned_or_applied() {
         files::remove(&file).unwrap();
     }
     drop(agents);
+}
+
+#[test]
+fn of_a_catalogue_that_somebody_else_keeps_only_the_copy_with_its_checksum_counts() {
+    let coordinator = Coordinator::new();
+    let _agents = coordinator.connect_all();
+    let fetched = Fetched {
+        url: "https://lists.example/catalogue.toml".parse().unwrap(),
+        sha256: Checksum::of(BOTH.as_bytes()),
+        copy: file(&coordinator.state_dir),
+    };
+    let keeper = coordinator.keeper.with_catalogue(Some(CatalogueSource::Fetched(fetched)));
+    let coordinator = Coordinator { keeper, ..coordinator };
+    let refused = |coordinator: &Coordinator| {
+        let refusal = coordinator.refused();
+        assert_eq!(refusal.rule, "catalogue-unread");
+        for part in ["https://lists.example/catalogue.toml", "has not been fetched yet"] {
+            assert!(refusal.message.contains(part), "{refusal:?}");
+        }
+    };
+    refused(&coordinator);
+    coordinator.write_catalogue(SECOND_IS_BAD);
+    refused(&coordinator);
+    coordinator.write_catalogue(BOTH);
+    assert_eq!(coordinator.plan().first.to_version.to_string(), "v1.31.2");
 }
 
 #[test]
