@@ -201,6 +201,7 @@ async fn roles_may_do_what_is_theirs_and_no_more() {
 
     let mut viewing = OperatorServiceClient::new(served.dial(&viewer).await);
     viewing.list_nodes(v1::ListNodesRequest { ask_anew: false }).await.unwrap();
+    viewing.list_versions(v1::ListVersionsRequest {}).await.unwrap();
     viewing.history(v1::HistoryRequest::default()).await.unwrap();
     // That nobody is there to answer is another matter.
     let listed = viewing.ask(ask_for_backups("cp1")).await.unwrap_err();

@@ -72,6 +72,7 @@ async fn the_help_of_every_verb() {
         "status",
         "get",
         "nodes",
+        "versions",
         "pause",
         "resume",
         "abort",
@@ -126,6 +127,7 @@ async fn in_every_format(fleet: &Fleet, name: &str, arguments: &[&str]) {
 async fn a_raise_from_the_first_plan_to_the_record_of_it() {
     let fleet = Fleet::start(&Shape::new(1, 2)).await.unwrap();
     in_every_format(&fleet, "nodes-before", &["nodes"]).await;
+    in_every_format(&fleet, "versions", &["versions"]).await;
     in_every_format(&fleet, "plan", &["plan", "v1.31.2", "--accept", "api-outage"]).await;
     let document = fleet.folder().join("plan.yaml");
     write_document(&document);

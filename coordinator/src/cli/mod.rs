@@ -33,6 +33,7 @@ pub mod status;
 pub mod table;
 pub mod time;
 pub mod token;
+pub mod versions;
 pub mod view;
 pub mod wanted;
 
@@ -112,6 +113,8 @@ pub enum OperatorVerb {
     Get(get::GetArgs),
     /// Show the nodes, their versions and their agents.
     Nodes(nodes::NodesArgs),
+    /// Show the versions that are installed and offered, and what the catalogue says of them.
+    Versions(versions::VersionsArgs),
     /// Start no further node; the one under its lease finishes.
     Pause(pause::PauseArgs),
     /// Go on after a pause.
@@ -182,6 +185,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Status(args) => status::run(&desk, args).await,
         OperatorVerb::Get(args) => get::run(&desk, args).await,
         OperatorVerb::Nodes(args) => nodes::run(&desk, args).await,
+        OperatorVerb::Versions(args) => versions::run(&desk, args).await,
         OperatorVerb::Pause(args) => pause::run(&desk, args).await,
         OperatorVerb::Resume(args) => resume::run(&desk, args).await,
         OperatorVerb::Abort(args) => abort::run(&desk, args).await,

@@ -1,7 +1,8 @@
 //! A path: one plan for each stop on the way to a target of any distance.
 //!
 //! kubeadm raises one minor at a time, so each minor between is a stop: at the newest of its patch releases that every
-//! node's package repositories offer. The first plan is made from the cluster as it is, each later one from the cluster
+//! node's package repositories offer and the catalogue approves of. What the catalogue requires is a stop too, and the
+//! only one that its minor needs. The first plan is made from the cluster as it is, each later one from the cluster
 //! as it will be once the one before is raised. Workers may stay behind at a stop where the policy says so and the next
 //! stop allows it.
 
@@ -11,6 +12,7 @@ use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::{Plan, Policy};
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::core::catalogue::Catalogue;
 use crate::core::gates::kubelets::is_too_old;
 use crate::core::gates::situation::Situation;
 use crate::core::gates::{self, Gate, Verdict};
@@ -48,8 +50,8 @@ impl Path {
     }
 }
 
-/// The path that raises this cluster to the target, or every rule that refuses it. The same view, target and policy give
-/// the same path with the same hashes.
+/// The path that raises this cluster to the target, or every rule that refuses it. The same view, target, policy and
+/// catalogue give the same path with the same hashes.
 ///
 /// # Errors
 /// Each rule that is broken and was not consented to, at the first stop at which it is.
@@ -57,10 +59,11 @@ pub fn make_path(
     view: &ClusterView,
     target: KubernetesVersion,
     policy: &Policy,
+    catalogue: &Catalogue,
 ) -> Result<Path, Vec<Refusal>> {
     let (mut plans, mut refusals) = (Vec::new(), Vec::new());
     let mut told = BTreeSet::new();
-    for approach in approaches(view, target, policy) {
+    for approach in approaches(view, target, policy, catalogue) {
         if let Some(refusal) = approach.missing {
             refusals.push(refusal);
             break;
@@ -92,8 +95,10 @@ pub fn make_stop(
     version: KubernetesVersion,
     after: Option<KubernetesVersion>,
     policy: &Policy,
+    catalogue: &Catalogue,
 ) -> Result<Plan, Vec<Refusal>> {
-    plan_for(&Situation::new(view, version).sparing(&spared(view, after, policy)), policy)
+    let spared = if catalogue.requires(version) { BTreeSet::new() } else { spared(view, after, policy) };
+    plan_for(&Situation::new(view, version).sparing(&spared).under(catalogue), policy)
 }
 
 /// Every gate, and what became of it and what it found at each stop on the way to a target.
@@ -101,8 +106,9 @@ pub fn gates_on_the_way(
     view: &ClusterView,
     target: KubernetesVersion,
     policy: &Policy,
+    catalogue: &Catalogue,
 ) -> Vec<(&'static Gate, Verdict, Vec<String>)> {
-    let approaches = approaches(view, target, policy);
+    let approaches = approaches(view, target, policy, catalogue);
     let situations: Vec<_> = approaches.iter().map(|approach| (approach, approach.situation())).collect();
     let on_the_way = |gate: &'static Gate| {
         let (mut worst, mut messages) = (Verdict::Passed, Vec::new());
@@ -133,8 +139,9 @@ fn spared(view: &ClusterView, after: Option<KubernetesVersion>, policy: &Policy)
 }
 
 /// What leads up to a stop: the cluster as it will be once the stop before is reached.
-struct Approach {
+struct Approach<'a> {
     view: ClusterView,
+    catalogue: &'a Catalogue,
     spared: BTreeSet<NodeName>,
     /// To be raised to there.
     version: KubernetesVersion,
@@ -146,9 +153,9 @@ struct Approach {
     of: usize,
 }
 
-impl Approach {
+impl Approach<'_> {
     fn situation(&self) -> Situation<'_> {
-        let situation = Situation::new(&self.view, self.version).sparing(&self.spared);
+        let situation = Situation::new(&self.view, self.version).sparing(&self.spared).under(self.catalogue);
         if self.number == 1 { situation } else { situation.ahead() }
     }
 
@@ -162,22 +169,28 @@ impl Approach {
 }
 
 /// One for each stop on the way to a target, up to the first that cannot be had.
-fn approaches(view: &ClusterView, target: KubernetesVersion, policy: &Policy) -> Vec<Approach> {
-    let halts = halts(view, target);
+fn approaches<'a>(
+    view: &ClusterView,
+    target: KubernetesVersion,
+    policy: &Policy,
+    catalogue: &'a Catalogue,
+) -> Vec<Approach<'a>> {
+    let halts = halts(view, target, catalogue);
     let of = halts.len();
-    let mut after = halts.iter().skip(1).map(|halt| halt.minor());
+    let mut next = halts.iter().skip(1).map(|halt| halt.minor());
     let mut view = view.clone();
     let mut approaches = Vec::new();
     for (number, halt) in (1..).zip(&halts) {
-        let spared = spared(&view, after.next(), policy);
-        let (version, missing) = match halt.version(&view, &spared) {
+        let after = next.next().filter(|_| !halt.is_required(catalogue));
+        let spared = spared(&view, after, policy);
+        let (version, missing) = match halt.version(&view, &spared, catalogue) {
             Ok(version) => (version, None),
             Err(refusal) => (halt.minor(), Some(refusal)),
         };
         let last = missing.is_some();
         let mut reached = view.clone();
         raise(&mut reached, version, &spared);
-        approaches.push(Approach { view, spared, version, missing, number, of });
+        approaches.push(Approach { view, catalogue, spared, version, missing, number, of });
         if last {
             break;
         }
@@ -189,24 +202,34 @@ fn approaches(view: &ClusterView, target: KubernetesVersion, policy: &Policy) ->
 /// Where a path stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Halt {
-    /// At this version: the target, or what the control plane runs already and not every node does.
+    /// At this version: the target, what the catalogue requires, or what the control plane runs already and not every
+    /// node does.
     At(KubernetesVersion),
-    /// At the newest release of this minor that every node can have, on the way to the target.
+    /// At the newest approved release of this minor that every node can have, on the way to the target.
     Within { minor: KubernetesVersion, target: KubernetesVersion },
 }
 
-fn halts(view: &ClusterView, target: KubernetesVersion) -> Vec<Halt> {
+fn halts(view: &ClusterView, target: KubernetesVersion, catalogue: &Catalogue) -> Vec<Halt> {
     let mut halts = Vec::new();
     if let Some(cluster) = &view.cluster {
         let present = cluster.kubeadm_config_version;
-        if target.minor > present.minor && view.nodes.values().any(|node| lags(node, present)) {
-            halts.push(Halt::At(present));
+        for minor in present.minor..=target.minor {
+            let required = catalogue.required_between(present, target);
+            let required = required.filter(|version| version.minor == minor).map(Halt::At);
+            let before = halts.len();
+            halts.extend(required);
+            if halts.len() == before && present.minor < minor && minor < target.minor {
+                halts.push(Halt::Within { minor: KubernetesVersion::new(target.major, minor, 0), target });
+            }
         }
-        let between = present.minor.saturating_add(1)..target.minor;
-        halts.extend(
-            between
-                .map(|minor| Halt::Within { minor: KubernetesVersion::new(target.major, minor, 0), target }),
-        );
+        let next = halts.first().map_or(target, |halt| halt.minor());
+        let behind = |node: &NodeView| {
+            (next.minor > present.minor && lags(node, present))
+                || (next > present && catalogue.requires(present) && is_behind(node, present))
+        };
+        if view.nodes.values().any(behind) {
+            halts.insert(0, Halt::At(present));
+        }
     }
     halts.push(Halt::At(target));
     halts
@@ -220,7 +243,18 @@ fn lags(node: &NodeView, present: KubernetesVersion) -> bool {
         || node.kubelet_version().is_some_and(|version| is_too_old(version, next))
 }
 
+/// Whether anything of a node is older than what the control plane runs.
+fn is_behind(node: &NodeView, present: KubernetesVersion) -> bool {
+    let control_plane = node.agent.as_ref().and_then(|agent| agent.control_plane_version);
+    control_plane.into_iter().chain(node.kubelet_version()).any(|version| version < present)
+}
+
 impl Halt {
+    /// Whether the catalogue wants every node to stop there.
+    fn is_required(self, catalogue: &Catalogue) -> bool {
+        matches!(self, Self::At(version) if catalogue.requires(version))
+    }
+
     /// A version of the minor that it is in.
     fn minor(self) -> KubernetesVersion {
         match self {
@@ -229,12 +263,25 @@ impl Halt {
     }
 
     /// The version to raise to there.
-    fn version(self, view: &ClusterView, spared: &BTreeSet<NodeName>) -> Result<KubernetesVersion, Refusal> {
+    fn version(
+        self,
+        view: &ClusterView,
+        spared: &BTreeSet<NodeName>,
+        catalogue: &Catalogue,
+    ) -> Result<KubernetesVersion, Refusal> {
         match self {
             Self::At(version) => Ok(version),
             Self::Within { minor, target } => {
                 let offers: Vec<Offer<'_>> = offers(view, spared, minor).collect();
-                newest_for_all(&offers).ok_or_else(|| no_stop(&offers, minor, target))
+                let for_all = for_all(&offers);
+                let approved = for_all.iter().rev().find(|version| catalogue.allows(**version)).copied();
+                approved.ok_or_else(|| {
+                    if for_all.is_empty() {
+                        no_stop(&offers, minor, target)
+                    } else {
+                        no_approved_stop(&for_all, catalogue, minor, target)
+                    }
+                })
             }
         }
     }
@@ -243,10 +290,10 @@ impl Halt {
 /// A node, and what its repositories offer of a minor.
 type Offer<'a> = (&'a NodeName, BTreeSet<KubernetesVersion>);
 
-/// The newest release that every one of these nodes can have.
-fn newest_for_all(offers: &[Offer<'_>]) -> Option<KubernetesVersion> {
+/// The releases that every one of these nodes can have.
+fn for_all(offers: &[Offer<'_>]) -> BTreeSet<KubernetesVersion> {
     let offered = offers.iter().map(|(_, offered)| offered.clone());
-    offered.reduce(|all, offered| &all & &offered)?.last().copied()
+    offered.reduce(|all, offered| &all & &offered).unwrap_or_default()
 }
 
 /// What each node that is to be raised can have of a minor.
@@ -269,10 +316,7 @@ fn no_stop(offers: &[Offer<'_>], minor: KubernetesVersion, target: KubernetesVer
     let why = if without.is_empty() {
         let each: Vec<String> = offers
             .iter()
-            .map(|(name, offered)| {
-                let offered: Vec<String> = offered.iter().map(ToString::to_string).collect();
-                format!("{name} {}", offered.join(", "))
-            })
+            .map(|(name, offered)| format!("{name} {}", listed(offered.iter().copied())))
             .collect();
         format!(
             "no release of {minor_name} is offered by every node's package repositories ({}): give all of them the same \
@@ -292,6 +336,35 @@ fn no_stop(offers: &[Offer<'_>], minor: KubernetesVersion, target: KubernetesVer
         ),
         acceptable: false,
     }
+}
+
+fn no_approved_stop(
+    for_all: &BTreeSet<KubernetesVersion>,
+    catalogue: &Catalogue,
+    minor: KubernetesVersion,
+    target: KubernetesVersion,
+) -> Refusal {
+    let minor_name = minor.minor_name();
+    let approved = listed(catalogue.approved().filter(|version| version.minor == minor.minor));
+    let what_to_do = if approved.is_empty() {
+        format!("it approves of no release of {minor_name}: have one approved")
+    } else {
+        format!("it approves of {approved}: add the repository with that one on every node")
+    };
+    Refusal {
+        rule: "off-catalogue",
+        message: format!(
+            "kubeadm raises one minor at a time, so {minor_name} is a stop on the way to {target}, and the catalogue \
+             approves of none of its releases that every node's package repositories offer ({}); {what_to_do}",
+            listed(for_all.iter().copied())
+        ),
+        acceptable: false,
+    }
+}
+
+/// `v1.20.2, v1.20.5`
+fn listed(versions: impl Iterator<Item = KubernetesVersion>) -> String {
+    versions.map(|version| version.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The cluster as it will be once every node that is not spared is raised. What nobody can know before stays what it is

@@ -27,6 +27,7 @@ use crate::store::records::{Change, Saved};
 use crate::store::{Store, StoreError};
 
 mod between;
+mod catalogue;
 mod facts;
 mod findings;
 mod forecast;
@@ -41,6 +42,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+pub use catalogue::{CatalogueSource, Fetched};
 pub use orders::Order;
 pub use path::LOOK_AGAIN;
 pub use sessions::{LEASE_TTL_MS, Outbox, SessionId};
@@ -51,6 +53,8 @@ pub struct Keeper {
     store: Box<dyn Store>,
     authority: Arc<Authority>,
     clock: Box<dyn Clock>,
+    /// Where one is kept.
+    catalogue: Option<CatalogueSource>,
     state: Mutex<State>,
     revision: watch::Sender<u64>,
 }
@@ -126,7 +130,8 @@ impl Keeper {
     ) -> Result<Self, StoreError> {
         let saved = Saved::load(store.as_ref())?;
         let state = Mutex::new(State { saved, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
-        Ok(Self { store, authority: authority.into(), clock, state, revision: watch::Sender::new(0) })
+        let revision = watch::Sender::new(0);
+        Ok(Self { store, authority: authority.into(), clock, catalogue: None, state, revision })
     }
 
     /// The same with leases that last so many milliseconds without renewal.
@@ -134,6 +139,12 @@ impl Keeper {
     pub fn with_lease_ttl(self, ttl_ms: u32) -> Self {
         self.lock().lease_ttl_ms = ttl_ms;
         self
+    }
+
+    /// The same, raising only to what this catalogue has. It is read for every plan.
+    #[must_use]
+    pub fn with_catalogue(self, catalogue: Option<CatalogueSource>) -> Self {
+        Self { catalogue, ..self }
     }
 
     /// The same, asking the gates that are asked between nodes before each of them.

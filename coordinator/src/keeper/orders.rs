@@ -30,7 +30,8 @@ pub enum Order {
 impl Keeper {
     /// The path that follows from what is known now, or everything that speaks against it. Changes nothing.
     pub fn plan(&self, target: KubernetesVersion, policy: &Policy) -> Result<Path, Vec<Refusal>> {
-        make_path(&self.lock().view(), target, policy)
+        let catalogue = self.catalogue().map_err(|unread| vec![unread.into()])?;
+        make_path(&self.lock().view(), target, policy, &catalogue)
     }
 
     /// Starts the roll-out of a path's first plan, if the same path follows from what is known now.
@@ -74,7 +75,8 @@ impl Keeper {
         }
         let number = last.map_or(1, |(number, _)| number + 1);
         let (plan, target) = (&path.first, path.last().to_version);
-        let now = make_path(&state.view(), target, &plan.policy).map_err(|refusals| {
+        let catalogue = self.catalogue()?;
+        let now = make_path(&state.view(), target, &plan.policy, &catalogue).map_err(|refusals| {
             let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
             KeeperError::NotNow(format!("plan {} cannot be started now: {}", plan.id, why.join("; ")))
         })?;

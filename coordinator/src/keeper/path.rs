@@ -63,7 +63,9 @@ impl Keeper {
             return Ok(false);
         }
         let after = reached.leg.onward.get(1).map(|stop| stop.to_version);
-        let now = make_stop(&state.view(), next.to_version, after, &reached.plan.policy);
+        let now = self.catalogue().map_err(|unread| vec![unread.into()]).and_then(|catalogue| {
+            make_stop(&state.view(), next.to_version, after, &reached.plan.policy, &catalogue)
+        });
         let against = match &now {
             Ok(plan) => next.difference(plan).map(|difference| {
                 format!("the plan that leads there is not the one that was applied: {difference}")

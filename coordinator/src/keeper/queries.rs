@@ -8,6 +8,7 @@ use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, KeeperError, State};
+use crate::core::catalogue::Catalogue;
 use crate::core::history::HistoryRecord;
 use crate::core::path::gates_on_the_way;
 use crate::core::planning::unknown_consents;
@@ -42,13 +43,15 @@ impl Keeper {
             return Err(KeeperError::Invalid(unknown.message));
         }
         let view = self.lock().view();
-        let target = target.or_else(|| newest_offered(&view)).ok_or_else(|| {
+        let catalogue = self.catalogue()?;
+        let target = target.or_else(|| newest_offered(&view, &catalogue)).ok_or_else(|| {
             KeeperError::NotNow(
                 "no control plane has reported its cluster yet: name a version, or look at `liftlock nodes`"
                     .to_owned(),
             )
         })?;
-        let gates = gates_on_the_way(&view, target, policy).into_iter().map(convert::gate).collect();
+        let gates = gates_on_the_way(&view, target, policy, &catalogue);
+        let gates = gates.into_iter().map(convert::gate).collect();
         Ok(v1::ListGatesResponse { to_version: target.to_string(), gates })
     }
 
@@ -79,13 +82,14 @@ impl Keeper {
     }
 }
 
-/// The newest version that all nodes' repositories offer and that is at most one minor away; the present one where there
-/// is none.
-fn newest_offered(view: &ClusterView) -> Option<KubernetesVersion> {
+/// The newest version that all nodes' repositories offer, that the catalogue allows and that is at most one minor away;
+/// the present one where there is none.
+fn newest_offered(view: &ClusterView, catalogue: &Catalogue) -> Option<KubernetesVersion> {
     let present = view.cluster.as_ref()?.kubeadm_config_version;
     let agents = || view.nodes.values().filter_map(|node| node.agent.as_ref());
     let offered = agents().flat_map(|agent| &agent.offered).copied();
     let near = offered.filter(|version| *version > present && version.minor <= present.minor + 1);
+    let near = near.filter(|version| catalogue.allows(*version));
     Some(
         near.filter(|version| agents().all(|agent| agent.offered.contains(version))).max().unwrap_or(present),
     )

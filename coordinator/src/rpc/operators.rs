@@ -186,6 +186,16 @@ impl OperatorService for Operators {
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }
 
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        caller(&self.keeper, &request, READERS)?;
+        let silent = self.keeper.refresh_facts(true, FACTS_LIMIT).await;
+        let versions = with_keeper(&self.keeper, move |keeper| Ok(keeper.versions(silent))).await?;
+        Ok(Response::new(versions))
+    }
+
     async fn create_token(
         &self,
         request: Request<v1::CreateTokenRequest>,

@@ -30,6 +30,7 @@ use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
 use crate::store::{SledStore, Store as _, StoreError};
 
+mod catalogue;
 mod door;
 mod settings;
 
@@ -56,6 +57,14 @@ pub enum ServeError {
         /// Which.
         path: PathBuf,
         /// Where and what.
+        why: String,
+    },
+    /// The catalogue's name or checksum.
+    #[error("the catalogue \"{named}\" is not one to follow: {why}")]
+    Catalogue {
+        /// What was given.
+        named: String,
+        /// Why not, and what would be allowed.
         why: String,
     },
     /// A file of its own.
@@ -148,6 +157,7 @@ impl Coordinator {
         let lookout = tokio::spawn(look_again(Arc::clone(&self.keeper)));
         let follow = |folder| tokio::spawn(Follower::new(Arc::clone(&self.keeper), folder).follow());
         let follower = self.settings.plans.map(follow);
+        let fetcher = tokio::spawn(catalogue::keep(self.settings.catalogue));
 
         tokio::pin!(server);
         tokio::select! {
@@ -161,6 +171,7 @@ impl Coordinator {
         if let Some(follower) = follower {
             follower.abort();
         }
+        fetcher.abort();
         let _ = stopping.send(());
         self.keeper.stop();
         // Whoever keeps a connection open past the grace loses it.
@@ -191,7 +202,8 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
         .client_auth_optional(true)
         .timeout(HANDSHAKE);
     let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
-    Ok((keeper.with_lease_ttl(settings.lease_ttl).asking_between_nodes(), tls))
+    let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
+    Ok((keeper.asking_between_nodes(), tls))
 }
 
 /// Every service, behind the door.

@@ -4,12 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use http::Uri;
+use http::uri::Scheme;
 use liftlock_proto::address::DEFAULT_PORT;
 use serde::Deserialize;
 
 use super::ServeError;
+use crate::core::catalogue::Checksum;
 use crate::identity::files;
-use crate::keeper::LEASE_TTL_MS;
+use crate::keeper::{CatalogueSource, Fetched, LEASE_TTL_MS};
 
 /// Read when `--config` names no other file.
 pub const DEFAULT_CONFIG: &str = "/etc/liftlock/coordinator.toml";
@@ -35,6 +38,13 @@ pub struct ServeOptions {
     /// change of it is planned and applied
     #[arg(long, value_name = "DIR")]
     pub plans: Option<PathBuf>,
+    /// File of the versions that may be raised to, those known to be bad and the stops that are required; read anew for
+    /// every plan [default: none, whatever the nodes' repositories offer may be raised to]
+    #[arg(long, value_name = "FILE|URL")]
+    pub catalogue: Option<String>,
+    /// SHA-256 of the catalogue, where it is fetched from an https URL
+    #[arg(long, value_name = "HEX")]
+    pub catalogue_sha256: Option<Checksum>,
     /// Seconds that a lease lasts without renewal. The shorter, the more a slow network costs; for tests that wait for
     /// a lease's end
     #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u32).range(1..=30))]
@@ -48,6 +58,8 @@ struct ConfigFile {
     state_dir: Option<PathBuf>,
     names: Vec<String>,
     plans: Option<PathBuf>,
+    catalogue: Option<String>,
+    catalogue_sha256: Option<Checksum>,
 }
 
 /// What counts.
@@ -59,6 +71,7 @@ pub(super) struct Settings {
     pub(super) lease_ttl: u32,
     /// The folder of documents that is followed.
     pub(super) plans: Option<PathBuf>,
+    pub(super) catalogue: Option<CatalogueSource>,
     names: Vec<String>,
 }
 
@@ -69,12 +82,19 @@ impl Settings {
         if names.is_empty() {
             names.extend(host_name());
         }
-        let state_dir = options.state_dir.or(file.state_dir);
+        let state_dir = options.state_dir.or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+        // A checksum belongs to the catalogue beside which it was given.
+        let (catalogue, sha256) = match options.catalogue {
+            Some(catalogue) => (Some(catalogue), options.catalogue_sha256),
+            None => (file.catalogue, options.catalogue_sha256.or(file.catalogue_sha256)),
+        };
+        let catalogue = catalogue_source(catalogue.as_deref(), sha256, &state_dir)?;
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
-            state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            state_dir,
             lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
             plans: options.plans.or(file.plans),
+            catalogue,
             names,
         })
     }
@@ -114,6 +134,36 @@ fn read_config(named: Option<&Path>) -> Result<ConfigFile, ServeError> {
     }
 }
 
+/// Where the catalogue is that was named.
+fn catalogue_source(
+    named: Option<&str>,
+    sha256: Option<Checksum>,
+    state_dir: &Path,
+) -> Result<Option<CatalogueSource>, ServeError> {
+    let refused = |why: &str| {
+        Err(ServeError::Catalogue { named: named.unwrap_or_default().to_owned(), why: why.to_owned() })
+    };
+    let is_path = |text: &str| !text.contains("://");
+    match (named, sha256) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => refused("a checksum needs a catalogue, as an https URL"),
+        (Some(path), None) if is_path(path) => Ok(Some(CatalogueSource::File(path.into()))),
+        (Some(path), Some(_)) if is_path(path) => {
+            refused("a file of this machine takes no checksum: its edits count at once")
+        }
+        (Some(_), None) => refused(
+            "what is fetched from an URL needs its checksum: give catalogue-sha256, as `sha256sum` prints it",
+        ),
+        (Some(text), Some(sha256)) => match text.parse::<Uri>() {
+            Ok(url) if url.scheme() == Some(&Scheme::HTTPS) => {
+                let copy = state_dir.join("catalogue.toml");
+                Ok(Some(CatalogueSource::Fetched(Fetched { url, sha256, copy })))
+            }
+            _ => refused("give the path of a file, or an URL with https://"),
+        },
+    }
+}
+
 fn host_name() -> Option<String> {
     nix::unistd::gethostname().ok()?.into_string().ok()
 }
@@ -131,20 +181,25 @@ mod tests {
 
     #[test]
     fn a_flag_counts_more_than_the_file_and_the_file_more_than_the_default() {
-        let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\nplans = \"/srv/plans\"\n";
+        let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\nplans = \"/srv/plans\"\n\
+                    catalogue = \"/srv/catalogue.toml\"\n";
         let from_file = settings(file, ServeOptions::default()).unwrap();
         assert_eq!(from_file.listen, "10.0.0.5:1".parse().unwrap());
         assert_eq!(from_file.state_dir, Path::new("/srv/liftlock"));
         assert_eq!(from_file.plans.as_deref(), Some(Path::new("/srv/plans")));
+        assert_eq!(from_file.catalogue, Some(CatalogueSource::File("/srv/catalogue.toml".into())));
         let flags = ServeOptions {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             names: vec!["other.example".to_owned()],
+            catalogue: Some("/other.toml".into()),
             ..ServeOptions::default()
         };
         let both = settings(file, flags).unwrap();
         assert_eq!((both.listen.port(), both.names[0].as_str()), (2, "other.example"));
+        assert_eq!(both.catalogue, Some(CatalogueSource::File("/other.toml".into())));
         let neither = settings("", ServeOptions::default()).unwrap();
         assert_eq!(neither.listen, "0.0.0.0:7443".parse().unwrap());
+        assert_eq!(neither.catalogue, None);
     }
 
     #[test]
@@ -156,6 +211,31 @@ mod tests {
         let missing = ServeOptions { config: Some("/nowhere/at/all.toml".into()), ..ServeOptions::default() };
         let error = Settings::of(missing).unwrap_err().to_string();
         assert!(error.contains("there is no such file"), "{error}");
+    }
+
+    #[test]
+    fn a_catalogue_is_a_file_or_an_https_url_with_a_checksum_and_nothing_else() {
+        let given = |catalogue: &str, sha256: Option<&str>| {
+            let sha256 = sha256.map(|hex| format!("catalogue-sha256 = \"{hex}\"\n")).unwrap_or_default();
+            settings(&format!("catalogue = \"{catalogue}\"\n{sha256}"), ServeOptions::default())
+        };
+        let url = "https://lists.example/catalogue.toml";
+        let sha256 = Checksum::of(b"");
+        let hex = sha256.to_string().to_ascii_uppercase();
+        let Some(CatalogueSource::Fetched(fetched)) = given(url, Some(&hex)).unwrap().catalogue else {
+            panic!()
+        };
+        assert_eq!((fetched.url.to_string().as_str(), fetched.sha256), (url, sha256));
+        assert_eq!(fetched.copy, Path::new("/var/lib/liftlock-coordinator/catalogue.toml"));
+        for (catalogue, sha256, why) in [
+            (url, None, "needs its checksum"),
+            (url, Some("abc"), "is no SHA-256"),
+            ("http://lists.example/catalogue.toml", Some(hex.as_str()), "an URL with https://"),
+            ("/etc/liftlock/catalogue.toml", Some(&hex), "takes no checksum"),
+        ] {
+            let error = given(catalogue, sha256).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Terms {
     pub redeploy: bool,
     /// The coordinator follows [`Fleet::plans`].
     pub follow_plans: bool,
+    /// The coordinator is told of the file [`Fleet::catalogue`].
+    pub catalogue: bool,
 }
 
 impl Fleet {
@@ -142,6 +144,11 @@ impl Fleet {
         self.folder().join("coordinator")
     }
 
+    /// The file of the catalogue, which is there once a test writes it.
+    pub fn catalogue(&self) -> Utf8PathBuf {
+        self.folder().join("catalogue.toml")
+    }
+
     /// Where the coordinator listens.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
@@ -183,6 +190,10 @@ impl Fleet {
         let plans = self.plans();
         if self.terms.follow_plans {
             arguments.extend(["--plans", plans.as_str()]);
+        }
+        let catalogue = self.catalogue();
+        if self.terms.catalogue {
+            arguments.extend(["--catalogue", catalogue.as_str()]);
         }
         let process = Process::start(
             self.binaries,

@@ -86,7 +86,9 @@ async fn a_viewer_may_look_and_not_touch_and_an_operator_may_do_both() {
         fleet.cli_as(&folder(name), &login).await.unwrap().success().unwrap();
     }
     let viewer = folder("vera");
-    for reading in [&["nodes"][..], &["history"], &["plan", "v1.31.2", "--accept", "api-outage"]] {
+    for reading in
+        [&["nodes"][..], &["versions"], &["history"], &["plan", "v1.31.2", "--accept", "api-outage"]]
+    {
         fleet.cli_as(&viewer, reading).await.unwrap().success().unwrap();
     }
     let forbidden = [

@@ -13,6 +13,7 @@ pub mod restoration;
 pub mod rollout;
 pub mod tokens;
 pub mod upgrade_plan;
+pub mod versions;
 
 /// A text of a message, whose empty one means that there is none.
 fn said(text: String) -> Option<String> {

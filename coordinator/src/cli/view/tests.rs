@@ -16,6 +16,7 @@ use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView, word};
 use crate::cli::view::rollout::RolloutView;
 use crate::cli::view::tokens::{NewTokenView, TokensView};
 use crate::cli::view::upgrade_plan::UpgradePlanView;
+use crate::cli::view::versions::VersionsView;
 use crate::core::sequence::{prepare, under_lease};
 use crate::document;
 
@@ -462,6 +463,54 @@ fn nodes_show_their_versions_and_their_agents() {
 #[test]
 fn nodes_are_json_with_null_for_what_nobody_reported() {
     assert_snapshot!(render(&NodesView::from(nodes()), Format::Json, Paint::OFF).unwrap());
+}
+
+fn versions() -> v1::ListVersionsResponse {
+    let entry = |version: &str, offered_by, standing: v1::VersionStanding, text: &str| v1::VersionEntry {
+        version: version.to_owned(),
+        offered_by,
+        standing: standing.into(),
+        text: text.to_owned(),
+        ..Default::default()
+    };
+    let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let off = v1::VersionStanding::OffCatalogue;
+    let installed = v1::VersionEntry {
+        kubelets: named(&["cp1", "cp2", "w1", "w2"]),
+        control_planes: named(&["cp2"]),
+        ..entry("v1.19.7", 0, off, "")
+    };
+    let half = v1::VersionEntry {
+        kubelets: named(&["cp3"]),
+        control_planes: named(&["cp1", "cp3"]),
+        required_stop: true,
+        ..entry("v1.20.2", 5, v1::VersionStanding::Approved, "volumes are\n  migrated here\n")
+    };
+    let bad = entry("v1.20.5", 5, v1::VersionStanding::KnownBad, "it loses pods");
+    let next = entry("v1.21.1", 3, v1::VersionStanding::Approved, "");
+    v1::ListVersionsResponse {
+        catalogue: "/etc/liftlock/catalogue.toml".to_owned(),
+        catalogue_flaw: String::new(),
+        nodes: 5,
+        silent: vec!["w2".to_owned()],
+        versions: vec![installed, half, bad, next],
+    }
+}
+
+#[test]
+fn versions_show_who_runs_them_who_is_offered_them_and_what_the_catalogue_says() {
+    assert_snapshot!(VersionsView::from(versions()).table(Paint::OFF));
+    let first = v1::ListVersionsResponse { versions: versions().versions.split_off(1), ..versions() };
+    assert_snapshot!(render(&VersionsView::from(first), Format::Json, Paint::OFF).unwrap());
+    let unspoken =
+        |entry| v1::VersionEntry { standing: 0, text: String::new(), required_stop: false, ..entry };
+    let unread = v1::ListVersionsResponse {
+        catalogue_flaw: "line 3, column 1: unknown field `versoin`".to_owned(),
+        versions: versions().versions.into_iter().map(unspoken).collect(),
+        silent: Vec::new(),
+        ..versions()
+    };
+    assert_snapshot!(VersionsView::from(unread).table(Paint::OFF));
 }
 
 #[test]

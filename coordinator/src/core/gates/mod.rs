@@ -10,6 +10,7 @@ use crate::core::view::ControlPlaneReport;
 
 mod agents;
 mod api;
+mod catalogue;
 mod certificates;
 mod etcd;
 pub(crate) mod kubelets;
@@ -73,7 +74,7 @@ impl When {
 
 /// How a gate looks.
 enum Look {
-    /// At what agents say of their own machines.
+    /// At what agents say of their own machines, or at what is known without them.
     Machines(fn(&Situation<'_>) -> Vec<Finding>),
     /// At the cluster too: unknown as long as no control plane has reported.
     Cluster(fn(&Situation<'_>, &ControlPlaneReport) -> Vec<Finding>),
@@ -114,12 +115,15 @@ pub enum Verdict {
 }
 
 /// Every gate, in the order in which they would be met.
-pub static GATES: [&Gate; 36] = [
+pub static GATES: [&Gate; 39] = [
     &manifests::STRAY_MANIFEST,
     &certificates::EXPIRED,
     &agents::WITHOUT_NODE,
     &agents::MISSING,
     &agents::NOT_CONNECTED,
+    &catalogue::KNOWN_BAD,
+    &catalogue::OFF_CATALOGUE,
+    &catalogue::REQUIRED_STOP,
     &agents::VERSION_NOT_OFFERED,
     &nodes::NOT_READY,
     &kubelets::UNKNOWN,

@@ -6,6 +6,7 @@ use liftlock_proto::name::NodeName;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::Finding;
+use crate::core::catalogue::{Catalogue, OPEN};
 use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Fact, NodeObject, NodeView};
 
 /// A cluster, and the version that it is to run.
@@ -14,6 +15,7 @@ pub struct Situation<'a> {
     /// To be reached.
     pub target: KubernetesVersion,
     nodes: Vec<Candidate<'a>>,
+    catalogue: &'a Catalogue,
     ahead: bool,
 }
 
@@ -30,7 +32,7 @@ impl<'a> Situation<'a> {
     /// The cluster as it is seen, and where it is to go.
     pub fn new(view: &'a ClusterView, target: KubernetesVersion) -> Self {
         let nodes = view.nodes.iter().map(|(name, node)| Candidate { name, spared: false, node }).collect();
-        Self { view, target, nodes, ahead: false }
+        Self { view, target, nodes, catalogue: &OPEN, ahead: false }
     }
 
     /// The same, with these nodes staying at what they run.
@@ -40,6 +42,12 @@ impl<'a> Situation<'a> {
             node.spared = spared.contains(node.name);
         }
         self
+    }
+
+    /// The same, with versions only as this catalogue has them.
+    #[must_use]
+    pub fn under(self, catalogue: &'a Catalogue) -> Self {
+        Self { catalogue, ..self }
     }
 
     /// The same, of a cluster that is not there yet: another raise comes before, and the view says what it will be like
@@ -52,6 +60,11 @@ impl<'a> Situation<'a> {
     /// Whether another raise comes before, so that what it brings is not known yet.
     pub fn is_ahead(&self) -> bool {
         self.ahead
+    }
+
+    /// What an operator says of versions.
+    pub fn catalogue(&self) -> &'a Catalogue {
+        self.catalogue
     }
 
     /// What a control plane reported last.

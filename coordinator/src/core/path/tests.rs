@@ -5,11 +5,14 @@ use liftlock_proto::plan::Role;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::catalogue::OPEN;
 use crate::core::gates::tests::{sound_cluster, sound_node};
 use crate::core::leg::Stop;
 use crate::core::planning::make_plan;
 use crate::core::sequence::API_OUTAGE;
 use crate::core::view::{AgentView, ControlPlaneReport, Drift, NodeObject, Replicas, RequestedApi, Setting};
+
+mod catalogue;
 
 const fn minor(minor: u16, patch: u16) -> KubernetesVersion {
     KubernetesVersion::new(1, minor, patch)
@@ -81,7 +84,7 @@ fn kubelet(view: &mut ClusterView, node: &str, version: KubernetesVersion) {
 }
 
 fn path(view: &ClusterView, target: KubernetesVersion) -> Path {
-    make_path(view, target, &Policy::default()).unwrap()
+    make_path(view, target, &Policy::default(), &OPEN).unwrap()
 }
 
 fn versions(path: &Path) -> Vec<(KubernetesVersion, KubernetesVersion)> {
@@ -89,7 +92,7 @@ fn versions(path: &Path) -> Vec<(KubernetesVersion, KubernetesVersion)> {
 }
 
 fn refusals(view: &ClusterView, target: KubernetesVersion) -> Vec<Refusal> {
-    make_path(view, target, &Policy::default()).unwrap_err()
+    make_path(view, target, &Policy::default(), &OPEN).unwrap_err()
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn what_kubeadm_makes_anew_at_the_first_stop_is_no_drift_at_the_second() {
     agent(&mut view, "cp2").drift = vec![Drift { path: "kube-apiserver.yaml".to_owned(), lines: vec![] }];
     assert_eq!(refusals(&view, minor(21, 2)).len(), 1);
     let policy = Policy { accepted: vec!["drift".to_owned()], ..Policy::default() };
-    assert!(make_path(&view, minor(21, 2), &policy).is_ok());
+    assert!(make_path(&view, minor(21, 2), &policy, &OPEN).is_ok());
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn raised_at(path: &Path) -> Vec<Vec<&str>> {
 fn workers_that_skip_stops_are_raised_at_the_last_one_and_where_they_would_lag_too_far() {
     const ALL: [&str; 5] = ["cp1", "cp2", "cp3", "w1", "w2"];
     let at = |from, to| {
-        let path = make_path(&view(3, 2, minor(from, 7)), minor(to, 2), &skipping()).unwrap();
+        let path = make_path(&view(3, 2, minor(from, 7)), minor(to, 2), &skipping(), &OPEN).unwrap();
         raised_at(&path).into_iter().map(|nodes| nodes == ALL).collect::<Vec<_>>()
     };
     assert_eq!(at(28, 31), [false, false, true]);
@@ -245,8 +248,8 @@ fn a_worker_that_skips_a_stop_needs_not_be_offered_it_and_says_nothing_of_where_
 {
     let mut view = view(3, 2, minor(29, 7));
     agent(&mut view, "w1").offered.retain(|version| version.minor != 30);
-    assert!(make_path(&view, minor(31, 2), &Policy::default()).is_err());
-    let path = make_path(&view, minor(31, 2), &skipping()).unwrap();
+    assert!(make_path(&view, minor(31, 2), &Policy::default(), &OPEN).is_err());
+    let path = make_path(&view, minor(31, 2), &skipping(), &OPEN).unwrap();
     assert_eq!(versions(&path), [(minor(29, 7), minor(30, 7)), (minor(30, 7), minor(31, 2))]);
 }
 
@@ -285,7 +288,7 @@ proptest! {
             kubelet(&mut view, &format!("w{number}"), minor(from.saturating_sub(*behind).max(19), 2));
         }
         let policy = Policy { workers_skip_stops: skips, ..Policy::default() };
-        let Ok(path) = make_path(&view, minor((from + distance).min(36), patch), &policy) else { return Ok(()) };
+        let Ok(path) = make_path(&view, minor((from + distance).min(36), patch), &policy, &OPEN) else { return Ok(()) };
         let mut servers: BTreeMap<NodeName, KubernetesVersion> =
             (1..=3).map(|n| (name(&format!("cp{n}")), minor(from, 2))).collect();
         let mut kubelets: BTreeMap<NodeName, KubernetesVersion> = view
@@ -324,11 +327,11 @@ proptest! {
     fn a_stop_alone_is_planned_as_on_its_path(from in 24_u16..31, distance in 1_u16..6, skips in any::<bool>()) {
         let mut now = view(3, 3, minor(from, 2));
         let policy = Policy { workers_skip_stops: skips, ..Policy::default() };
-        let path = make_path(&now, minor(from + distance, 7), &policy).unwrap();
+        let path = make_path(&now, minor(from + distance, 7), &policy, &OPEN).unwrap();
         let plans: Vec<&Plan> = path.plans().collect();
         for (number, planned) in plans.iter().enumerate() {
             let after = plans.get(number + 1).map(|plan| plan.to_version);
-            let then = make_stop(&now, planned.to_version, after, &policy).unwrap();
+            let then = make_stop(&now, planned.to_version, after, &policy, &OPEN).unwrap();
             prop_assert_eq!(&then, *planned);
             let spared = spared(&now, after, &policy);
             raise(&mut now, planned.to_version, &spared);
@@ -338,7 +341,7 @@ proptest! {
 
 /// What a gate says of the way to a target.
 fn on_the_way(view: &ClusterView, target: KubernetesVersion, gate: &str) -> (Verdict, Vec<String>) {
-    let all = gates_on_the_way(view, target, &Policy::default());
+    let all = gates_on_the_way(view, target, &Policy::default(), &OPEN);
     let (_, verdict, messages) = all.into_iter().find(|(asked, ..)| asked.name == gate).unwrap();
     (verdict, messages)
 }
@@ -368,7 +371,7 @@ fn what_a_spared_worker_uses_is_told_at_the_stop_where_it_is_raised_for_every_mi
         Setting { name: "KubeletPodResources".to_owned(), file: "/var/lib/kubelet/config.yaml".to_owned() };
     agent(&mut view, "w1").findings.kubelet.as_mut().unwrap().feature_gates = vec![gate];
     let told = |policy: &Policy| {
-        let against = make_path(&view, minor(31, 2), policy).unwrap_err();
+        let against = make_path(&view, minor(31, 2), policy, &OPEN).unwrap_err();
         assert_eq!((against.len(), against[0].rule), (1, "removed-feature-gate"), "{against:?}");
         assert!(against[0].message.contains("(gone in 1.30)"), "{against:?}");
         against[0].message.starts_with("at stop 2 of 2, v1.31.2: ")
@@ -384,8 +387,8 @@ fn what_an_earlier_stop_brings_is_looked_at_once_it_is_there_and_refuses_nothing
         view.cluster.as_mut().unwrap().findings = sound_cluster(3);
         view
     };
-    assert!(make_path(&with_etcd(32), minor(34, 2), &Policy::default()).is_ok());
-    let there = make_stop(&with_etcd(33), minor(34, 2), None, &Policy::default()).unwrap_err();
+    assert!(make_path(&with_etcd(32), minor(34, 2), &Policy::default(), &OPEN).is_ok());
+    let there = make_stop(&with_etcd(33), minor(34, 2), None, &Policy::default(), &OPEN).unwrap_err();
     assert_eq!((there.len(), there[0].rule), (1, "etcd-version"), "{there:?}");
     assert_eq!(refusals(&with_etcd(33), minor(35, 2)), there);
 }
@@ -398,7 +401,7 @@ fn what_nobody_knows_is_told_once_and_one_consent_covers_every_stop() {
     assert_eq!((against.len(), against[0].rule), (1, "swap"), "{against:?}");
     assert_eq!(on_the_way(&view, minor(22, 2), "swap"), (Verdict::Unknown, vec![against[0].message.clone()]));
     let policy = Policy { accepted: vec!["swap".to_owned()], ..Policy::default() };
-    assert_eq!(make_path(&view, minor(22, 2), &policy).unwrap().plans().count(), 3);
+    assert_eq!(make_path(&view, minor(22, 2), &policy, &OPEN).unwrap().plans().count(), 3);
 }
 
 #[test]

@@ -10,15 +10,15 @@ const STOPS: [&str; 3] = ["v1.29.9", "v1.30.4", "v1.31.2"];
 const WAY: usize = STOPS.len() - 1;
 
 /// A cluster whose agents do at once what they are told.
-struct Journey {
-    coordinator: Option<Coordinator>,
+pub(super) struct Journey {
+    pub(super) coordinator: Option<Coordinator>,
     agents: BTreeMap<&'static str, Agent>,
     /// How often each node was raised.
     raised: BTreeMap<&'static str, usize>,
     /// The lease that a node has not been released from.
     held: BTreeMap<&'static str, v1::HeldLease>,
     /// Every lease, in the order in which they arrived.
-    leases: Vec<(u64, &'static str)>,
+    pub(super) leases: Vec<(u64, &'static str)>,
     /// Nodes that do not say what they are like.
     mute: Vec<&'static str>,
     /// Not ready, as the control planes see it.
@@ -27,7 +27,7 @@ struct Journey {
 
 impl Journey {
     /// Every agent is connected, and nothing is applied.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut journey = Self {
             coordinator: Some(Coordinator::new()),
             agents: BTreeMap::new(),
@@ -51,11 +51,11 @@ impl Journey {
         journey
     }
 
-    fn coordinator(&self) -> &Coordinator {
+    pub(super) fn coordinator(&self) -> &Coordinator {
         self.coordinator.as_ref().unwrap()
     }
 
-    fn apply(&self) {
+    pub(super) fn apply(&self) {
         self.coordinator().keeper.apply(&self.coordinator().plan(), "alice").unwrap();
     }
 
@@ -113,7 +113,7 @@ impl Journey {
     }
 
     /// Every agent does what it is told, until nothing is told any more.
-    fn goes_on(&mut self) {
+    pub(super) fn goes_on(&mut self) {
         loop {
             let told: Vec<(&'static str, Told)> = NODES
                 .iter()
@@ -154,14 +154,14 @@ impl Journey {
     }
 
     /// Time passes, and everybody is asked whenever that is due.
-    fn time_passes(&mut self, looks: usize) {
+    pub(super) fn time_passes(&mut self, looks: usize) {
         for _ in 0..looks {
             self.coordinator().keeper.look_again();
             self.goes_on();
         }
     }
 
-    fn phase(&self) -> (u32, v1::RolloutPhase) {
+    pub(super) fn phase(&self) -> (u32, v1::RolloutPhase) {
         let rollout = self.coordinator().rollout();
         (rollout.stop, rollout.phase())
     }
@@ -180,7 +180,7 @@ impl Journey {
 }
 
 /// More looks than the patience lasts on a clock that goes on by a second each time that it is read.
-const TOO_LONG: usize = 400;
+pub(super) const TOO_LONG: usize = 400;
 
 #[test]
 fn a_path_goes_on_by_itself_and_every_node_is_leased_at_each_stop() {
