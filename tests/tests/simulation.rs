@@ -22,8 +22,9 @@ fn no_law_is_broken_whatever_befalls_a_roll_out() {
 }
 
 /// Seeds whose schedules broke a law once. In the first, a coordinator was put back from an old copy twice; a node that was raised under a lease of which neither
-/// copy knew was passed over by a rollback of the cluster.
-const LESSONS: [u64; 1] = [7_009_532];
+/// copy knew was passed over by a rollback of the cluster. In the second, the end of the last lease was recorded and nothing reached its node for so long that it was
+/// judged before it could hear of that.
+const LESSONS: [u64; 2] = [7_009_532, 19_330];
 
 #[test]
 fn no_schedule_that_broke_a_law_once_breaks_one_again() {

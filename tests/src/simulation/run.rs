@@ -235,7 +235,7 @@ impl<'a> Simulation<'a> {
                 continue;
             }
             if let Some(at) = self.operator.ended_at {
-                if !self.all_is_well() {
+                if !self.all_is_well() || self.wire.is_parted() {
                     self.operator.ended_at = Some(self.now);
                 } else if self.now >= at + AFTERMATH {
                     return self.look_at_the_end();

@@ -187,6 +187,12 @@ impl Wire {
         }
     }
 
+    /// Whether something does not arrive now.
+    pub(super) fn is_parted(&self) -> bool {
+        let state = self.lock();
+        state.partitions.iter().any(|partition| partition.until > state.now)
+    }
+
     /// A node's connections break: both sides learn of it.
     pub(super) fn reset(&self, node: &str) {
         let mut state = self.lock();
