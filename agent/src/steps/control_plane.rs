@@ -35,12 +35,10 @@ pub(super) async fn observe(cx: &Context, version: KubernetesVersion) -> Result<
     Ok(Observed::Absent)
 }
 
-/// Puts back what a kubeadm that was cut off has left missing, unless it still runs.
-pub(super) async fn mend(cx: &Context, command: &Command) -> Result<(), StepFailure> {
+/// Puts back what a kubeadm that was cut off, and runs no more, has left missing.
+pub(super) async fn mend(cx: &Context) -> Result<(), StepFailure> {
     let backup = Backup::require(cx).await?;
-    if !command.is_there(cx).await? {
-        static_pods::put_back_missing(cx, Some(&backup)).await?;
-    }
+    static_pods::put_back_missing(cx, Some(&backup)).await?;
     Ok(())
 }
 

@@ -70,9 +70,12 @@ impl StepRunner for ControlPlane {
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
         let command = self.0.command();
-        // Before anything is asked: where a crash took this node's etcd, there may be no API server to answer.
-        control_plane::mend(cx, &command).await?;
-        self.0.require_raised_cluster(cx).await?;
+        // One that still runs is joined: this was asked before it began, and meanwhile there may be no API server to answer.
+        if !command.is_there(cx).await? {
+            // Before anything is asked: where a crash took this node's etcd, nobody answers either.
+            control_plane::mend(cx).await?;
+            self.0.require_raised_cluster(cx).await?;
+        }
         control_plane::upgrade(cx, self.0.version, &command).await
     }
 
