@@ -8,7 +8,7 @@ use liftlock_proto::argv::Argv;
 use liftlock_proto::v1::RedeployFacts;
 use serde::Deserialize;
 
-use crate::host::trees::{Depth, Mount, Survey};
+use crate::host::trees::{Mount, Survey};
 use crate::host::{Host, HostResult, Layout, Limits};
 use crate::protect::rules::clean;
 use crate::redeploy::store::distrust;
@@ -145,8 +145,7 @@ impl Replacement {
 
 /// What a path is mounted with; `None` where nothing is there.
 async fn mount(host: &Host, path: Utf8PathBuf) -> HostResult<Option<Mount>> {
-    let survey = Survey { path, depth: Depth::Root, leave_out: Vec::new(), known: None };
-    Ok(host.trees.survey(survey).await?.mount)
+    Ok(host.trees.survey(Survey::at(path)).await?.mount)
 }
 
 /// Whether what is mounted is a folder of what is mounted elsewhere, both of one file system. A node that is a container

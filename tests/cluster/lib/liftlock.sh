@@ -76,11 +76,17 @@ consents() {
   ((WORKERS != 1)) || echo drain-only-node
 }
 
+# planned ARGUMENT...: the plan, with what such an operator consents to
+planned() {
+  local name policy=()
+  for name in $(consents); do policy+=(--accept "$name"); done
+  liftlock plan "$TO" "${policy[@]}" "$@"
+}
+
 # refused RULES: whether the plan is refused by these rules (by name, a blank between), and by no other
 refused() {
-  local name policy=() status=0 rules
-  for name in $(consents); do policy+=(--accept "$name"); done
-  rules=$(liftlock plan "$TO" "${policy[@]}" -o json | jq --raw-output '[.refusals[].rule] | unique | join(" ")') || status=$?
+  local status=0 rules
+  rules=$(planned -o json | jq --raw-output '[.refusals[].rule] | unique | join(" ")') || status=$?
   [ "$rules" = "$1" ] || die "liftlock plan was refused by \"$rules\" (exit status $status), not by \"$1\""
 }
 

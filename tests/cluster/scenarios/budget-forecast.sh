@@ -45,11 +45,7 @@ proof() { [ "$(leases_of w1)" = 1 ] && [ "$(leases_of w2)" = 1 ] || echo "a work
 
 is_counted() { [ "$(kubectl_ get poddisruptionbudget last -o 'jsonpath={.status.currentHealthy}')" = 1 ]; }
 
-forecast() {
-  local name policy=()
-  for name in $(consents); do policy+=(--accept "$name"); done
-  liftlock plan "$TO" "${policy[@]}" -o json | jq .forecast
-}
+forecast() { planned -o json | jq .forecast; }
 
 waits_for_it() {
   at_step w2 drain &&

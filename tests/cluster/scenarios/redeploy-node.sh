@@ -27,13 +27,7 @@ before() {
     on "$node" systemctl restart liftlock-agent
     identity "$node" > "$LOGS/identity-$node.txt"
   done
-  within 60 "each agent's word of how its host is replaced" planned
-}
-
-planned() {
-  local name policy=()
-  for name in $(consents); do policy+=(--accept "$name"); done
-  liftlock plan "$TO" "${POLICY[@]}" "${policy[@]}"
+  within 60 "each agent's word of how its host is replaced" planned "${POLICY[@]}"
 }
 
 # identity NODE: what says who the node is, and what has to stay as it is
