@@ -78,3 +78,23 @@ fn every_scenario_of_the_real_cluster_is_in_its_readme_with_its_end() {
         assert!(rows.iter().any(|row| named(&row)), "{scenario} is in no row of the table");
     }
 }
+
+#[test]
+fn every_kind_that_a_minor_takes_away_for_good_is_counted_by_agents() {
+    let table = liftlock::core::minors::minors();
+    let vanishing: BTreeSet<&str> = table
+        .removed(0, u16::MAX, liftlock::core::minors::Removed::Kind)
+        .flat_map(|(_, removal)| removal.names.iter().map(String::as_str))
+        .collect();
+    let counted = liftlock_agent::findings::VANISHING.map(|(kind, _)| kind);
+    assert_eq!(vanishing, BTreeSet::from(counted));
+    for (kind, collections) in liftlock_agent::findings::VANISHING {
+        let (resource, group) = kind.split_once('.').unwrap();
+        for collection in collections {
+            assert!(
+                collection.starts_with(&format!("/apis/{group}")) && collection.ends_with(resource),
+                "{kind}"
+            );
+        }
+    }
+}

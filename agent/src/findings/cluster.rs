@@ -1,13 +1,11 @@
-//! What a control plane sees of its cluster: etcd, the workloads of kube-system, kubeadm-config, and kinds that go.
+//! What a control plane sees of its cluster: etcd, the workloads of kube-system, and kubeadm-config.
 
 use std::collections::BTreeMap;
 
-use liftlock_proto::v1::{
-    self, ArgumentFacts, EtcdFacts, EtcdMemberFacts, ExtraArgument, StoredFacts, StoredKind, WorkloadFacts,
-};
+use liftlock_proto::v1::{self, ArgumentFacts, EtcdFacts, EtcdMemberFacts, ExtraArgument, WorkloadFacts};
 use serde::Deserialize;
 
-use super::told;
+use super::{spelled, told};
 use crate::host::{EtcdMember, Host, HostError, HostResult};
 use crate::kube::static_pod::StaticPod;
 
@@ -61,19 +59,6 @@ pub async fn workloads(host: &Host) -> WorkloadFacts {
     told(host.kube.unready_system_workloads().await, unready, |unread| WorkloadFacts {
         unread,
         ..WorkloadFacts::default()
-    })
-}
-
-/// Kinds that some minor takes away for good, as far as objects of them are stored.
-pub async fn stored(host: &Host) -> StoredFacts {
-    let kinds = |policies: u32| {
-        let kind = "podsecuritypolicies.policy".to_owned();
-        let policies = (policies > 0).then_some(StoredKind { kind, objects: policies });
-        StoredFacts { unread: String::new(), kinds: policies.into_iter().collect() }
-    };
-    told(host.kube.pod_security_policies().await, kinds, |unread| StoredFacts {
-        unread,
-        ..StoredFacts::default()
     })
 }
 
@@ -140,7 +125,7 @@ impl ExtraArgs {
     fn of(self, component: &str) -> Vec<ExtraArgument> {
         let argument = |(name, value): (String, String)| ExtraArgument {
             component: component.to_owned(),
-            flag: format!("--{name}"),
+            flag: format!("--{}", spelled(&name)),
             value,
         };
         match self {
@@ -183,6 +168,12 @@ mod tests {
         assert_eq!(arguments(map), expected);
         assert_eq!(arguments(list), expected);
         assert_eq!(arguments("kind: ClusterConfiguration\n"), []);
+    }
+
+    #[test]
+    fn an_argument_is_found_however_its_name_is_spelled() {
+        let given = arguments("scheduler: {extraArgs: {log_dir: /var/log}}");
+        assert_eq!(given, [("kube-scheduler".to_owned(), "--log-dir".to_owned(), "/var/log".to_owned())]);
     }
 
     #[test]

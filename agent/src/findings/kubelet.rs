@@ -6,7 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::v1::{FileSetting, KubeconfigFacts, KubeletFacts};
 use serde::Deserialize;
 
-use super::told;
+use super::{spelled, told};
 use crate::host::{Host, HostError, HostResult};
 
 /// Where kubeadm and its packages' drop-in take flags from: Debian's and Red Hat's file for an administrator's own.
@@ -113,7 +113,7 @@ fn flags_in(text: &str) -> Vec<(String, String)> {
                 Some((name, value)) => (name, value),
                 None => (flag, words.next_if(|next| !next.starts_with(['-', '$'])).unwrap_or_default()),
             };
-            flags.push((name.to_owned(), value.to_owned()));
+            flags.push((spelled(name), value.to_owned()));
         }
     }
     flags
@@ -192,6 +192,7 @@ mod tests {
             flags("ExecStart=/usr/bin/kubelet --config /etc/k.yaml --cloud-config $KUBELET_ARGS"),
             [pair("--config", "/etc/k.yaml"), pair("--cloud-config", "")]
         );
+        assert_eq!(flags("ARGS=--log_dir=/var/log_dir"), [pair("--log-dir", "/var/log_dir")]);
         assert_eq!(flags("EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env\nRestart=always"), []);
     }
 

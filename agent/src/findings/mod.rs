@@ -9,13 +9,15 @@ mod cluster;
 mod json;
 mod kubelet;
 mod machine;
+mod stored;
 
 pub use api_server::api_server;
 pub use certificates::certificates;
-pub use cluster::{arguments, etcd, stored, workloads};
+pub use cluster::{arguments, etcd, workloads};
 pub use json::as_json;
 pub use kubelet::{kubelet, kubelet_kubeconfig};
 pub use machine::{cgroup, swap};
+pub use stored::{VANISHING, stored};
 
 /// A message about what was read, or one that says why it was not.
 fn told<T, M, E: Display>(
@@ -27,4 +29,10 @@ fn told<T, M, E: Display>(
         Ok(found) => message(found),
         Err(error) => unread(error.to_string()),
     }
+}
+
+/// A flag's name as the table of facts has it: Kubernetes' components take `--log_dir` for `--log-dir`
+/// (k8s.io/component-base, cli/flag/flags.go: `WordSepNormalizeFunc`).
+fn spelled(name: &str) -> String {
+    name.replace('_', "-")
 }

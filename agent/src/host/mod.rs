@@ -369,8 +369,9 @@ pub trait Kube: Send + Sync {
     /// admin: Deployments and `DaemonSets` of kube-system with fewer ready pods than they ask for, the cluster's DNS left
     /// out: `DaemonSet kube-proxy`.
     async fn unready_system_workloads(&self) -> HostResult<Vec<(String, Replicas)>>;
-    /// admin: how many `PodSecurityPolicies` are stored, at least; 0 where the API server serves none.
-    async fn pod_security_policies(&self) -> HostResult<u32>;
+    /// admin: how many objects there are, at least, in the collection at this path of the API (`/apis/policy/v1beta1/…`); 0
+    /// where the API server serves none.
+    async fn stored_objects(&self, collection: &str) -> HostResult<u32>;
     /// admin: what a drain of any node would move, what lets it go, and what room there is for it. Reads every Node,
     /// `PodDisruptionBudget` and pod of the cluster, page by page.
     async fn workloads(&self) -> HostResult<WorkloadDescription>;

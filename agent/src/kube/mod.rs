@@ -62,9 +62,6 @@ const SYSTEM_WORKLOADS: [(&str, &str); 2] = [
     ("DaemonSet", "/apis/apps/v1/namespaces/kube-system/daemonsets"),
 ];
 
-/// Served up to 1.24; the one kind of a stable cluster that went without a successor.
-const POD_SECURITY_POLICIES: &str = "/apis/policy/v1beta1/podsecuritypolicies?limit=1";
-
 /// Before 1.21 there is the second only, from 1.25 on the first.
 const BUDGETS: [&str; 2] =
     ["/apis/policy/v1/poddisruptionbudgets", "/apis/policy/v1beta1/poddisruptionbudgets"];
@@ -359,12 +356,12 @@ impl Kube for RealKube {
         Ok(unready)
     }
 
-    async fn pod_security_policies(&self) -> HostResult<u32> {
-        let what = "cannot list the PodSecurityPolicies";
-        match self.admin.try_json::<List<IgnoredAny>>(&get(POD_SECURITY_POLICIES)?).await {
+    async fn stored_objects(&self, collection: &str) -> HostResult<u32> {
+        let what = format!("cannot list what is stored at {collection}");
+        match self.admin.try_json::<List<IgnoredAny>>(&get(&format!("{collection}?limit=1"))?).await {
             Ok(list) => Ok(u32::try_from(list.items.len()).unwrap_or(u32::MAX)),
             Err(Refusal::Status(status)) if status.code == 404 => Ok(0),
-            Err(refusal) => Err(self.admin.error(what, &refusal)),
+            Err(refusal) => Err(self.admin.error(&what, &refusal)),
         }
     }
 

@@ -221,8 +221,8 @@ impl Kube for NodeTwin {
         self.ask("cannot list the workloads of kube-system", |_| Some(Vec::new()))
     }
 
-    async fn pod_security_policies(&self) -> HostResult<u32> {
-        self.ask("cannot list the PodSecurityPolicies", |_| Some(0))
+    async fn stored_objects(&self, _collection: &str) -> HostResult<u32> {
+        self.ask("cannot list what is stored", |_| Some(0))
     }
 
     async fn workloads(&self) -> HostResult<WorkloadDescription> {

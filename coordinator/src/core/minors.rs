@@ -32,6 +32,9 @@ pub struct Minor {
     /// What the minor before still had.
     #[serde(default)]
     pub removed: Vec<Removal>,
+    /// What the minor before took and this one does not.
+    #[serde(default)]
+    pub refused: Vec<RefusedValue>,
     /// What the minor before could do without.
     #[serde(default)]
     pub requires: Vec<Requirement>,
@@ -66,6 +69,20 @@ pub struct Removal {
     pub source: String,
 }
 
+/// A flag that a component still knows, of which it takes only some values any more.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RefusedValue {
+    /// `kube-apiserver`
+    pub component: String,
+    /// Flags with their dashes.
+    pub flags: Vec<String>,
+    /// With any other value it does not start.
+    pub but: Vec<String>,
+    /// Who says so.
+    pub source: String,
+}
+
 /// What a name that was removed is the name of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -82,6 +99,8 @@ pub enum Removed {
     FeatureGate,
     /// kube-apiserver ends with "unknown plugin".
     AdmissionPlugin,
+    /// kube-apiserver ends with "unknown api groups" where `--runtime-config` names it.
+    ApiGroup,
     /// Is not served any more; what is stored can be had in a later version.
     Api,
     /// Is not served any more in any version: what is stored cannot be reached.
@@ -175,7 +194,8 @@ mod tests {
                 | Requirement::CgroupV2 { source }
                 | Requirement::KubeletBehindOwnApiServer { source } => source,
             });
-            for source in removed.chain(required) {
+            let refused = row.refused.iter().map(|refused| &refused.source);
+            for source in removed.chain(required).chain(refused) {
                 assert!(source.starts_with("https://"), "1.{}: {source}", row.minor);
             }
             assert!(row.images.source.contains(&format!("release-1.{}", row.minor)), "1.{}", row.minor);
@@ -197,6 +217,7 @@ mod tests {
                             name.bytes().all(|byte| byte.is_ascii_alphanumeric())
                         }
                         Removed::Api => name.split('/').count() == 3,
+                        Removed::ApiGroup => name.contains('.') && !name.contains('/'),
                         Removed::Kind => name.contains('.') && !name.contains('/'),
                     };
                     assert!(well_formed, "1.{}: {name}", row.minor);

@@ -114,7 +114,7 @@ pub(super) static FEATURE_GATE: Gate = Gate {
 /// "unknown flag", and the component does not start.
 pub(super) static ARGUMENT: Gate = Gate {
     name: "removed-argument",
-    about: "kubeadm-config gives no component an argument that the target does not know",
+    about: "kubeadm-config gives no component an argument that the target does not know or take",
     consent: Consent::ToTheUnknown,
     when: When::Before,
     look: Look::Cluster(|situation, cluster| {
@@ -130,11 +130,13 @@ pub(super) static ARGUMENT: Gate = Gate {
                     .find(|(_, removal)| removal.names.contains(&argument.flag))?;
                 Some(format!("{} of {} (gone in 1.{minor})", argument.flag, argument.component))
             });
-            let gone: BTreeSet<String> = gone.collect();
+            let groups = named_in(situation, cluster, arguments, Removed::ApiGroup, &["--runtime-config"]);
+            let gone: BTreeSet<String> =
+                gone.chain(groups).chain(refused_values(situation, cluster, arguments)).collect();
             (!gone.is_empty()).then(|| {
                 format!(
-                    "kubeadm-config gives components arguments that the target's do not know, and they would not start: \
-                     {}; take them out of its extraArgs first",
+                    "kubeadm-config gives components arguments that the target's do not know or take, and they would not \
+                     start: {}; take them out of its extraArgs first",
                     joined(gone)
                 )
             })
@@ -264,6 +266,30 @@ fn arguments(
     }
 }
 
+/// Arguments that are known and whose values are not taken any more.
+fn refused_values(
+    situation: &Situation<'_>,
+    cluster: &ControlPlaneReport,
+    arguments: &[ExtraArgument],
+) -> Vec<String> {
+    let entered = minors().entered(cluster.kubeadm_config_version.minor, situation.target.minor);
+    let refused = entered.flat_map(|row| row.refused.iter().map(move |refused| (row.minor, refused)));
+    let given = refused.flat_map(|(minor, refused)| {
+        let given = arguments.iter().filter(|argument| {
+            argument.component == refused.component
+                && refused.flags.contains(&argument.flag)
+                && !refused.but.contains(&argument.value)
+        });
+        given.map(move |argument| (minor, refused, argument))
+    });
+    given
+        .map(|(minor, refused, argument)| {
+            let ExtraArgument { component, flag, value } = argument;
+            format!("{flag}={value} of {component} (from 1.{minor} on only {})", refused.but.join(" or "))
+        })
+        .collect()
+}
+
 /// Names that are removed and stand in the comma-separated values of these flags.
 fn named_in(
     situation: &Situation<'_>,
@@ -278,6 +304,8 @@ fn named_in(
     names
         .filter_map(|(argument, name)| {
             let name = name.split_once('=').map_or(name, |(name, _)| name);
+            // `--runtime-config` names versions of groups.
+            let name = if what == Removed::ApiGroup { name.split('/').next()? } else { name };
             let (minor, _) = on_the_way(situation, cluster, what)
                 .find(|(_, removal)| removal.names.iter().any(|removed| removed == name))?;
             Some(format!("{name} of {} (gone in 1.{minor})", argument.component))

@@ -403,6 +403,30 @@ fn an_argument_of_kubeadm_config_that_its_component_does_not_know_any_more_is_na
 }
 
 #[test]
+fn a_value_that_an_argument_may_not_have_any_more_is_named_with_those_that_it_may() {
+    let mut view = cluster_at(19);
+    findings(&mut view).extra_arguments = Ok(vec![
+        argument("kube-apiserver", "--insecure-port", "8080"),
+        argument("kube-apiserver", "--port", "0"),
+        argument("kube-scheduler", "--port", "10251"),
+    ]);
+    let words = ["--insecure-port=8080 of kube-apiserver", "1.20", "only 0"];
+    assert!(!refused_by(&view, "removed-argument", &words));
+    assert!(!refused(&view)[0].1.contains("--port="));
+}
+
+#[test]
+fn a_group_of_apis_that_is_gone_is_found_where_a_version_of_it_is_turned_on() {
+    let mut view = cluster_at(19);
+    findings(&mut view).extra_arguments = Ok(vec![argument(
+        "kube-apiserver",
+        "--runtime-config",
+        "api/all=true,settings.k8s.io/v1alpha1=true",
+    )]);
+    assert!(!refused_by(&view, "removed-argument", &["settings.k8s.io of kube-apiserver", "1.20"]));
+}
+
+#[test]
 fn an_admission_plugin_that_is_gone_is_found_where_it_is_turned_on_or_off() {
     for flag in ["--enable-admission-plugins", "--disable-admission-plugins"] {
         let mut view = cluster_at(24);
