@@ -37,9 +37,14 @@ pub(super) struct Look {
 }
 
 impl Keeper {
-    /// Asks the agents once more where something speaks against the next stop. To be called every [`LOOK_AGAIN`].
+    /// Asks the agents once more where something speaks against the next stop, and goes on where the canaries of a pool have
+    /// been looked at for long enough. To be called every [`LOOK_AGAIN`].
     pub fn look_again(&self) {
         let mut state = self.lock();
+        if state.saved.newest().is_some_and(|(_, rollout)| rollout.may_soak()) {
+            self.advance(&mut state);
+            self.announce();
+        }
         if state.look.as_ref().is_some_and(|look| look.against.is_some()) {
             state.ask_everybody();
             self.advance(&mut state);

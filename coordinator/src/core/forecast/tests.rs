@@ -29,6 +29,7 @@ fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan 
         role: if name.starts_with("cp") { Role::FirstControlPlane } else { Role::Worker },
         prepare: Vec::new(),
         steps: Vec::new(),
+        place: None,
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),
@@ -37,6 +38,7 @@ fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan 
         to_version,
         nodes: nodes.iter().map(planned).collect(),
         policy: policy.clone(),
+        pools: Vec::new(),
     }
 }
 
