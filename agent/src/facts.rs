@@ -145,7 +145,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
 
 /// What tells this machine from others; empty where it has no machine-id.
 async fn machine(host: &Host) -> HostResult<String> {
-    let bytes = host.files.read(Utf8Path::new(MACHINE_ID)).await?.unwrap_or_default();
+    let bytes = host.files.read(&host.layout.at(MACHINE_ID)).await?.unwrap_or_default();
     Ok(mark(&String::from_utf8_lossy(&bytes)).unwrap_or_default())
 }
 

@@ -61,7 +61,7 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
 
     let refused = |gate: &Gate| gate.refusals(situation);
     let mut refusals = policy_rules(policy);
-    refusals.extend(pools::pool_rules(situation, &policy.workers));
+    refusals.extend(pools::cluster_rules(situation, policy));
     refusals.extend(version_rules(cluster, situation));
     refusals.extend(gates::GATES.into_iter().flat_map(refused));
     if policy.redeploy {

@@ -10,6 +10,8 @@ use liftlock_proto::workers::{Place, PlannedPool, Pool, Workers};
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::planning::Refusal;
 use crate::core::selector::{Labels, Selector};
+use crate::core::sequence::DRAIN_ONLY_NODE;
+use crate::core::view::NodeObject;
 
 /// The pool of workers that no other pool selects.
 pub const OTHERS: &str = "others";
@@ -192,8 +194,44 @@ pub fn bad_pool_name(name: &str) -> String {
     )
 }
 
-/// What speaks against the pools in this cluster: a selector that selects nothing is more often wrong than meant.
-pub(super) fn pool_rules(situation: &Situation<'_>, workers: &Workers) -> Vec<Refusal> {
+/// What speaks against what is said of workers in this cluster.
+pub(super) fn cluster_rules(situation: &Situation<'_>, policy: &Policy) -> Vec<Refusal> {
+    let mut refusals = pool_rules(situation, &policy.workers);
+    if !policy.accepts(DRAIN_ONLY_NODE) {
+        refusals.extend(nowhere_to_go(situation, &policy.workers));
+    }
+    refusals
+}
+
+/// Where all nodes that take pods are drained at once, each drain but the first refuses to begin.
+fn nowhere_to_go(situation: &Situation<'_>, workers: &Workers) -> Option<Refusal> {
+    let takers = situation.nodes().filter(|node| node.object().is_some_and(NodeObject::takes_pods));
+    let takers: Vec<&Candidate<'_>> = takers.collect();
+    let arrangement = Arrangement::of(situation, workers);
+    let (first, others) = takers.split_first()?;
+    let place = arrangement.place(first.name)?;
+    let pool = arrangement.pools.iter().find(|pool| pool.name == place.pool)?;
+    let most = usize::try_from(pool.max_unavailable?).unwrap_or(usize::MAX);
+    let together = |node: &&Candidate<'_>| {
+        situation.raises(node) && arrangement.place(node.name).as_ref() == Some(&place)
+    };
+    let all = !others.is_empty() && takers.len() <= most && takers.iter().all(together);
+    all.then(|| {
+        let names: Vec<&str> = takers.iter().map(|node| node.name.as_str()).collect();
+        Refusal::of(
+            "max-unavailable",
+            format!(
+                "maxUnavailable takes all nodes that take pods away at once ({}): what is evicted there finds no room; give at \
+                 most {}",
+                names.join(", "),
+                others.len()
+            ),
+        )
+    })
+}
+
+/// A selector that selects nothing is more often wrong than meant.
+fn pool_rules(situation: &Situation<'_>, workers: &Workers) -> Vec<Refusal> {
     if workers.pools.is_empty() {
         return Vec::new();
     }

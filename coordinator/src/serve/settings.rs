@@ -191,12 +191,13 @@ mod tests {
     #[test]
     fn a_flag_counts_more_than_the_file_and_the_file_more_than_the_default() {
         let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\nplans = \"/srv/plans\"\n\
-                    catalogue = \"/srv/catalogue.toml\"\n";
+                    catalogue = \"/srv/catalogue.toml\"\non-node = \"w3\"\n";
         let from_file = settings(file, ServeOptions::default()).unwrap();
         assert_eq!(from_file.listen, "10.0.0.5:1".parse().unwrap());
         assert_eq!(from_file.state_dir, Path::new("/srv/liftlock"));
         assert_eq!(from_file.plans.as_deref(), Some(Path::new("/srv/plans")));
         assert_eq!(from_file.catalogue, Some(CatalogueSource::File("/srv/catalogue.toml".into())));
+        assert_eq!(from_file.on_node, "w3".parse().ok());
         let flags = ServeOptions {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             names: vec!["other.example".to_owned()],

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use liftlock_proto::plan::Plan;
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_proto::workers::{Canary, Share};
@@ -49,7 +47,8 @@ fn order(plan: &Plan) -> Vec<&str> {
 
 fn refused(view: &ClusterView, policy: &Policy) -> String {
     let refusals = make_plan(view, TO, policy).unwrap_err();
-    refusals.iter().map(|refusal| format!("{}: {}\n", refusal.rule, refusal.message)).collect()
+    let lines = refusals.iter().map(|refusal| format!("{}: {}", refusal.rule, refusal.message));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -165,6 +164,19 @@ fn pools_that_make_no_sense_are_refused_by_name() {
 }
 
 #[test]
+fn a_budget_that_takes_every_node_away_that_takes_pods_is_refused_unless_consented_to() {
+    let view = planning::view(3, 2);
+    let why = refused(&view, &two_at_a_time(vec![]));
+    assert!(why.contains("max-unavailable") && why.contains("w1, w2") && why.contains("at most 1"), "{why}");
+    let accepted = Policy { accepted: vec![DRAIN_ONLY_NODE.to_owned()], ..two_at_a_time(vec![]) };
+    assert!(make_plan(&view, TO, &accepted).is_ok());
+    assert!(make_plan(&planning::view(3, 3), TO, &two_at_a_time(vec![])).is_ok());
+    let mut in_zones = view;
+    place(&mut in_zones, "w1", &[], Some("a"));
+    assert!(make_plan(&in_zones, TO, &two_at_a_time(vec![])).is_ok(), "they are not drained at once");
+}
+
+#[test]
 fn pools_are_refused_where_nobody_tells_the_labels() {
     let mut view = view();
     view.nodes.get_mut(&"w3".parse::<NodeName>().unwrap()).unwrap().object.as_mut().unwrap().labels = None;
@@ -207,7 +219,7 @@ proptest! {
                 && node.place.as_ref().map(|place| &place.pool) == of_its_class.place.as_ref().map(|place| &place.pool)
         };
         prop_assert_eq!(after_it.filter(same).count(), 0);
-        let names: BTreeMap<_, _> = plan.nodes.iter().map(|node| (&node.name, ())).collect();
+        let names: BTreeSet<_> = plan.nodes.iter().map(|node| &node.name).collect();
         prop_assert_eq!(names.len(), 9);
     }
 }

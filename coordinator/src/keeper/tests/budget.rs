@@ -114,6 +114,25 @@ fn after_a_restart_both_holders_get_their_leases_again_and_nobody_else_one() {
 }
 
 #[test]
+fn the_node_whose_machine_is_the_coordinators_is_known_by_its_mark_or_by_what_an_operator_says() {
+    let marked = Some(Whereabouts::Marked("0123".to_owned()));
+    let named = Some(Whereabouts::Node("cp2".parse().unwrap()));
+    for (on, first) in [(marked, "cp2"), (named, "cp1"), (None, "cp1")] {
+        let coordinator = Coordinator::new();
+        let coordinator = Coordinator { keeper: coordinator.keeper.on(on.clone()), ..coordinator };
+        let agents = coordinator.connect_all();
+        for agent in &agents {
+            let machine = if agent.node.as_str() == "cp1" { "0123" } else { "" }.to_owned();
+            let facts = v1::NodeFacts { machine, ..facts(agent.node.as_str(), "v1.30.4") };
+            agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
+        }
+        let last = coordinator.plan().first.nodes[2].name.to_string();
+        assert_eq!(coordinator.plan().first.nodes[0].name.as_str(), first, "{on:?}");
+        assert_eq!(last == "cp3", on.is_none(), "{on:?}: {last} is the last control plane");
+    }
+}
+
+#[test]
 fn canaries_soak_and_the_roll_out_goes_on_by_itself() {
     let coordinator = Coordinator::new();
     let canary = Some(Canary { nodes: 1, soak_seconds: 60 });
