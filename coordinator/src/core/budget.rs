@@ -252,4 +252,4 @@ fn no_more(away: &BTreeSet<&NodeName>, limit: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -25,7 +25,7 @@ fn planned(text: &str) -> PlannedNode {
     PlannedNode { name: name(node.unwrap_or(text)), role, prepare: vec![], steps: vec![], place }
 }
 
-fn pool(name: &str, max_unavailable: u32) -> PlannedPool {
+pub(crate) fn pool(name: &str, max_unavailable: u32) -> PlannedPool {
     PlannedPool {
         name: name.to_owned(),
         max_unavailable: Some(max_unavailable),
@@ -35,7 +35,7 @@ fn pool(name: &str, max_unavailable: u32) -> PlannedPool {
 }
 
 /// With every node prepared.
-fn rollout(nodes: &[&str], pools: Vec<PlannedPool>, failure_budget: u32) -> Rollout {
+pub(crate) fn rollout(nodes: &[&str], pools: Vec<PlannedPool>, failure_budget: u32) -> Rollout {
     let workers = Workers { failure_budget, ..Workers::default() };
     let plan = Plan {
         id: "p-0123456789ab".parse().unwrap(),
