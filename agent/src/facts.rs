@@ -3,13 +3,14 @@
 use std::fmt::Display;
 
 use camino::Utf8Path;
+use liftlock_proto::machine::{MACHINE_ID, mark};
 use liftlock_proto::v1::{self, ClusterFacts, ClusterNode, NodeFacts};
 use liftlock_proto::version::KubernetesVersion;
 use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::host::{Host, HostResult, Replicas, RunningContainer};
-use crate::{drift, findings, obstacles};
+use crate::{drift, findings, labels, obstacles};
 
 /// The sentences of what could not be read.
 #[derive(Default)]
@@ -75,7 +76,9 @@ pub async fn gather(host: &Host) -> NodeFacts {
     {
         drift = errors.note(drift::find(host, kubeadm, running).await);
     }
+    let machine = errors.note(machine(host).await);
     NodeFacts {
+        machine,
         control_plane,
         kubelet_version,
         kubeadm_version,
@@ -110,6 +113,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
             "tainted": node.tainted,
             "container_runtime": node.container_runtime,
             "zone": node.zone,
+            "labels": node.labels.iter().map(|label| (label.key.clone(), label.value.clone().into())).collect::<serde_json::Map<_, _>>(),
         })
     };
     let cluster = |cluster: &ClusterFacts| {
@@ -137,6 +141,12 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "redeploy": facts.redeploy.as_ref().map(|how| json!({"command": how.command, "store": how.store, "refusal": how.refusal})),
         "errors": facts.errors,
     })
+}
+
+/// What tells this machine from others; empty where it has no machine-id.
+async fn machine(host: &Host) -> HostResult<String> {
+    let bytes = host.files.read(&host.layout.at(MACHINE_ID)).await?.unwrap_or_default();
+    Ok(mark(&String::from_utf8_lossy(&bytes)).unwrap_or_default())
 }
 
 /// Names this boot of the machine; empty where the kernel does not tell.
@@ -170,6 +180,7 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
     let healthy =
         voters.clone().filter(|member| matches!(&member.status, Ok(status) if status.errors.is_empty()));
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let labels = labels::of_nodes(&nodes);
     Some(ClusterFacts {
         kubeadm_config_version: errors.note(version.map(|version| version.to_string())),
         etcd_members: count(voters.count()),
@@ -177,7 +188,10 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
         dns: errors.note(dns).map(|Replicas { wanted, ready }| v1::Replicas { wanted, ready }),
         nodes: nodes
             .into_iter()
-            .map(|node| ClusterNode {
+            .zip(labels)
+            .map(|(node, labels)| ClusterNode {
+                labels_left_out: labels.is_none(),
+                labels: labels.unwrap_or_default(),
                 name: node.name,
                 kubelet_version: node.kubelet_version,
                 control_plane: node.control_plane,

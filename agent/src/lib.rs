@@ -10,6 +10,7 @@ pub mod facts;
 pub mod findings;
 pub mod host;
 pub mod kube;
+mod labels;
 pub mod obstacles;
 pub mod packages;
 pub mod protect;

@@ -8,12 +8,14 @@ pub mod argv;
 pub mod causes;
 pub mod enrollment;
 pub mod join_token;
+pub mod machine;
 pub mod name;
 pub mod pinned;
 pub mod plan;
 pub mod retention;
 pub mod step;
 pub mod version;
+pub mod workers;
 
 #[allow(missing_docs, clippy::large_enum_variant, clippy::pedantic, unreachable_pub)]
 /// Generated from `liftlock/v1/*.proto`; the documentation stands in those files.

@@ -6,6 +6,7 @@ use crate::name::{NameError, NodeName, PlanId};
 use crate::step::{Step, StepError};
 use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
+use crate::workers::{Place, PlannedPool, Workers};
 
 /// What a node is in a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,6 +95,9 @@ pub struct Policy {
     /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
     #[serde(skip_serializing_if = "is_off")]
     pub workers_skip_stops: bool,
+    /// How workers are raised.
+    #[serde(skip_serializing_if = "Workers::is_default")]
+    pub workers: Workers,
 }
 
 /// One node's part of a plan.
@@ -108,6 +112,9 @@ pub struct PlannedNode {
     pub prepare: Vec<Step>,
     /// Run in order under the node's lease.
     pub steps: Vec<Step>,
+    /// Where a worker is; `None` where the plan has no pools, and of control planes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// An upgrade of one cluster by one minor or less. Immutable once applied; its hash names it.
@@ -126,6 +133,9 @@ pub struct Plan {
     pub nodes: Vec<PlannedNode>,
     /// What the operator decided beforehand.
     pub policy: Policy,
+    /// The pools of its workers, in the order in which they are raised; empty where workers are raised one at a time, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PlannedPool>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
@@ -144,6 +154,7 @@ impl Default for Policy {
             on_failure: OnFailure::default(),
             redeploy: false,
             workers_skip_stops: false,
+            workers: Workers::default(),
         }
     }
 }
@@ -240,6 +251,7 @@ impl From<Policy> for v1::Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            workers,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -250,6 +262,7 @@ impl From<Policy> for v1::Policy {
             on_failure: v1::OnFailure::from(on_failure).into(),
             redeploy,
             workers_skip_stops,
+            workers: (!workers.is_default()).then(|| workers.into()),
         }
     }
 }
@@ -286,6 +299,7 @@ impl From<v1::Policy> for Policy {
             on_failure: _,
             redeploy,
             workers_skip_stops,
+            workers,
         } = message;
         Self {
             drain_timeout_seconds,
@@ -296,6 +310,7 @@ impl From<v1::Policy> for Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            workers: workers.map(Into::into).unwrap_or_default(),
         }
     }
 }
@@ -307,6 +322,7 @@ impl From<PlannedNode> for v1::PlannedNode {
             role: v1::Role::from(node.role).into(),
             prepare: node.prepare.into_iter().map(Into::into).collect(),
             steps: node.steps.into_iter().map(Into::into).collect(),
+            place: node.place.map(Into::into),
         }
     }
 }
@@ -320,6 +336,7 @@ impl TryFrom<v1::PlannedNode> for PlannedNode {
             name: message.name.parse()?,
             prepare: steps(message.prepare)?,
             steps: steps(message.steps)?,
+            place: message.place.map(Into::into),
         })
     }
 }
@@ -333,6 +350,7 @@ impl From<Plan> for v1::Plan {
             to_version: plan.to_version.to_string(),
             nodes: plan.nodes.into_iter().map(Into::into).collect(),
             policy: Some(plan.policy.into()),
+            pools: plan.pools.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -348,6 +366,7 @@ impl TryFrom<v1::Plan> for Plan {
             to_version: message.to_version.parse()?,
             nodes: message.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             policy: message.policy.unwrap_or_default().into(),
+            pools: message.pools.into_iter().map(Into::into).collect(),
         })
     }
 }

@@ -406,7 +406,7 @@ pub struct NodeCondition {
 }
 
 /// One Node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeState {
     /// Its name.
     pub name: String,
@@ -427,6 +427,8 @@ pub struct NodeState {
     pub container_runtime: String,
     /// `topology.kubernetes.io/zone`; empty where it has no such label.
     pub zone: String,
+    /// All of them, by key.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One pod, as far as a drain needs it.

@@ -182,6 +182,7 @@ impl From<Node> for NodeState {
             control_plane: CONTROL_PLANE_LABELS.iter().any(|label| metadata.labels.contains_key(*label)),
             container_runtime: status.node_info.container_runtime_version,
             zone: metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default(),
+            labels: metadata.labels,
             name: metadata.name,
         }
     }
@@ -228,8 +229,10 @@ mod tests {
             control_plane: true,
             container_runtime: "containerd://1.6.20".to_owned(),
             zone: String::new(),
+            labels: read.labels.clone(),
         };
         assert_eq!(read, expected);
+        assert_eq!(read.labels.get("kubernetes.io/hostname").map(String::as_str), Some("cp1"));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Display for Lines {
     }
 }
 
-/// What happened stands above; below it the nodes as a whole and the one under lease.
+/// What happened stands above; below it the nodes as a whole and the first one under lease.
 struct Bars {
     paint: Paint,
     screen: MultiProgress,
@@ -137,15 +137,23 @@ impl Display for Bars {
                 let ready = rollout.nodes.iter().filter(|node| node.phase != NodePhase::Pending).count();
                 format!("preparing, {ready} of {} ready", rollout.nodes.len())
             }
+            RolloutPhase::Running => match &rollout.reason {
+                Some(reason) => format!("{}: {reason}", rollout.phase.name()),
+                None => rollout.phase.name().to_owned(),
+            },
             phase => phase.name().to_owned(),
         });
-        if let Some(node) = rollout.nodes.iter().find(|node| node.phase == NodePhase::Leased) {
+        let mut leased = rollout.nodes.iter().filter(|node| node.phase == NodePhase::Leased);
+        if let Some(node) = leased.next() {
             self.steps.set_style(style(STEPS));
             self.steps.set_length(node.steps_total.into());
             self.steps.set_position(node.step_number.into());
             let output = self.paint.paint(Tone::Faint, node.last_output.as_deref().unwrap_or_default());
+            let others: Vec<&str> = leased.map(|other| other.name.as_str()).collect();
+            let beside =
+                if others.is_empty() { String::new() } else { format!(" (beside {})", others.join(", ")) };
             self.steps.set_message(format!(
-                "{}  {}  {output}",
+                "{}{beside}  {}  {output}",
                 node.name,
                 node.step.as_deref().unwrap_or_default()
             ));

@@ -6,6 +6,7 @@ use clap::Args;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::v1::MakePlanRequest;
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_proto::workers::{Canary, Share, Workers};
 
 use crate::cli::document;
 use crate::cli::error::CliError;
@@ -53,6 +54,19 @@ struct PolicyArgs {
     /// Raise workers only at the last stop of a path, and where their kubelets would be too far behind.
     #[arg(long, help_heading = "Policy")]
     workers_skip_stops: bool,
+    /// How many workers may be away at once, all of one zone: 2, or 20%. Pools of their own are for a document to say.
+    /// [default: one after the other, by name]
+    #[arg(long, help_heading = "Workers", value_name = "N|PERCENT%")]
+    max_unavailable: Option<Share>,
+    /// So many workers first, one at a time; the others once nothing was amiss for as long as --soak says.
+    #[arg(long, help_heading = "Workers", value_name = "N")]
+    canary: Option<u32>,
+    /// How long the canaries are looked at.
+    #[arg(long, help_heading = "Workers", value_name = "DURATION", default_value = "10m", requires = "canary", value_parser = parse_seconds)]
+    soak: u32,
+    /// So many workers may fail before nothing more is begun.
+    #[arg(long, help_heading = "Workers", value_name = "N", default_value_t = 0)]
+    failure_budget: u32,
 }
 
 impl WantedArgs {
@@ -78,6 +92,12 @@ impl PolicyArgs {
             on_failure: self.on_failure,
             redeploy: self.redeploy,
             workers_skip_stops: self.workers_skip_stops,
+            workers: Workers {
+                max_unavailable: self.max_unavailable,
+                failure_budget: self.failure_budget,
+                canary: self.canary.map(|nodes| Canary { nodes, soak_seconds: self.soak }),
+                pools: Vec::new(),
+            },
         }
     }
 }

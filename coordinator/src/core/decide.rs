@@ -38,8 +38,9 @@ pub enum Decision {
     },
 }
 
-/// What each connected agent should be told now, at most one [`Decision::Grant`] among it.
-pub fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>) -> Vec<Decision> {
+/// What each connected agent should be told now, `now_ms` milliseconds after the Unix epoch. As many a [`Decision::Grant`]
+/// among it as the budget allows, each of which changes what may follow: after one was made durable, ask again.
+pub fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>, now_ms: u64) -> Vec<Decision> {
     if rollout.is_final() {
         // After any other end a backup may be what puts a node back.
         let tidied = rollout.nodes().filter(|_| rollout.phase() == Phase::Raised);
@@ -57,10 +58,8 @@ pub fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>) -> Vec<Decision
             _ => None,
         })
         .collect();
-    if let Ok((due, purpose)) = rollout.next_to_lease()
-        && connected.contains(&due.name)
-    {
-        decisions.push(Decision::Grant { node: due.name.clone(), purpose });
-    }
+    let due = rollout.due(now_ms).unwrap_or_default();
+    let due = due.into_iter().filter(|(planned, _)| connected.contains(&planned.name));
+    decisions.extend(due.map(|(planned, purpose)| Decision::Grant { node: planned.name.clone(), purpose }));
     decisions
 }

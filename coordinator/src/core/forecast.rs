@@ -1,7 +1,7 @@
 //! What a roll-out will meet: every drain of a path played through, before the first cordon, on what runs in the cluster
 //! now.
 //!
-//! Nodes are drained in the plans' order, one at a time. A pod goes where there is room for it; what the scheduler prefers
+//! Nodes are drained in the plans' order, those together that may be under lease at once. A pod goes where there is room for it; what the scheduler prefers
 //! besides is not known here, so where a pod lands is a guess, and that it lands nowhere is not. A pod that was ready is
 //! ready again where it lands. A drain that is blocked leaves its pods where they are, and the next one is played.
 
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use liftlock_proto::name::NodeName;
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::core::batches::batches;
 use crate::core::path::Path;
 
 mod duration;
@@ -19,7 +20,7 @@ mod tests;
 mod words;
 
 pub use duration::{Durations, RoleDuration, durations};
-use simulation::Simulation;
+use simulation::{Met, Simulation};
 
 /// What runs on the cluster's nodes, and what lets it be evicted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -195,17 +196,23 @@ impl What {
     }
 }
 
-/// Plays a path's drains through, one after the other.
+fn each(name: &NodeName, met: Vec<Met>) -> impl Iterator<Item = (&NodeName, Met)> {
+    met.into_iter().map(move |met| (name, met))
+}
+
+/// Plays a path's drains through, batch by batch.
 pub fn forecast(path: &Path, workloads: &Workloads) -> Forecast {
     let mut simulation = Simulation::of(workloads);
     let mut findings: Vec<Finding> = Vec::new();
     let mut told = HashSet::new();
     for plan in path.plans() {
-        for planned in &plan.nodes {
-            for (workload, pods, what) in simulation.drain(&planned.name, &plan.policy) {
-                let at = (!what.is_of_the_workload()).then_some(&planned.name);
+        for batch in batches(plan) {
+            let names = batch.iter().map(|planned| &planned.name);
+            let met = simulation.drain(names, &plan.policy);
+            for (name, (workload, pods, what)) in met.into_iter().flat_map(|(name, met)| each(name, met)) {
+                let at = (!what.is_of_the_workload()).then_some(name);
                 if told.insert((std::mem::discriminant(&what), workload.clone(), at)) {
-                    let (node, to_version) = (planned.name.clone(), plan.to_version);
+                    let (node, to_version) = (name.clone(), plan.to_version);
                     findings.push(Finding { node, to_version, workload, pods, what });
                 }
             }

@@ -4,6 +4,8 @@
 //! simulated by the million. The rooms around it record what it says ([`crate::store`]) and carry it out
 //! ([`crate::rpc`]).
 
+pub mod batches;
+pub mod budget;
 pub mod catalogue;
 pub mod decide;
 pub mod forecast;
@@ -13,8 +15,10 @@ pub mod leg;
 pub mod minors;
 pub mod path;
 pub mod planning;
+pub mod pools;
 pub mod restoration;
 pub mod reversal;
 pub mod rollout;
+pub mod selector;
 pub mod sequence;
 pub mod view;

@@ -1,16 +1,16 @@
 //! A plan from what the agents report, or every reason why there is none.
 
-use std::collections::BTreeMap;
-
 use liftlock_proto::argv;
-use liftlock_proto::name::{NameError, NodeName, PlanId};
+use liftlock_proto::name::{NameError, PlanId};
 use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_proto::workers::PlannedPool;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
+use crate::core::pools::{self, Arrangement};
 use crate::core::sequence::{prepare, under_lease};
 use crate::core::view::{ClusterView, ControlPlaneReport, Redeploy};
 
@@ -61,6 +61,7 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
 
     let refused = |gate: &Gate| gate.refusals(situation);
     let mut refusals = policy_rules(policy);
+    refusals.extend(pools::cluster_rules(situation, policy));
     refusals.extend(version_rules(cluster, situation));
     refusals.extend(gates::GATES.into_iter().flat_map(refused));
     if policy.redeploy {
@@ -79,17 +80,17 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
         return Err(refusals);
     }
 
-    let planned = in_order(situation, policy);
+    let (planned, pools) = in_order(situation, policy);
     let from_version = lowest_version(situation, &planned)
         .unwrap_or(cluster.kubeadm_config_version)
         .min(cluster.kubeadm_config_version);
-    seal(from_version, target, planned, policy.clone())
+    seal(from_version, target, planned, policy.clone(), pools)
         .map_err(|error| vec![Refusal::of("unreadable-plan", format!("the plan cannot be named: {error}"))])
 }
 
 /// Whether the hash and the id are those of the content: a plan that was changed on the way is not started.
 pub fn is_sealed(plan: &Plan) -> bool {
-    seal(plan.from_version, plan.to_version, plan.nodes.clone(), plan.policy.clone())
+    seal(plan.from_version, plan.to_version, plan.nodes.clone(), plan.policy.clone(), plan.pools.clone())
         .is_ok_and(|sealed| sealed.hash == plan.hash && sealed.id == plan.id)
 }
 
@@ -98,6 +99,7 @@ fn seal(
     to_version: KubernetesVersion,
     nodes: Vec<PlannedNode>,
     policy: Policy,
+    pools: Vec<PlannedPool>,
 ) -> Result<Plan, NameError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -106,12 +108,14 @@ fn seal(
         to_version: KubernetesVersion,
         nodes: &'a [PlannedNode],
         policy: &'a Policy,
+        #[serde(skip_serializing_if = "<[PlannedPool]>::is_empty")]
+        pools: &'a [PlannedPool],
     }
-    let content = Content { from_version, to_version, nodes: &nodes, policy: &policy };
+    let content = Content { from_version, to_version, nodes: &nodes, policy: &policy, pools: &pools };
     let json = serde_json::to_vec(&content)
         .map_err(|error| NameError { text: error.to_string(), what: "a plan that can be written as JSON" })?;
     let hash = format!("{:x}", Sha256::digest(json));
-    Ok(Plan { id: PlanId::of_hash(&hash)?, hash, from_version, to_version, nodes, policy })
+    Ok(Plan { id: PlanId::of_hash(&hash)?, hash, from_version, to_version, nodes, policy, pools })
 }
 
 /// The command that replaces a node's system, or why it cannot be replaced.
@@ -138,7 +142,7 @@ impl Refusal {
         self.rule == NOTHING_TO_DO
     }
 
-    fn of(rule: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn of(rule: &'static str, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), acceptable: false }
     }
 }
@@ -159,6 +163,7 @@ fn policy_rules(policy: &Policy) -> Vec<Refusal> {
         })
         .collect();
     refusals.extend(unknown_consents(policy));
+    refusals.extend(pools::policy_rules(policy));
     if policy.drain_timeout_seconds == 0 {
         refusals.push(Refusal::of(
             "drain-timeout",
@@ -204,12 +209,16 @@ fn version_rules(cluster: &ControlPlaneReport, situation: &Situation<'_>) -> Vec
     refusals
 }
 
-/// Control planes first and by name, then workers by name; what runs the target already is left out.
-fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
+/// Control planes first, then workers, pool by pool; what runs the target already is left out. The first of the control
+/// planes keeps its part once it is raised.
+fn in_order(situation: &Situation<'_>, policy: &Policy) -> (Vec<PlannedNode>, Vec<PlannedPool>) {
     let target = situation.target;
+    let arrangement = Arrangement::of(situation, &policy.workers);
+    let mut candidates: Vec<&Candidate<'_>> = situation.nodes().collect();
+    candidates.sort_by_key(|candidate| arrangement.rank(candidate.name));
     let mut first_taken = false;
-    let mut planned: BTreeMap<(Role, &NodeName), PlannedNode> = BTreeMap::new();
-    for candidate in situation.nodes() {
+    let mut planned = Vec::new();
+    for candidate in candidates {
         let role = match (candidate.control_plane(), first_taken) {
             (true, false) => Role::FirstControlPlane,
             (true, true) => Role::ControlPlane,
@@ -218,18 +227,16 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
         first_taken |= candidate.control_plane();
         let replacement = replacement(candidate).ok().filter(|_| policy.redeploy);
         if situation.raises(candidate) {
-            planned.insert(
-                (role, candidate.name),
-                PlannedNode {
-                    name: candidate.name.clone(),
-                    role,
-                    prepare: prepare(role, target),
-                    steps: under_lease(role, target, policy, replacement),
-                },
-            );
+            planned.push(PlannedNode {
+                name: candidate.name.clone(),
+                role,
+                prepare: prepare(role, target),
+                steps: under_lease(role, target, policy, replacement),
+                place: arrangement.place(candidate.name),
+            });
         }
     }
-    planned.into_values().collect()
+    (planned, arrangement.pools)
 }
 
 /// What the cluster comes from: the lowest kubelet, but a worker that lags says nothing of a control plane that is raised.
@@ -240,4 +247,4 @@ fn lowest_version(situation: &Situation<'_>, planned: &[PlannedNode]) -> Option<
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

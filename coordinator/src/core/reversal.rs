@@ -112,6 +112,7 @@ mod tests {
             role: *role,
             prepare: prepare(*role, to),
             steps: under_lease(*role, to, &Policy::default(), None),
+            place: None,
         };
         Plan {
             id: "p-0123456789ab".parse().unwrap(),
@@ -120,6 +121,7 @@ mod tests {
             to_version: to,
             nodes: roles.iter().map(node).collect(),
             policy: Policy::default(),
+            pools: Vec::new(),
         }
     }
 

@@ -29,6 +29,9 @@ pub struct Rollout {
     /// Which stop of its path the plan leads to, and which follow.
     #[serde(default)]
     pub leg: Leg,
+    /// The pool after which it waits for an operator, as the plan says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_after: Option<String>,
 }
 
 /// What the operator wants.
@@ -37,9 +40,9 @@ pub struct Rollout {
 pub enum Intent {
     /// Go on to the end.
     Run,
-    /// Finish the node under lease, then wait.
+    /// Finish what is under lease, then wait.
     Pause,
-    /// Finish the node under lease, then end.
+    /// Finish what is under lease, then end.
     Abort,
 }
 
@@ -86,6 +89,9 @@ pub enum NodeState {
         progress: Progress,
         /// What, why, and what to do.
         failure: String,
+        /// What the lease was for.
+        #[serde(default, skip_serializing_if = "is_to_raise")]
+        purpose: Purpose,
     },
     /// It failed, an operator said retry, and it waits for its lease. What was changed on it still is. So does a node that
     /// had a lease of which the store knows nothing.
@@ -150,7 +156,7 @@ pub struct Timings {
 pub enum Phase {
     /// Nodes prepare; no lease has been granted.
     Preparing,
-    /// Leases are granted one at a time.
+    /// Leases are granted, as many at a time as the budget allows.
     Running,
     /// An operator said pause.
     Paused,
@@ -313,6 +319,11 @@ pub enum TransitionError {
     },
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_to_raise(purpose: &Purpose) -> bool {
+    *purpose == Purpose::Raise
+}
+
 impl NodeState {
     /// Its name in messages and tables.
     pub fn name(&self) -> &'static str {
@@ -385,6 +396,7 @@ impl Rollout {
             ended_at_ms: None,
             answered: None,
             leg: Leg::default(),
+            paused_after: None,
         }
     }
 
@@ -404,19 +416,16 @@ impl Rollout {
         self.nodes().find(|(planned, _)| planned.name == *name)
     }
 
-    /// The node under lease, if there is one. There is never more than one.
-    pub fn leased(&self) -> Option<(&PlannedNode, Lease)> {
-        self.nodes().find_map(|(planned, state)| Some((planned, state.lease()?)))
+    /// The nodes under lease.
+    pub fn leased(&self) -> impl Iterator<Item = (&PlannedNode, Lease)> {
+        self.nodes().filter_map(|(planned, state)| Some((planned, state.lease()?)))
     }
 
     /// Where it stands as a whole.
     pub fn phase(&self) -> Phase {
         let failed = || {
-            self.nodes().find_map(|(planned, state)| {
-                state
-                    .failure()
-                    .map(|failure| Phase::Halted { reason: format!("{}: {failure}", planned.name) })
-            })
+            let (planned, failure) = self.beyond_the_failure_budget()?;
+            Some(Phase::Halted { reason: format!("{}: {failure}", planned.name) })
         };
         let all = |wanted: fn(&NodeState) -> bool| self.nodes.iter().all(wanted);
         if self.is_raised() {
@@ -436,11 +445,13 @@ impl Rollout {
         if self.intent != Intent::Abort && any(goes_back) {
             return failed().unwrap_or(Phase::RollingBack);
         }
-        match (self.intent, self.leased()) {
+        let at_the_end = || self.at_the_end_of_the_failure_budget().map(|reason| Phase::Halted { reason });
+        let halted = || failed().or_else(|| self.stands_apart()).or_else(at_the_end);
+        match (self.intent, self.leased().next()) {
             (Intent::Abort, Some(_)) => Phase::Aborting,
             (Intent::Abort, None) => Phase::Aborted,
-            (Intent::Pause, _) => failed().or_else(|| self.stands_apart()).unwrap_or(Phase::Paused),
-            (Intent::Run, _) => failed().or_else(|| self.stands_apart()).unwrap_or_else(|| {
+            (Intent::Pause, _) => halted().unwrap_or(Phase::Paused),
+            (Intent::Run, _) => halted().unwrap_or_else(|| {
                 let untouched = all(|state| matches!(state, NodeState::Pending | NodeState::Prepared));
                 if untouched && self.nodes.contains(&NodeState::Pending) {
                     Phase::Preparing
@@ -486,39 +497,6 @@ impl Rollout {
         matches!(self.phase(), Phase::Raised | Phase::Aborted | Phase::RolledBack)
     }
 
-    /// The next node in order and what for, if one may be leased now: none is leased, none has failed, nobody said
-    /// pause or abort, and every node that is not raised is prepared. On the way back the last node comes first.
-    pub fn next_to_lease(&self) -> Result<(&PlannedNode, Purpose), String> {
-        if let Some((planned, lease)) = self.leased() {
-            return Err(format!("node {} holds lease {}", planned.name, lease.token));
-        }
-        match self.phase() {
-            Phase::Running => {}
-            Phase::RollingBack => {
-                let last =
-                    self.nodes().filter(|(_, state)| matches!(state, NodeState::ToRollBack { .. })).last();
-                let (planned, _) = last.ok_or("no node is left to put back")?;
-                return Ok((planned, Purpose::RollBack));
-            }
-            Phase::Preparing => return Err("not every node is prepared".to_owned()),
-            Phase::Paused => return Err("the roll-out is paused".to_owned()),
-            Phase::BetweenStops => return Err("the next stop has not begun".to_owned()),
-            Phase::Halted { reason } => return Err(format!("the roll-out is halted: {reason}")),
-            Phase::Aborting | Phase::Aborted | Phase::Raised | Phase::RolledBack => {
-                return Err("the roll-out has ended".to_owned());
-            }
-        }
-        if self.nodes.contains(&NodeState::Pending) {
-            return Err("not every node is prepared".to_owned());
-        }
-        self.nodes()
-            .find_map(|(planned, state)| {
-                matches!(state, NodeState::Prepared | NodeState::ToRetry { .. })
-                    .then_some((planned, Purpose::Raise))
-            })
-            .ok_or_else(|| "no node is left to lease".to_owned())
-    }
-
     /// The roll-out after the event. Total: every event fits every state or is refused with the reason. An event
     /// that was recorded before (a report sent again after a lost connection) changes nothing.
     pub fn after(&self, event: &Event) -> Result<Self, TransitionError> {
@@ -535,9 +513,10 @@ impl Rollout {
             }
             Event::LeaseGranted { node, lease, purpose } => {
                 let refused = |why| TransitionError::NotLeasable { node: node.clone(), why };
-                let (due, due_for) = self.next_to_lease().map_err(refused)?;
-                if due.name != *node || due_for != *purpose {
-                    return Err(refused(format!("node {} comes first", due.name)));
+                let due = self.due(lease.granted_at_ms).map_err(|wait| refused(wait.to_string()))?;
+                if !due.iter().any(|(due, due_for)| due.name == *node && due_for == purpose) {
+                    let due: Vec<&str> = due.iter().map(|(due, _)| due.name.as_str()).collect();
+                    return Err(refused(format!("node {} comes first", due.join(" and "))));
                 }
                 let (lease, purpose) = (*lease, *purpose);
                 *next.state_mut(node)? = NodeState::Leased { lease, progress: Progress::default(), purpose };
@@ -619,8 +598,8 @@ impl Rollout {
         Ok(())
     }
 
-    /// A node is put back only while none after it has been raised: what comes later in the order relies on what came
-    /// before (an older control plane under newer kubelets, kubeadm-config of another version than the others).
+    /// A control plane is put back only while no node after it has been raised: what comes later in the order relies on it (an
+    /// older control plane under newer kubelets, kubeadm-config of another version than the others). On a worker nobody does.
     fn order_rollback(&mut self, node: Option<&NodeName>) -> Result<(), TransitionError> {
         self.refuse_final()?;
         let what = node.map_or_else(|| "the cluster".to_owned(), |node| format!("node {node}"));
@@ -632,28 +611,30 @@ impl Rollout {
                 self.plan.to_version
             )));
         }
-        if let Some((holder, lease)) = self.leased() {
+        if let Some((holder, lease)) = self.leased().next() {
             return Err(refused(format!(
                 "{} holds lease {}: `liftlock pause`, and wait for its end",
                 holder.name, lease.token
             )));
         }
-        let from = match node {
-            None => 0,
+        let (from, count) = match node {
+            None => (0, self.nodes.len()),
             Some(node) => {
                 self.state_mut(node)?;
                 let at = self.plan.nodes.iter().position(|planned| planned.name == *node).unwrap_or_default();
-                let mut later = self.nodes().skip(at + 1);
+                let relied_on =
+                    self.plan.nodes.get(at).is_some_and(|planned| planned.role.is_control_plane());
+                let mut later = self.nodes().skip(at + 1).filter(|_| relied_on);
                 if let Some((later, _)) = later.find(|(_, state)| state.may_be_changed()) {
                     return Err(refused(format!(
                         "{} comes after it and was changed: roll that back first, or all with --cluster",
                         later.name
                     )));
                 }
-                at
+                (at, 1)
             }
         };
-        for (planned, state) in self.nodes().skip(from) {
+        for (planned, state) in self.nodes().skip(from).take(count) {
             if state.reached(planned).is_some_and(|reached| etcd_has_moved_on(&self.plan, planned, reached)) {
                 return Err(refused(format!(
                     "{} has gone on to etcd of another minor version, whose data the earlier one refuses: roll forward \
@@ -662,7 +643,7 @@ impl Rollout {
                 )));
             }
         }
-        for (planned, state) in self.nodes().skip(from) {
+        for (planned, state) in self.nodes().skip(from).take(count) {
             if state.reached(planned).is_some_and(|reached| is_replaced(planned, reached)) {
                 return Err(refused(format!(
                     "the system of {} was replaced as a whole, and nobody has the earlier one: roll forward with \
@@ -672,7 +653,7 @@ impl Rollout {
             }
         }
         let mut any = false;
-        for state in self.nodes.iter_mut().skip(from) {
+        for state in self.nodes.iter_mut().skip(from).take(count) {
             if let NodeState::Raised { lease, .. }
             | NodeState::Failed { lease, .. }
             | NodeState::ToRetry { lease, .. } = state
@@ -706,6 +687,7 @@ impl Rollout {
                     timings,
                     progress: *progress,
                     failure: failure.to_owned(),
+                    purpose: *purpose,
                 },
             },
             NodeState::Raised { lease, .. }
@@ -719,26 +701,45 @@ impl Rollout {
             }
             _ => return Err(stale(node, token, state)),
         };
-        if let (true, Some(failure)) = (raising, failure) {
-            self.answer(node, failure);
+        if raising {
+            self.answer();
+            if self.intent == Intent::Run && self.phase() != Phase::RollingBack {
+                self.paused_after = self.to_pause_after(node);
+                self.intent = if self.paused_after.is_some() { Intent::Pause } else { Intent::Run };
+            }
         }
         self.note_end(at_ms);
         Ok(())
     }
 
-    /// What the policy says of a node that could not be raised. A rollback that fails is nobody's to answer but an
-    /// operator's.
-    fn answer(&mut self, node: &NodeName, failure: &str) {
-        let ordered = match self.plan.policy.on_failure {
-            OnFailure::Halt => return,
-            OnFailure::RollBackNode => Some(node),
-            OnFailure::RollBackCluster => None,
-        };
-        // Where there is no way back, an operator decides.
-        if self.intent == Intent::Abort || self.order_rollback(ordered).is_err() {
+    /// What the policy says of nodes that could not be raised, once nothing is under lease. A rollback that fails is
+    /// nobody's to answer but an operator's.
+    fn answer(&mut self) {
+        if self.intent == Intent::Abort || self.leased().next().is_some() {
             return;
         }
-        self.answered = Some(format!("{node}: {failure}"));
+        let failed: Vec<(NodeName, String)> = self
+            .nodes()
+            .filter_map(|(planned, state)| match state {
+                NodeState::Failed { failure, purpose: Purpose::Raise, .. } => {
+                    Some((planned.name.clone(), failure.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        // Where there is no way back, an operator decides.
+        let answered: Vec<String> = failed
+            .into_iter()
+            .filter(|(node, _)| match self.plan.policy.on_failure {
+                OnFailure::Halt => false,
+                OnFailure::RollBackNode => self.order_rollback(Some(node)).is_ok(),
+                OnFailure::RollBackCluster => self.order_rollback(None).is_ok(),
+            })
+            .map(|(node, failure)| format!("{node}: {failure}"))
+            .collect();
+        if !answered.is_empty() {
+            self.answered = Some(answered.join("; "));
+        }
     }
 
     fn change_intent(&mut self, what: &'static str, intent: Intent) -> Result<(), TransitionError> {
@@ -747,6 +748,7 @@ impl Rollout {
             return Err(TransitionError::NotNow { what, why: "it is being aborted" });
         }
         self.intent = intent;
+        self.paused_after = None;
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! What the agents report, put together: the cluster as a plan sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::name::NodeName;
 use liftlock_proto::version::KubernetesVersion;
+
+use crate::core::selector::Labels;
 
 /// The cluster as a plan sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct ClusterView {
     pub cluster: Option<ControlPlaneReport>,
     /// Nodes that the cluster has or that an agent speaks for.
     pub nodes: BTreeMap<NodeName, NodeView>,
+    /// Where the coordinator runs, if on any of them.
+    pub coordinator_on: BTreeSet<NodeName>,
 }
 
 /// What a control plane sees of its cluster.
@@ -290,6 +294,8 @@ pub struct NodeObject {
     pub container_runtime: String,
     /// `topology.kubernetes.io/zone`; `None` where it has no such label.
     pub zone: Option<String>,
+    /// All of them; `None` where the control plane did not tell them, because there are too many.
+    pub labels: Option<Labels>,
 }
 
 impl NodeObject {

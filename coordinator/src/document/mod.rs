@@ -27,12 +27,16 @@ mod read;
 mod schema;
 mod spec;
 mod values;
+mod workers;
 
 pub use difference::{Difference, differences};
 pub use read::{DocumentError, parse};
 pub use schema::schema;
 pub use spec::{PolicySpec, Spec};
-pub use values::{DocumentName, GateName, PreflightCheck, Seconds, ValueError};
+pub use values::{
+    Count, DocumentName, GateName, PoolName, PreflightCheck, Seconds, SelectorText, ValueError,
+};
+pub use workers::{CanarySpec, PoolSpec, WorkersSpec};
 
 /// What to raise a cluster to, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,18 +94,20 @@ pub struct Metadata {
 impl UpgradePlan {
     /// The document that wants this, named after its target.
     pub fn new(to_version: KubernetesVersion, policy: Policy) -> Self {
+        let workers = policy.workers.clone().into();
         Self {
             api_version: ApiVersion::V1,
             kind: Kind::UpgradePlan,
             metadata: Some(Metadata { name: DocumentName::of_target(to_version) }),
-            spec: Spec { to_version, policy: policy.into() },
+            spec: Spec { to_version, policy: policy.into(), workers },
             status: Unread,
         }
     }
 
     /// What it wants, as plans are made from it.
     pub fn wanted(self) -> (KubernetesVersion, Policy) {
-        (self.spec.to_version, self.spec.policy.into())
+        let Spec { to_version, policy, workers } = self.spec;
+        (to_version, Policy { workers: workers.into(), ..policy.into() })
     }
 }
 

@@ -30,6 +30,10 @@ fn in_words(schema: &Value) -> Option<String> {
         return Some(values);
     }
     let kind = match schema.get("type")? {
+        // Only a share is of two kinds.
+        Value::Array(kinds) if kinds.contains(&"string".into()) && kinds.contains(&"integer".into()) => {
+            return Some("a whole number from 1, or a text from \"1%\" to \"100%\"".to_owned());
+        }
         // Of a field that may be left out.
         Value::Array(kinds) => kinds.first()?.as_str()?,
         kind => kind.as_str()?,
@@ -74,6 +78,17 @@ pub(super) fn version(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "pattern": "^v?1\\.(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)$",
         "examples": ["v1.20.2"],
+    })
+}
+
+/// A part of a pool's workers: the least number is for numbers, the pattern for texts.
+pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["integer", "string"],
+        "minimum": 1,
+        "maximum": u32::MAX,
+        "pattern": "^([1-9]|[1-9][0-9]|100)%$",
+        "examples": [2, "20%"],
     })
 }
 

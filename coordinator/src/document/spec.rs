@@ -2,11 +2,13 @@
 
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_proto::workers::Workers;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
 use super::values::{self, GateName, PreflightCheck, Seconds};
+use super::workers::WorkersSpec;
 
 /// What is wanted of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,9 +20,12 @@ pub struct Spec {
     /// What is decided beforehand.
     #[serde(default)]
     pub policy: PolicySpec,
+    /// How workers are raised.
+    #[serde(default, skip_serializing_if = "WorkersSpec::is_default")]
+    pub workers: WorkersSpec,
 }
 
-/// What an operator decides before the roll-out starts: the fields of [`Policy`], each checked where it stands.
+/// What an operator decides before the roll-out starts: the fields of [`Policy`] but for its workers, each checked where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicySpec {
@@ -64,6 +69,7 @@ impl From<Policy> for PolicySpec {
             on_failure,
             redeploy,
             workers_skip_stops,
+            workers: _,
         } = policy;
         Self {
             drain_timeout_seconds: Seconds::decided(drain_timeout_seconds),
@@ -102,6 +108,7 @@ impl From<PolicySpec> for Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            workers: Workers::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 use liftlock_proto::argv;
 use liftlock_proto::plan::OnFailure;
+use liftlock_proto::workers::{Canary, Pool, Share, Workers};
 use proptest::prelude::*;
 
 use super::*;
@@ -29,6 +30,7 @@ fn a_document_holds_a_version_and_a_policy() {
 #[test]
 fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_allowed() {
     let with = |more: &str| why(&format!("{PLAN}  policy:\n    {more}\n"));
+    let workers = |more: &str| why(&format!("{PLAN}  workers:\n    {more}\n"));
     let refused = [
         with("drainTimeout: 5"),
         with("drainTimeoutSeconds: ten"),
@@ -48,6 +50,19 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         with("onFailure: [halt]"),
         with("onFailure:"),
         with("redeploy: true\n    redeploy: false"),
+        workers("maxUnavailable: 0"),
+        workers("maxUnavailable: \"2\""),
+        workers("maxUnavailable: 120%"),
+        workers("maxUnavailable: [1]"),
+        workers("failureBudget: -1"),
+        workers("canary: {}"),
+        workers("canary: {nodes: 1, soakSeconds: 10m}"),
+        workers("pools: [{name: gpu}]"),
+        workers("pools: [{name: GPU, selector: pool=gpu}]"),
+        workers("pools: [{name: gpu, selector: pool>1}]"),
+        workers("pools: [{name: others, selector: pool=gpu}]"),
+        workers("pools: [{name: gpu, selector: pool=gpu, pauseAfter: yes}]"),
+        workers("pools: [{name: gpu, selector: pool=gpu, nodes: 2}]"),
         why(&format!("{PLAN}  policy:\n")),
         why(&format!("{PLAN}  policy: none\n")),
         why(&format!("{PLAN}metadata: {{name: To_1}}\n")),
@@ -72,6 +87,29 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         why(""),
     ];
     insta::assert_snapshot!(refused.join("\n"));
+}
+
+#[test]
+fn a_document_says_how_workers_are_raised() {
+    let text = "  workers:\n    maxUnavailable: 20%\n    failureBudget: 1\n    canary: {nodes: 2}\n    pools:\n    - name: gpu\n      \
+                selector: pool in (gpu),!old\n      maxUnavailable: 2\n      pauseAfter: true\n";
+    let (_, policy) = parse(&format!("{PLAN}{text}")).unwrap().wanted();
+    let gpu = Pool {
+        name: "gpu".to_owned(),
+        selector: "pool in (gpu),!old".to_owned(),
+        max_unavailable: Some(Share::Nodes(2)),
+        canary: None,
+        pause_after: true,
+    };
+    let workers = Workers {
+        max_unavailable: Some(Share::Percent(20)),
+        failure_budget: 1,
+        canary: Some(Canary { nodes: 2, soak_seconds: 600 }),
+        pools: vec![gpu],
+    };
+    assert_eq!(policy, Policy { workers, ..Policy::default() });
+    let (_, empty) = parse(&format!("{PLAN}  workers: {{}}\n")).unwrap().wanted();
+    assert_eq!(empty, Policy::default());
 }
 
 #[test]
@@ -102,12 +140,37 @@ fn the_schema_is_what_is_read() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).unwrap());
 }
 
+fn workers() -> impl Strategy<Value = Workers> {
+    let share = || prop_oneof![(1u32..).prop_map(Share::Nodes), (1u32..=100).prop_map(Share::Percent)];
+    let canary =
+        || (any::<u32>(), any::<u32>()).prop_map(|(nodes, soak_seconds)| Canary { nodes, soak_seconds });
+    let selector = prop::sample::select(vec!["pool=gpu", "tier in (a,b),!legacy", "x"]);
+    let pool =
+        ("[a-z0-9-]{1,5}", selector, prop::option::of(share()), prop::option::of(canary()), any::<bool>());
+    let pool = pool.prop_map(|(name, selector, max_unavailable, canary, pause_after)| Pool {
+        name,
+        selector: selector.to_owned(),
+        max_unavailable,
+        canary,
+        pause_after,
+    });
+    let pools = prop::collection::vec(pool, 0..3);
+    (prop::option::of(share()), any::<u32>(), prop::option::of(canary()), pools).prop_map(
+        |(max_unavailable, failure_budget, canary, pools)| Workers {
+            max_unavailable,
+            failure_budget,
+            canary,
+            pools,
+        },
+    )
+}
+
 fn policies() -> impl Strategy<Value = Policy> {
     let gates = prop::sample::subsequence(gates::consents().collect::<Vec<_>>(), 0..4);
     let checks = prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..3);
     let on_failure = prop::sample::select(OnFailure::ALL.to_vec());
-    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure).prop_map(
-        |(drain_timeout_seconds, [pods, data, redeploy, skip], checks, gates, on_failure)| Policy {
+    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, workers()).prop_map(
+        |(drain_timeout_seconds, [pods, data, redeploy, skip], checks, gates, on_failure, workers)| Policy {
             drain_timeout_seconds,
             delete_unmanaged_pods: pods,
             delete_empty_dir_data: data,
@@ -116,6 +179,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             on_failure,
             redeploy,
             workers_skip_stops: skip,
+            workers,
         },
     )
 }

@@ -10,7 +10,8 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::schema;
-use crate::core::gates;
+use crate::core::selector::Selector;
+use crate::core::{gates, pools};
 
 /// The longest name of an object in Kubernetes
 /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-subdomain-names>).
@@ -48,6 +49,24 @@ pub struct PreflightCheck(String);
 #[schemars(with = "u32", extend("minimum" = 1, "maximum" = u32::MAX))]
 pub struct Seconds(u32);
 
+/// A whole number, zero included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(into = "u32")]
+#[schemars(with = "u32", extend("minimum" = 0, "maximum" = u32::MAX))]
+pub struct Count(u32);
+
+/// What a pool of workers is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("maxLength" = 63, "pattern" = "^[a-z0-9-]+$"))]
+pub struct PoolName(String);
+
+/// A label selector, as `kubectl -l` takes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("examples" = ["pool=gpu"]))]
+pub struct SelectorText(String);
+
 impl DocumentName {
     /// `to-v1.20.2`
     pub(super) fn of_target(version: KubernetesVersion) -> Self {
@@ -66,6 +85,27 @@ impl PreflightCheck {
     /// Of a policy that was accepted already.
     pub(super) fn decided(name: String) -> Self {
         Self(name)
+    }
+}
+
+impl PoolName {
+    /// Of a policy that was accepted already.
+    pub(super) fn decided(name: String) -> Self {
+        Self(name)
+    }
+}
+
+impl SelectorText {
+    /// Of a policy that was accepted already.
+    pub(super) fn decided(selector: String) -> Self {
+        Self(selector)
+    }
+}
+
+impl Count {
+    /// Of a policy that was accepted already, or a default.
+    pub(super) fn decided(number: u32) -> Self {
+        Self(number)
     }
 }
 
@@ -125,29 +165,57 @@ impl TryFrom<String> for PreflightCheck {
     }
 }
 
+impl TryFrom<String> for PoolName {
+    type Error = ValueError;
+
+    fn try_from(name: String) -> Result<Self, ValueError> {
+        if pools::is_pool_name(&name) { Ok(Self(name)) } else { Err(ValueError(pools::bad_pool_name(&name))) }
+    }
+}
+
+impl TryFrom<String> for SelectorText {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        match text.parse::<Selector>() {
+            Ok(_) => Ok(Self(text)),
+            Err(error) => Err(ValueError(error.to_string())),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WholeNumber;
+        deserializer.deserialize_any(WholeNumber { least: 1 }).map(Self)
+    }
+}
 
-        impl Visitor<'_> for WholeNumber {
-            type Value = Seconds;
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WholeNumber { least: 0 }).map(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a whole number from 1 to {}", u32::MAX)
-            }
+/// A number, and no text that says one.
+struct WholeNumber {
+    least: u32,
+}
 
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Seconds, E> {
-                let seconds = u32::try_from(number).ok().filter(|&seconds| seconds > 0);
-                seconds.map(Seconds).ok_or_else(|| E::invalid_value(de::Unexpected::Signed(number), &self))
-            }
+impl Visitor<'_> for WholeNumber {
+    type Value = u32;
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Seconds, E> {
-                let seconds = u32::try_from(number).ok().filter(|&seconds| seconds > 0);
-                seconds.map(Seconds).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
-            }
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {} to {}", self.least, u32::MAX)
+    }
 
-        deserializer.deserialize_any(WholeNumber)
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u32, E> {
+        let fits = u32::try_from(number).ok().filter(|&number| number >= self.least);
+        fits.ok_or_else(|| E::invalid_value(de::Unexpected::Signed(number), &self))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u32, E> {
+        let fits = u32::try_from(number).ok().filter(|&number| number >= self.least);
+        fits.ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
     }
 }
 
@@ -191,5 +259,23 @@ impl From<PreflightCheck> for String {
 impl From<Seconds> for u32 {
     fn from(Seconds(seconds): Seconds) -> Self {
         seconds
+    }
+}
+
+impl From<PoolName> for String {
+    fn from(PoolName(name): PoolName) -> Self {
+        name
+    }
+}
+
+impl From<SelectorText> for String {
+    fn from(SelectorText(text): SelectorText) -> Self {
+        text
+    }
+}
+
+impl From<Count> for u32 {
+    fn from(Count(number): Count) -> Self {
+        number
     }
 }

@@ -17,8 +17,8 @@ const LOOK_AGAIN_MS: u32 = 5000;
 /// What came of asking last.
 #[derive(Debug, Default)]
 pub(super) struct Between {
-    /// The lease after which the control planes were asked; `None` before the first time.
-    after: Option<FencingToken>,
+    /// The lease after which the control planes were asked, and how many were held then; `None` before the first time.
+    after: Option<(FencingToken, usize)>,
     /// How often each control plane had reported when it was asked.
     asked: BTreeMap<NodeName, u64>,
     /// The gate that was closed, and what it found.
@@ -26,13 +26,13 @@ pub(super) struct Between {
 }
 
 impl State {
-    /// Whether this node, which is due, may be begun on: every connected control plane has said how things are since the
-    /// last lease, and no gate is closed. A node that was begun on before may always: what is not well may be the
+    /// Whether this node, which is due, may be begun on: every connected control plane has said how things are since a lease
+    /// began or ended, and no gate is closed. A node that was begun on before may always: what is not well may be the
     /// node itself, and only its lease mends it.
     pub(super) fn may_begin(&mut self, rollout: &Rollout, node: &NodeName) -> bool {
         let Some((planned, NodeState::Prepared)) = rollout.node(node) else { return true };
         let Some(between) = &self.between else { return true };
-        let last = Some(self.saved.fence);
+        let last = Some((self.saved.fence, rollout.leased().count()));
         if between.after != last {
             self.ask_control_planes(rollout, 0);
             self.keep_between(|between| {
@@ -46,9 +46,10 @@ impl State {
             return false;
         }
         let view = self.view();
-        let situation = Situation::new(&view, rollout.plan.to_version);
+        let situation = Situation::new(&view, rollout.plan.to_version).excusing(&rollout.taken_away());
         let closed = closed_before(planned.role, &situation, &rollout.plan.policy)
-            .map(|(gate, found)| format!("nothing is begun while the gate {gate} is closed: {found}"));
+            .map(|(gate, found)| format!("nothing is begun while the gate {gate} is closed: {found}"))
+            .or_else(|| rollout.crowded(planned, &situation));
         let open = closed.is_none();
         if let Some(why) = &closed {
             tracing::info!("{why}");

@@ -19,6 +19,24 @@ pub(super) struct Reported {
     count: u64,
 }
 
+/// The machine that the coordinator runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It is this node.
+    Node(NodeName),
+    /// It has this [mark](liftlock_proto::machine::mark).
+    Marked(String),
+}
+
+impl Whereabouts {
+    fn is(&self, node: &NodeName, mark: &str) -> bool {
+        match self {
+            Self::Node(name) => name == node,
+            Self::Marked(own) => own == mark,
+        }
+    }
+}
+
 impl Keeper {
     /// Asks every connected agent what its node is like now and waits for the answers, at most `limit`. Returns who
     /// did not answer. While a roll-out goes on, package lists are left alone: the package manager has one lock.
@@ -107,11 +125,17 @@ impl State {
                     tainted: node.tainted,
                     container_runtime: node.container_runtime.clone(),
                     zone: Some(node.zone.clone()).filter(|zone| !zone.is_empty()),
+                    labels: (!node.labels_left_out).then(|| {
+                        node.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect()
+                    }),
                 });
             }
         }
         for (name, reported) in &self.facts {
             let facts = &reported.facts;
+            if self.machine.as_ref().is_some_and(|machine| machine.is(name, &facts.machine)) {
+                view.coordinator_on.insert(name.clone());
+            }
             let entry = view.nodes.entry(name.clone()).or_default();
             // An agent that has gone from a machine that has gone is nothing to plan with.
             if entry.object.is_none() && !connected.contains(name) {

@@ -43,6 +43,7 @@ mod tokens;
 mod tests;
 
 pub use catalogue::{CatalogueSource, Fetched};
+pub use facts::Whereabouts;
 pub use orders::Order;
 pub use path::LOOK_AGAIN;
 pub use sessions::{LEASE_TTL_MS, Outbox, SessionId};
@@ -69,6 +70,8 @@ struct State {
     facts: BTreeMap<NodeName, facts::Reported>,
     /// Whether gates are asked again before each node, and what came of it last.
     between: Option<between::Between>,
+    /// Where the coordinator runs, as far as that is known.
+    machine: Option<Whereabouts>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
     /// Nodes whose agents have said what they hold since this coordinator started.
@@ -147,6 +150,13 @@ impl Keeper {
         Self { catalogue, ..self }
     }
 
+    /// The same on this machine: the node that it is, if it is one, is raised last of its class.
+    #[must_use]
+    pub fn on(self, machine: Option<Whereabouts>) -> Self {
+        self.lock().machine = machine;
+        self
+    }
+
     /// The same, asking the gates that are asked between nodes before each of them.
     #[must_use]
     pub fn asking_between_nodes(self) -> Self {
@@ -208,6 +218,13 @@ impl Keeper {
                 ..self.record(HistoryKind::RollbackOrdered, text)
             });
         }
+        if after.paused_after != before.paused_after
+            && let Some(pool) = &after.paused_after
+        {
+            let text = format!("the roll-out is paused after pool {pool}, as the plan says");
+            let record = self.record(HistoryKind::Paused, text);
+            change.history.push(HistoryRecord { plan: Some(after.plan.id.clone()), ..record });
+        }
         if after.is_final() && !before.is_final() {
             change.history.push(self.ended(&after));
         }
@@ -217,11 +234,11 @@ impl Keeper {
         Ok(self.commit(state, change)?)
     }
 
-    /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word, and a
+    /// Tells each session what it should be told now, once. Leases are granted one after the other by the core's word, and a
     /// stop of a path that is reached is left for the next.
     fn advance(&self, state: &mut State) {
         loop {
-            while let Some((node, purpose)) = state.tell() {
+            while let Some((node, purpose)) = state.tell(self.clock.unix_ms()) {
                 if let Err(error) = self.grant(state, &node, purpose) {
                     tracing::error!(%node, %error, "no lease was granted");
                     return;
@@ -296,12 +313,12 @@ impl State {
     }
 
     /// Sends what is due from the recorded state, and returns the node that is to be granted a lease.
-    fn tell(&mut self) -> Option<(NodeName, Purpose)> {
+    fn tell(&mut self, now_ms: u64) -> Option<(NodeName, Purpose)> {
         let (number, rollout) = self.saved.newest()?;
         let rollout = rollout.clone();
         let (stranger, silent) = (self.holder_of_unknown_lease(), self.silent());
         let mut due = None;
-        for decision in decide(&rollout, &self.connected()) {
+        for decision in decide(&rollout, &self.connected(), now_ms) {
             match decision {
                 Decision::Prepare { node } => self.send_prepare(number, &rollout, &node),
                 Decision::Tidy { node } => self.send_tidy(number, &rollout, &node),
@@ -311,7 +328,8 @@ impl State {
                 // A store that was put back from an old copy does not know the newest lease, nor that it is an old copy.
                 // Until everybody has said what he holds, and its holder has reported its end, nobody else may act.
                 Decision::Grant { node, purpose } => {
-                    if silent.is_none()
+                    if due.is_none()
+                        && silent.is_none()
                         && stranger.as_ref().is_none_or(|holder| *holder == node)
                         && self.may_begin(&rollout, &node)
                     {

@@ -13,6 +13,7 @@ use liftlock_proto::v1;
 use liftlock_proto::v1::coordinator_message::Message as Told;
 
 use super::{Keeper, KeeperError, State};
+use crate::core::budget::Wait;
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::{Leg, Stop};
 use crate::core::path::make_stop;
@@ -37,9 +38,18 @@ pub(super) struct Look {
 }
 
 impl Keeper {
-    /// Asks the agents once more where something speaks against the next stop. To be called every [`LOOK_AGAIN`].
+    /// Asks the agents once more where something speaks against the next stop, and goes on where the canaries of a pool have
+    /// been looked at for long enough. To be called every [`LOOK_AGAIN`].
     pub fn look_again(&self) {
         let mut state = self.lock();
+        if state.saved.newest().is_some_and(|(_, rollout)| rollout.may_soak()) {
+            self.advance(&mut state);
+            // How long it soaks is told anew.
+            let due = |(_, rollout): (u64, &Rollout)| rollout.due(self.clock.unix_ms()).err();
+            if matches!(state.saved.newest().and_then(due), Some(Wait::Soaking { .. })) {
+                self.announce();
+            }
+        }
         if state.look.as_ref().is_some_and(|look| look.against.is_some()) {
             state.ask_everybody();
             self.advance(&mut state);

@@ -8,6 +8,7 @@ use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, KeeperError, State};
+use crate::core::budget::Wait;
 use crate::core::catalogue::Catalogue;
 use crate::core::history::HistoryRecord;
 use crate::core::path::gates_on_the_way;
@@ -19,7 +20,7 @@ use crate::rpc::convert::{self, Live};
 impl Keeper {
     /// The newest roll-out, or the newest of a plan.
     pub fn rollout(&self, plan: Option<&PlanId>) -> Result<v1::Rollout, KeeperError> {
-        let state = self.lock();
+        let (state, now_ms) = (self.lock(), self.clock.unix_ms());
         let (number, rollout) = match plan {
             None => state.present()?,
             Some(id) => state.newest_of(id).ok_or_else(|| {
@@ -28,8 +29,11 @@ impl Keeper {
         };
         let newest = state.saved.newest().is_some_and(|(newest, _)| newest == number);
         let plans = state.plans.clone().filter(|_| newest).unwrap_or_default();
-        let told =
-            convert::rollout(rollout, &|node| state.live(node, newest), state.obstacle(newest).as_deref());
+        let told = convert::rollout(
+            rollout,
+            &|node| state.live(node, newest),
+            state.obstacle(newest, now_ms).as_deref(),
+        );
         Ok(v1::Rollout { plans, ..told })
     }
 
@@ -113,7 +117,7 @@ impl State {
     }
 
     /// What stands in the way of the present roll-out and is no part of it.
-    fn obstacle(&self, newest: bool) -> Option<String> {
+    fn obstacle(&self, newest: bool, now_ms: u64) -> Option<String> {
         if !newest {
             return None;
         }
@@ -135,9 +139,12 @@ impl State {
                 )
             })
         };
-        let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
         let closed = || awaited().or_else(|| self.closed_between());
-        let held_up = || if goes_on { closed() } else { self.before_the_next_stop() };
+        let held_up = || match self.saved.newest()?.1.due(now_ms) {
+            Ok(_) => closed(),
+            Err(soaking @ Wait::Soaking { .. }) => Some(soaking.to_string()),
+            Err(Wait::For(_)) => self.before_the_next_stop(),
+        };
         self.failure.clone().or_else(unknown_lease).or_else(held_up)
     }
 }

@@ -367,7 +367,9 @@ impl State {
     /// What was recorded last of a lease's steps.
     fn last_step_record(&self, node: &NodeName, token: FencingToken) -> Option<&HistoryRecord> {
         let newest_first = self.saved.history.values().rev();
-        let lease = newest_first.take_while(|record| record.kind != HistoryKind::LeaseGranted);
+        let began =
+            |record: &&HistoryRecord| record.kind == HistoryKind::LeaseGranted && record.token == Some(token);
+        let lease = newest_first.take_while(|record| !began(record));
         let mut steps = lease.filter(|record| record.kind.is_of_step());
         steps.find(|record| record.node.as_ref() == Some(node) && record.token == Some(token))
     }

@@ -17,6 +17,7 @@ use crate::core::path::Path;
 use crate::identity::subject::{Peer, Subject};
 use crate::store::memory::MemoryStore;
 
+mod budget;
 mod catalogue;
 mod forecast;
 mod path;
@@ -234,7 +235,7 @@ fn a_sent_lease_is_in_the_store() {
     let found = Saved::load(&coordinator.store.copy()).unwrap();
     assert_eq!(found.fence, FencingToken(grant.fencing_token));
     let (_, rollout) = found.newest().unwrap();
-    assert_eq!(rollout.leased().unwrap().1.token, FencingToken(grant.fencing_token));
+    assert_eq!(rollout.leased().next().unwrap().1.token, FencingToken(grant.fencing_token));
 }
 
 #[test]

@@ -52,7 +52,10 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
     let (phase, reason) = match rollout.phase() {
         Phase::Preparing => (v1::RolloutPhase::Preparing, None),
         Phase::Running => (v1::RolloutPhase::Running, None),
-        Phase::Paused => (v1::RolloutPhase::Paused, None),
+        Phase::Paused => {
+            let after = rollout.paused_after.as_ref().map(|pool| format!("paused after pool {pool}"));
+            (v1::RolloutPhase::Paused, after)
+        }
         Phase::Halted { reason } => (v1::RolloutPhase::Halted, Some(reason)),
         Phase::Aborting => (v1::RolloutPhase::Aborting, None),
         Phase::BetweenStops => (v1::RolloutPhase::BetweenStops, None),

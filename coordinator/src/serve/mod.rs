@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use liftlock_proto::machine::{MACHINE_ID, mark};
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_service_server::AgentServiceServer;
 use liftlock_proto::v1::operator_service_server::OperatorServiceServer;
@@ -23,7 +24,7 @@ use tower::layer::util::{Identity, Stack};
 use crate::clock::SystemClock;
 use crate::identity::authority::{Authority, IdentityError};
 use crate::identity::files::{self, FileError};
-use crate::keeper::{Keeper, LOOK_AGAIN};
+use crate::keeper::{Keeper, LOOK_AGAIN, Whereabouts};
 use crate::plans::Follower;
 use crate::rpc::access::AnyRole;
 use crate::rpc::agents::{Agents, MAX_MESSAGE};
@@ -203,7 +204,14 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
         .timeout(HANDSHAKE);
     let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
     let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
-    Ok((keeper.asking_between_nodes(), tls))
+    let machine = settings.on_node.clone().map(Whereabouts::Node).or_else(this_machine);
+    Ok((keeper.on(machine).asking_between_nodes(), tls))
+}
+
+/// This machine by its machine-id. One that has none, as in many containers, is taken for none of the nodes.
+fn this_machine() -> Option<Whereabouts> {
+    let id = files::read(Path::new(MACHINE_ID)).ok().flatten()?;
+    mark(&id).map(Whereabouts::Marked)
 }
 
 /// Every service, behind the door.
@@ -247,7 +255,7 @@ async fn report_failure(keeper: Arc<Keeper>, health: HealthReporter) {
     }
 }
 
-/// Has a path that stands between two stops looked at again.
+/// Has a path that stands between two stops, and canaries that soak, looked at again.
 async fn look_again(keeper: Arc<Keeper>) {
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;

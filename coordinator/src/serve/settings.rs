@@ -7,6 +7,7 @@ use clap::Args;
 use http::Uri;
 use http::uri::Scheme;
 use liftlock_proto::address::DEFAULT_PORT;
+use liftlock_proto::name::NodeName;
 use serde::Deserialize;
 
 use super::ServeError;
@@ -45,6 +46,10 @@ pub struct ServeOptions {
     /// SHA-256 of the catalogue, where it is fetched from an https URL
     #[arg(long, value_name = "HEX")]
     pub catalogue_sha256: Option<Checksum>,
+    /// The node that this coordinator runs on, which is raised last of its class [default: the one whose machine-id is this
+    /// machine's, if there is one]; needed in a container
+    #[arg(long, value_name = "NODE")]
+    pub on_node: Option<NodeName>,
     /// Seconds that a lease lasts without renewal. The shorter, the more a slow network costs; for tests that wait for
     /// a lease's end
     #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u32).range(1..=30))]
@@ -60,6 +65,7 @@ struct ConfigFile {
     plans: Option<PathBuf>,
     catalogue: Option<String>,
     catalogue_sha256: Option<Checksum>,
+    on_node: Option<NodeName>,
 }
 
 /// What counts.
@@ -72,6 +78,8 @@ pub(super) struct Settings {
     /// The folder of documents that is followed.
     pub(super) plans: Option<PathBuf>,
     pub(super) catalogue: Option<CatalogueSource>,
+    /// The node that it runs on, where somebody says so.
+    pub(super) on_node: Option<NodeName>,
     names: Vec<String>,
 }
 
@@ -95,6 +103,7 @@ impl Settings {
             lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
             plans: options.plans.or(file.plans),
             catalogue,
+            on_node: options.on_node.or(file.on_node),
             names,
         })
     }
@@ -182,12 +191,13 @@ mod tests {
     #[test]
     fn a_flag_counts_more_than_the_file_and_the_file_more_than_the_default() {
         let file = "listen = \"10.0.0.5:1\"\nstate-dir = \"/srv/liftlock\"\nnames = [\"lift.example\"]\nplans = \"/srv/plans\"\n\
-                    catalogue = \"/srv/catalogue.toml\"\n";
+                    catalogue = \"/srv/catalogue.toml\"\non-node = \"w3\"\n";
         let from_file = settings(file, ServeOptions::default()).unwrap();
         assert_eq!(from_file.listen, "10.0.0.5:1".parse().unwrap());
         assert_eq!(from_file.state_dir, Path::new("/srv/liftlock"));
         assert_eq!(from_file.plans.as_deref(), Some(Path::new("/srv/plans")));
         assert_eq!(from_file.catalogue, Some(CatalogueSource::File("/srv/catalogue.toml".into())));
+        assert_eq!(from_file.on_node, "w3".parse().ok());
         let flags = ServeOptions {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             names: vec!["other.example".to_owned()],

@@ -11,6 +11,7 @@ use std::fmt::Display;
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use liftlock_proto::plan::{Plan, PlannedNode, Policy};
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_proto::workers::PlannedPool;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,8 @@ struct Head {
     answered: Option<String>,
     #[serde(default)]
     leg: LegHead,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paused_after: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,6 +118,8 @@ struct PlanHead {
     to_version: KubernetesVersion,
     policy: Policy,
     nodes: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pools: Vec<PlannedPool>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -305,7 +310,7 @@ fn parts<T: Serialize>(key: &str, parts: &[T]) -> Result<Vec<Batch>, StoreError>
 
 impl Head {
     fn of(rollout: &Rollout) -> Self {
-        let Plan { id, hash, from_version, to_version, nodes, policy } = &rollout.plan;
+        let Plan { id, hash, from_version, to_version, nodes, policy, pools } = &rollout.plan;
         Self {
             plan: PlanHead {
                 id: id.clone(),
@@ -314,6 +319,7 @@ impl Head {
                 to_version: *to_version,
                 policy: policy.clone(),
                 nodes: nodes.len(),
+                pools: pools.clone(),
             },
             intent: rollout.intent,
             started_at_ms: rollout.started_at_ms,
@@ -321,6 +327,7 @@ impl Head {
             ended_at_ms: rollout.ended_at_ms,
             answered: rollout.answered.clone(),
             leg: LegHead::of(&rollout.leg),
+            paused_after: rollout.paused_after.clone(),
         }
     }
 }
@@ -355,9 +362,9 @@ impl Entries {
         let head: Head = parse(key, value)?;
         let nodes: Vec<NodeState> = self.parts(&format!("{key}/node"), head.plan.nodes)?;
         let planned: Vec<PlannedNode> = self.parts(&format!("{key}/plan"), head.plan.nodes)?;
-        let PlanHead { id, hash, from_version, to_version, policy, .. } = head.plan;
+        let PlanHead { id, hash, from_version, to_version, policy, pools, .. } = head.plan;
         Ok(Rollout {
-            plan: Plan { id, hash, from_version, to_version, nodes: planned, policy },
+            plan: Plan { id, hash, from_version, to_version, nodes: planned, policy, pools },
             intent: head.intent,
             nodes,
             started_at_ms: head.started_at_ms,
@@ -365,6 +372,7 @@ impl Entries {
             ended_at_ms: head.ended_at_ms,
             answered: head.answered,
             leg: self.leg(key, head.leg)?,
+            paused_after: head.paused_after,
         })
     }
 
@@ -431,6 +439,7 @@ mod tests {
             role: Role::ControlPlane,
             prepare: sequence::prepare(Role::ControlPlane, version),
             steps: sequence::under_lease(Role::ControlPlane, version, &policy, None),
+            place: None,
         };
         let plan = Plan {
             id: "p-0123456789ab".parse().unwrap(),
@@ -439,6 +448,7 @@ mod tests {
             to_version: version,
             nodes: (0..nodes).map(node).collect(),
             policy,
+            pools: Vec::new(),
         };
         Rollout::start(plan, "alice".to_owned(), 1)
     }

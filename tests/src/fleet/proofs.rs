@@ -1,7 +1,7 @@
 //! What is checked at the end of a raise: each check looks at the nodes and the record, not at anyone's words, and
 //! says in a sentence what it found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -185,21 +185,26 @@ fn indexed_files_are_there(backup: &Utf8Path, index: &Value) -> Result<()> {
 
 /// How many leases were ever held at once, by the record.
 pub fn most_leases_at_once(history: &[HistoryEvent]) -> usize {
-    let mut held = BTreeSet::new();
-    let mut most = 0;
+    holders(history).iter().map(BTreeMap::len).max().unwrap_or_default()
+}
+
+/// Who held leases at once, each time that this changed, by the record: nodes by token.
+pub fn holders(history: &[HistoryEvent]) -> Vec<BTreeMap<u64, String>> {
+    let mut held = BTreeMap::new();
+    let mut all = Vec::new();
     for event in history {
         match event.kind.as_str() {
             "lease-granted" => {
-                held.insert(event.fencing_token);
+                held.insert(event.fencing_token, event.node.clone());
             }
             "lease-ended" | "lease-failed" => {
                 held.remove(&event.fencing_token);
             }
-            _ => {}
+            _ => continue,
         }
-        most = most.max(held.len());
+        all.push(held.clone());
     }
-    most
+    all
 }
 
 /// Never two leases, and each with a higher token than all before it.

@@ -26,7 +26,7 @@ pub struct Violation {
 /// The invariants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Law {
-    /// Two nodes under lease.
+    /// More nodes under lease than the budget allows: two, unless both are workers that may go side by side.
     OneLease,
     /// A fencing token that is not above every one under which a lease has begun, or that names two leases.
     TokensRise,
@@ -81,8 +81,12 @@ struct State {
     begun: BTreeMap<u64, String>,
     /// Every node was raised once.
     raised: bool,
-    /// The highest token under which anything was changed.
-    acted: u64,
+    /// The highest token under which anything was changed, on each node.
+    acted: BTreeMap<String, u64>,
+    /// Control planes come first in the plan.
+    control_planes: usize,
+    /// How many workers may be under lease at once.
+    side_by_side: usize,
     /// Each kind of misfortune, as often as it struck.
     struck: BTreeMap<&'static str, u64>,
     misfortunes: Vec<Misfortune>,
@@ -120,6 +124,8 @@ impl Laws {
         let laws = Self::default();
         let mut state = laws.lock();
         state.misfortunes.clone_from(&schedule.misfortunes);
+        state.control_planes = schedule.control_planes;
+        state.side_by_side = usize::try_from(schedule.max_unavailable).unwrap_or(usize::MAX);
         state.story = tells.then(Vec::new);
         drop(state);
         laws
@@ -211,7 +217,8 @@ impl Laws {
     /// The coordinator's store has these leases, by node, where it had those before.
     pub fn leased(&self, leases: &BTreeMap<usize, u64>, before: &BTreeMap<usize, u64>) {
         let mut state = self.lock();
-        if leases.len() > 1 {
+        let workers = leases.keys().all(|position| *position >= state.control_planes);
+        if leases.len() > 1 && !(workers && leases.len() <= state.side_by_side) {
             state.broken(Law::OneLease, format!("the store has {leases:?} under lease at once"));
         }
         for (node, token) in leases.iter().filter(|(node, token)| before.get(node) != Some(token)) {
@@ -377,7 +384,6 @@ impl State {
 
     fn check_change(&mut self, world: &World, node: &str, change: &str, child: bool) {
         let now = self.now;
-        let acted = self.acted;
         let raised = self.raised;
         let laws = self.node(node);
         let journal = laws.journal.as_ref().filter(|journal| !journal.ended);
@@ -395,16 +401,23 @@ impl State {
         let Some(step) = journal.open.and_then(|index| journal.steps.get(index)).map(Step::name) else {
             return self.broken(Law::IntentFirst, format!("{node}: {change}, and no step is begun"));
         };
-        if token < acted {
-            self.broken(Law::StaleLease, format!("{node}: {change} under {token}, after {acted} acted"));
+        let newer =
+            self.acted.iter().find(|(other, acted)| **acted > token && !self.side_by_side(node, other));
+        if let Some((_, acted)) = newer {
+            let seen = format!("{node}: {change} under {token}, after {acted} acted");
+            self.broken(Law::StaleLease, seen);
         }
-        self.acted = acted.max(token);
+        let acted = self.acted.entry(node.to_owned()).or_default();
+        *acted = (*acted).max(token);
         if !child && now >= until {
             let seen = format!("{node}: {change} at {now:?} under lease {token}, which ended at {until:?}");
             self.broken(Law::LapsedLease, seen);
         }
-        let others = self.nodes.iter().find(|(other, laws)| *other != node && laws.may_act(now));
-        if let Some((other, _)) = others {
+        let others = self.nodes.iter().filter(|(other, laws)| *other != node && laws.may_act(now));
+        let others: Vec<&String> = others.map(|(other, _)| other).collect();
+        let within =
+            others.len() < self.side_by_side && others.iter().all(|other| self.side_by_side(node, other));
+        if let Some(other) = others.first().filter(|_| !within) {
             let seen = format!("{node}: {change} under lease {token}, while {other} holds one too");
             self.broken(Law::OneLease, seen);
         }
@@ -413,6 +426,12 @@ impl State {
             self.broken(Law::BackupFirst, format!("{node}: {change}, in {step}"));
         }
         self.check_kind(world, node, change);
+    }
+
+    /// Whether these are two workers that may be under lease at once.
+    fn side_by_side(&self, node: &str, other: &str) -> bool {
+        let worker = |node: &str| node.starts_with('w');
+        self.side_by_side > 1 && node != other && worker(node) && worker(other)
     }
 
     fn check_kind(&mut self, world: &World, node: &str, change: &str) {

@@ -20,6 +20,7 @@ use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
 use liftlock_proto::v1::coordinator_message::Message as Told;
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_proto::workers::{Share, Workers};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -611,11 +612,11 @@ impl<'a> Simulation<'a> {
         self.operator.applied |= keeper.rollout(None).is_ok();
         if !self.operator.applied {
             let accepted = ["api-outage", "drain-only-node"].map(str::to_owned).to_vec();
-            let Ok(plan) = keeper
-                .plan(TO, &Policy { accepted, on_failure: self.schedule.on_failure, ..Policy::default() })
-            else {
-                return false;
-            };
+            let Schedule { on_failure, max_unavailable, .. } = *self.schedule;
+            let share = Some(Share::Nodes(max_unavailable)).filter(|_| max_unavailable > 1);
+            let workers = Workers { max_unavailable: share, ..Workers::default() };
+            let policy = Policy { accepted, on_failure, workers, ..Policy::default() };
+            let Ok(plan) = keeper.plan(TO, &policy) else { return false };
             self.operator.applied = keeper.apply(&plan, "simulated").is_ok();
             self.laws.tell(|| "an operator applies the plan".to_owned());
             self.coordinator_lives_on();

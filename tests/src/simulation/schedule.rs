@@ -20,6 +20,8 @@ pub struct Schedule {
     pub cordoned: Option<String>,
     /// The plan's policy.
     pub on_failure: OnFailure,
+    /// How many workers may be away at once.
+    pub max_unavailable: u32,
     /// What goes wrong.
     pub misfortunes: Vec<Misfortune>,
 }
@@ -234,8 +236,17 @@ impl Schedule {
             1 | 2 => OnFailure::RollBackCluster,
             _ => OnFailure::Halt,
         };
-        let mut schedule =
-            Self { seed, control_planes, workers, cordoned: None, on_failure, misfortunes: Vec::new() };
+        // Dice of their own: what a seed was before there were budgets it still is where there is one worker.
+        let side_by_side = workers > 1 && Dice::apart(seed, 5).percent(60);
+        let mut schedule = Self {
+            seed,
+            control_planes,
+            workers,
+            cordoned: None,
+            on_failure,
+            max_unavailable: if side_by_side { 2 } else { 1 },
+            misfortunes: Vec::new(),
+        };
         let nodes = schedule.nodes();
         if dice.percent(25) {
             schedule.cordoned = dice.one(&nodes).cloned();
@@ -393,10 +404,11 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} control planes, {} workers, cordoned by an operator before: {}, on failure: {}",
+            "seed {}: {} control planes, {} workers, {} at a time, cordoned by an operator before: {}, on failure: {}",
             self.seed,
             self.control_planes,
             self.workers,
+            self.max_unavailable,
             self.cordoned.as_deref().unwrap_or("none"),
             self.on_failure
         )?;

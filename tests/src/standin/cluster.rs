@@ -256,6 +256,13 @@ impl Cluster {
         });
     }
 
+    /// Labels a node.
+    pub fn label(&self, node: &str, key: &str, value: &str) {
+        self.objects.update(&Key::new("nodes", "", node), |node| {
+            merge(node, &json!({"metadata": {"labels": {key: value}}}));
+        });
+    }
+
     /// Whether a node is cordoned.
     pub fn is_cordoned(&self, node: &str) -> bool {
         self.node(node).pointer("/spec/unschedulable") == Some(&json!(true))

@@ -22,6 +22,7 @@ mod protection;
 mod raise;
 mod redeploy;
 mod rollback;
+mod workers;
 
 use std::time::Duration;
 

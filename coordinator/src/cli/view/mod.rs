@@ -8,6 +8,7 @@ pub mod gates;
 pub mod history;
 pub mod nodes;
 pub mod plan;
+pub mod pools;
 pub mod protect;
 pub mod restoration;
 pub mod rollout;

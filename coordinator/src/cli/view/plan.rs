@@ -7,11 +7,13 @@ use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::step::{self, Step};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_proto::workers::Place;
 use serde::Serialize;
 
 use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
 use crate::cli::view::forecast::ForecastView;
+use crate::cli::view::pools::{PoolView, is_none, write_pools};
 use crate::core::reversal::{Cause, PointOfNoReturn, changes_etcd_minor, point_of_no_return};
 
 /// What the coordinator says to a wanted version: a path of one plan or several, or why there is none.
@@ -53,6 +55,9 @@ pub struct PlanView {
     pub policy: PolicyView,
     /// In the order of leases.
     pub nodes: Vec<PlannedNodeView>,
+    /// The pools of its workers, in the order in which they are raised; left out where workers go one after the other, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolView>,
     /// Null where the way back stays open to the end, or was closed before.
     pub point_of_no_return: Option<PointOfNoReturnView>,
     #[serde(skip)]
@@ -78,6 +83,9 @@ pub struct PolicyView {
     pub redeploy: bool,
     /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
     pub workers_skip_stops: bool,
+    /// So many workers may fail before nothing more is begun; left out where none may.
+    #[serde(skip_serializing_if = "is_none")]
+    pub failure_budget: u32,
 }
 
 /// One node's part.
@@ -87,6 +95,12 @@ pub struct PlannedNodeView {
     pub name: String,
     /// What it is.
     pub role: Role,
+    /// The pool that a worker belongs to; left out where the plan has no pools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The zone that it is in; left out where the plan has no pools, or it is in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Before any lease.
     pub prepare: Vec<StepView>,
     /// Under its lease.
@@ -158,6 +172,7 @@ impl From<Policy> for PolicyView {
             on_failure: policy.on_failure,
             redeploy: policy.redeploy,
             workers_skip_stops: policy.workers_skip_stops,
+            failure_budget: policy.workers.failure_budget,
         }
     }
 }
@@ -180,6 +195,7 @@ impl From<Plan> for PlanView {
             from_version: plan.from_version,
             to_version: plan.to_version,
             policy: plan.policy.into(),
+            pools: plan.pools.into_iter().map(Into::into).collect(),
             nodes: plan.nodes.into_iter().map(|node| planned_node(node, etcd_changes)).collect(),
             point_of_no_return: point,
             way_back,
@@ -189,7 +205,10 @@ impl From<Plan> for PlanView {
 
 fn planned_node(node: PlannedNode, etcd_changes: bool) -> PlannedNodeView {
     let views = |steps: &[Step]| steps.iter().map(|step| step_view(step, etcd_changes)).collect();
+    let (pool, zone) = node.place.map(|Place { pool, zone }| (pool, zone)).unzip();
     PlannedNodeView {
+        pool,
+        zone: zone.flatten(),
         prepare: views(&node.prepare),
         steps: views(&node.steps),
         name: node.name.into(),
@@ -303,11 +322,15 @@ impl PlanView {
         let nodes = self.nodes.len();
         let plural = if nodes == 1 { "" } else { "s" };
         let line = format!(
-            "Plan {}: {} → {}, {nodes} node{plural}, one after the other",
-            self.id, self.from_version, self.to_version
+            "Plan {}: {} → {}, {nodes} node{plural}, {}",
+            self.id,
+            self.from_version,
+            self.to_version,
+            if self.pools.is_empty() { "one after the other" } else { "control planes one after the other" }
         );
         let mut text = format!("{}\n", paint.paint(Tone::Strong, &line));
         let _ = writeln!(text, "When a node fails: {}", when_a_node_fails(self.policy.on_failure));
+        write_pools(&mut text, self);
         if self.policy.redeploy {
             let _ = writeln!(text, "Hosts are replaced as a whole, each by its own command (--redeploy)");
         }
@@ -324,7 +347,11 @@ impl PlanView {
         let Some(first) = group.first() else { return };
         let last = position + group.len() - 1;
         let positions = if last == position { position.to_string() } else { format!("{position}–{last}") };
-        let one_by_one = if group.len() > 1 { ", one after the other" } else { "" };
+        let one_by_one = match first.pool {
+            Some(_) => " as its pool's budget allows",
+            None if group.len() > 1 => ", one after the other",
+            None => "",
+        };
         let heading =
             format!("{positions}. {}, {}, under a lease{one_by_one}:", names(group), title(first.role));
         let _ = writeln!(text, "\n{}", paint.paint(Tone::Strong, &heading));

@@ -20,7 +20,7 @@ pub enum RolloutPhase {
     Unknown,
     /// Nodes prepare; no lease has been granted.
     Preparing,
-    /// Leases are granted one at a time.
+    /// Leases are granted, as many at a time as the budget allows.
     Running,
     /// The node under lease finishes, no other starts.
     Paused,
@@ -326,7 +326,9 @@ impl RolloutView {
     /// Whether nothing happens any more unless an operator speaks. A stop that is reached is left for the next.
     pub fn is_at_rest(&self) -> bool {
         match self.phase {
-            RolloutPhase::Halted | RolloutPhase::Aborted | RolloutPhase::RolledBack => true,
+            // Workers that were begun on side by side come to their own ends.
+            RolloutPhase::Halted => self.nodes.iter().all(|node| node.phase != NodePhase::Leased),
+            RolloutPhase::Aborted | RolloutPhase::RolledBack => true,
             RolloutPhase::Raised => self.onward.is_empty(),
             _ => false,
         }
@@ -415,7 +417,9 @@ impl View for RolloutView {
             let then: Vec<&str> = self.onward.iter().map(|stop| stop.to_version.as_str()).collect();
             let _ = writeln!(text, "Then on to {}", then.join(" → "));
         }
-        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised()) {
+        // What a node failed at stands below the table.
+        let waits = matches!(self.phase, RolloutPhase::Running | RolloutPhase::Paused);
+        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised() || waits) {
             let _ = writeln!(text, "{}", paint.paint(self.phase.tone(), reason));
         }
         if let Some(plans) = &self.plans {

@@ -4,6 +4,7 @@ use insta::assert_snapshot;
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
+use liftlock_proto::workers::{Canary, Place, PlannedPool, Workers};
 
 use crate::cli::output::{Format, View, render, render_one_of_many};
 use crate::cli::paint::Paint;
@@ -38,6 +39,7 @@ fn plan_between(from: &str, to: &str, policy: Policy) -> Plan {
         role,
         prepare: prepare(role, to),
         steps: under_lease(role, to, &policy, None),
+        place: None,
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),
@@ -46,6 +48,7 @@ fn plan_between(from: &str, to: &str, policy: Policy) -> Plan {
         to_version: to,
         nodes: NODES.into_iter().map(planned).collect(),
         policy,
+        pools: Vec::new(),
     }
 }
 
@@ -154,6 +157,43 @@ fn a_plan_that_replaces_hosts_shows_each_ones_command_and_that_nobody_undoes_it(
         node.steps = under_lease(node.role, plan.to_version, &plan.policy, Some(&command));
     }
     assert_snapshot!(PlanView::from(plan).table(Paint::OFF));
+}
+
+#[test]
+fn a_plan_with_pools_shows_who_goes_with_whom_and_how_many_at_a_time() {
+    let workers = Workers { failure_budget: 2, ..Workers::default() };
+    let mut plan = plan_between("v1.20.2", "v1.20.9", Policy { workers, ..Policy::default() });
+    let place =
+        |pool: &str, zone: Option<&str>| Place { pool: pool.to_owned(), zone: zone.map(str::to_owned) };
+    plan.nodes[3].place = Some(place("gpu", Some("a")));
+    plan.nodes[4].place = Some(place("others", None));
+    let canary = Some(Canary { nodes: 1, soak_seconds: 600 });
+    let pool = |name: &str, max_unavailable, canary, pause_after| PlannedPool {
+        name: name.to_owned(),
+        max_unavailable,
+        canary,
+        pause_after,
+    };
+    plan.pools = vec![pool("gpu", Some(3), canary, true), pool("others", None, None, false)];
+    let plan = PlanView::from(plan);
+    assert_snapshot!(plan.summary(Paint::OFF));
+    let json = serde_json::to_value(&plan).unwrap();
+    assert_eq!((&json["pools"][0]["soak_s"], &json["nodes"][3]["zone"]), (&600.into(), &"a".into()));
+    assert_eq!((json["policy"]["failure_budget"].as_u64(), json["nodes"][4].get("zone")), (Some(2), None));
+}
+
+#[test]
+fn a_roll_out_that_waits_says_for_what() {
+    let reason = "pool others: soaking, 3 min 10 s left".to_owned();
+    let soaking = v1::Rollout { reason, ..rollout(v1::RolloutPhase::Running, raised()) };
+    let table = RolloutView::from(soaking).table(Paint::OFF);
+    assert!(table.contains("pool others: soaking, 3 min 10 s left"), "{table}");
+}
+
+#[test]
+fn a_roll_out_is_not_at_rest_while_workers_beside_a_failed_one_come_to_their_end() {
+    let halted = rollout(v1::RolloutPhase::Halted, leased());
+    assert!(!RolloutView::from(halted).is_at_rest());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use liftlock_proto::plan::Role;
 
+use crate::core::batches::{batches, soaks_ms};
 use crate::core::path::Path;
 use crate::core::rollout::{NodeState, Rollout};
 
@@ -12,7 +13,7 @@ use crate::core::rollout::{NodeState, Rollout};
 pub struct Durations {
     /// Of the roles that the path raises and of which some node was raised before.
     pub roles: Vec<RoleDuration>,
-    /// All its leases one after the other, in milliseconds; `None` where of some role no node was raised before.
+    /// All its leases, as many at once as the plans' budgets allow, and the soaks of canaries, in milliseconds; `None` where of some role no node was raised before.
     pub total_ms: Option<u64>,
 }
 
@@ -46,7 +47,9 @@ pub fn durations<'a>(path: &Path, earlier: impl IntoIterator<Item = &'a Rollout>
         })
         .collect();
     let roles = || path.plans().flat_map(|plan| &plan.nodes).map(|planned| planned.role);
-    let total_ms = roles().map(|role| medians.get(&role).map(|median| median.lease_ms)).sum();
+    let turns = path.plans().flat_map(batches).filter_map(<[_]>::first).map(|planned| planned.role);
+    let leases_ms: Option<u64> = turns.map(|role| medians.get(&role).map(|median| median.lease_ms)).sum();
+    let total_ms = leases_ms.map(|leases_ms| leases_ms.saturating_add(path.plans().map(soaks_ms).sum()));
     let mut known: Vec<RoleDuration> = medians.values().copied().collect();
     known.retain(|known| roles().any(|role| role == known.role));
     Durations { roles: known, total_ms }

@@ -129,8 +129,35 @@ impl<'a> Simulation<'a> {
         &self.budgets
     }
 
-    /// Drains a node and opens it again, as a lease does; what that met.
-    pub(super) fn drain(&mut self, node: &NodeName, policy: &Policy) -> Vec<Met> {
+    /// Cordons nodes, drains them and opens them again, as leases do that are held at once; what each met. One drain ends
+    /// before the next begins, so what pods are without while both go on is not told.
+    pub(super) fn drain<'n>(
+        &mut self,
+        nodes: impl Iterator<Item = &'n NodeName>,
+        policy: &Policy,
+    ) -> Vec<(&'n NodeName, Vec<Met>)> {
+        let mut cordoned: Vec<(&NodeName, bool)> = Vec::new();
+        for node in nodes {
+            if let Some(site) = self.sites.get_mut(node) {
+                cordoned.push((node, std::mem::replace(&mut site.open, false)));
+            }
+        }
+        let met = cordoned.iter().map(|(node, _)| (*node, self.empty(node, policy))).collect();
+        for (node, open) in cordoned {
+            if let Some(site) = self.sites.get_mut(node) {
+                site.open = open;
+            }
+        }
+        for id in 0..self.pods.len() {
+            if self.pods.get(id).is_some_and(|pod| pod.place == Place::Pending) {
+                self.start_again(id);
+            }
+        }
+        met
+    }
+
+    /// Evicts what is on a node; what that met.
+    fn empty(&mut self, node: &NodeName, policy: &Policy) -> Vec<Met> {
         let mut left: Vec<usize> = (0..)
             .zip(&self.pods)
             .filter(|(_, pod)| matches!(pod.place, Place::On(on) if on == node))
@@ -145,8 +172,6 @@ impl<'a> Simulation<'a> {
         if !met.is_empty() {
             return met;
         }
-        let Some(site) = self.sites.get_mut(node) else { return met };
-        let open = std::mem::replace(&mut site.open, false);
         while !left.is_empty() {
             let of_these = |id: &usize| {
                 let workload = self.group(*id)?.workload.as_str();
@@ -169,14 +194,6 @@ impl<'a> Simulation<'a> {
         for group in left.into_iter().filter_map(|id| self.group(id)) {
             let budgets = group.budgets.iter().filter_map(|&at| self.budgets.get(at)).cloned().collect();
             tell(&mut met, group, What::Blocked { budgets });
-        }
-        if let Some(site) = self.sites.get_mut(node) {
-            site.open = open;
-        }
-        for id in 0..self.pods.len() {
-            if self.pods.get(id).is_some_and(|pod| pod.place == Place::Pending) {
-                self.start_again(id);
-            }
         }
         met
     }

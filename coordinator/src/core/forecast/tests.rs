@@ -2,6 +2,7 @@
 
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
+use liftlock_proto::workers::{Canary, PlannedPool};
 use proptest::prelude::*;
 
 use super::simulation::{Place, Simulation};
@@ -29,6 +30,7 @@ fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan 
         role: if name.starts_with("cp") { Role::FirstControlPlane } else { Role::Worker },
         prepare: Vec::new(),
         steps: Vec::new(),
+        place: None,
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),
@@ -37,6 +39,7 @@ fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan 
         to_version,
         nodes: nodes.iter().map(planned).collect(),
         policy: policy.clone(),
+        pools: Vec::new(),
     }
 }
 
@@ -111,6 +114,29 @@ fn where_what_went_finds_no_room_the_budget_lets_no_more_go() {
         ("w1".to_owned(), 2, What::Blocked { budgets: vec![stuck] }),
     ];
     assert_eq!(findings(&workloads), expected);
+}
+
+/// The same, with w1 and w2 drained at once.
+fn side_by_side(mut path: Path, canary: Option<Canary>) -> Path {
+    let name = "w".to_owned();
+    for planned in path.first.nodes.iter_mut().filter(|planned| planned.role == Role::Worker) {
+        planned.place = Some(liftlock_proto::workers::Place { pool: name.clone(), zone: None });
+    }
+    path.first.pools = vec![PlannedPool { name, max_unavailable: Some(2), canary, pause_after: false }];
+    path
+}
+
+#[test]
+fn what_is_drained_at_once_finds_room_only_on_the_others() {
+    let pods = PodGroup { cpu_m: 500, ..shop(&["w1", "w2", "w3"]) };
+    let mut workloads = Workloads { nodes: workers(3), budgets: Vec::new(), pods: vec![pods] };
+    workloads.nodes.insert(node("w3"), Room { cpu_m: 1200, ..ENDLESS });
+    let one_by_one = path(&["w1", "w2"]);
+    assert_eq!(forecast(&one_by_one, &workloads).findings, []);
+    let found = forecast(&side_by_side(one_by_one, None), &workloads).findings;
+    let lack = Lack::Room { cpu_m: 200, memory_bytes: u64::MAX };
+    let told: Vec<_> = found.into_iter().map(|finding| (finding.node.to_string(), finding.what)).collect();
+    assert_eq!(told, [("w2".to_owned(), What::NoRoom { cpu_m: 500, memory_bytes: 0, lack })]);
 }
 
 #[test]
@@ -255,6 +281,11 @@ fn a_path_takes_as_long_as_the_median_of_earlier_leases_of_each_role_and_unknown
     assert_eq!(unknown, Durations { roles: vec![worker], total_ms: None });
     let all: Vec<Rollout> = workers.into_iter().chain(raised("cp1", &[100_000])).collect();
     assert_eq!(durations(&path(&["cp1", "w1", "w2"]), &all).total_ms, Some(220_000));
+    let canary = Some(Canary { nodes: 1, soak_seconds: 7 });
+    let at_once = side_by_side(path(&["cp1", "w1", "w2", "w3"]), None);
+    assert_eq!(durations(&at_once, &all).total_ms, Some(220_000), "three workers in two turns");
+    let soaks = side_by_side(path(&["cp1", "w1", "w2", "w3"]), canary);
+    assert_eq!(durations(&soaks, &all).total_ms, Some(227_000));
     let policy = Policy { redeploy: true, ..Policy::default() };
     let replaced = Path { first: plan(&["w1"], TO, &policy), onward: Vec::new() };
     assert_eq!(durations(&replaced, &all), Durations::default(), "replacing a host takes another time");
@@ -306,7 +337,7 @@ proptest! {
         (rooms, pods) in prop::collection::vec((0..9000_u64, 0..9000_u64, 0..9_u32, any::<bool>()), 1..6)
             .prop_flat_map(|rooms| { let nodes = rooms.len(); (Just(rooms), any_pods(nodes, 3)) }),
         counts in prop::collection::vec((0..5_u32, 0..5_u32), 3),
-        delete in any::<bool>(),
+        delete in any::<bool>(), at_once in 1..4usize,
     ) {
         let room = |(number, (cpu_m, memory_bytes, pods, schedulable)): (usize, _)| {
             (node(&format!("w{number}")), Room { cpu_m, memory_bytes, pods, schedulable, ..Room::default() })
@@ -318,11 +349,13 @@ proptest! {
         let mut simulation = Simulation::of(&workloads);
         let count = |simulation: &Simulation<'_>| simulation.pods().len();
         let (all, before) = (count(&simulation), simulation.overcommitted());
-        for name in workloads.nodes.keys() {
-            let unmet = simulation.drain(name, &policy);
-            let waits = unmet.iter().any(|(_, _, what)| what.halts());
-            let left = simulation.pods().iter().filter(|pod| pod.place == Place::On(name)).count();
-            prop_assert!(waits || left == 0 || workloads.nodes[name].schedulable, "{name} is not empty");
+        let names: Vec<&NodeName> = workloads.nodes.keys().collect();
+        for batch in names.chunks(at_once) {
+            for (name, unmet) in simulation.drain(batch.iter().copied(), &policy) {
+                let waits = unmet.iter().any(|(_, _, what)| what.halts());
+                let left = simulation.pods().iter().filter(|pod| pod.place == Place::On(name)).count();
+                prop_assert!(waits || left == 0 || workloads.nodes[name].schedulable, "{name} is not empty");
+            }
         }
         prop_assert_eq!(count(&simulation), all);
         prop_assert!(simulation.overcommitted() <= before);

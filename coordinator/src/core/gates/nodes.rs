@@ -13,7 +13,8 @@ pub(super) static NOT_READY: Gate = Gate {
     consent: Consent::Never,
     when: When::Between,
     look: Look::Cluster(|situation, _| {
-        let unready = situation.nodes().filter(|node| node.object().is_some_and(|object| !object.ready));
+        let nodes = situation.nodes().filter(|node| !node.excused);
+        let unready = nodes.filter(|node| node.object().is_some_and(|object| !object.ready));
         unready
             .map(|node| {
                 Finding::closed(format!(

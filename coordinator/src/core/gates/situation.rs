@@ -25,13 +25,19 @@ pub struct Candidate<'a> {
     pub name: &'a NodeName,
     /// Stays at what it runs.
     pub spared: bool,
+    /// The roll-out itself may have taken it away: what it is like closes no gate.
+    pub excused: bool,
     node: &'a NodeView,
 }
 
 impl<'a> Situation<'a> {
     /// The cluster as it is seen, and where it is to go.
     pub fn new(view: &'a ClusterView, target: KubernetesVersion) -> Self {
-        let nodes = view.nodes.iter().map(|(name, node)| Candidate { name, spared: false, node }).collect();
+        let nodes = view
+            .nodes
+            .iter()
+            .map(|(name, node)| Candidate { name, spared: false, excused: false, node })
+            .collect();
         Self { view, target, nodes, catalogue: &OPEN, ahead: false }
     }
 
@@ -40,6 +46,15 @@ impl<'a> Situation<'a> {
     pub fn sparing(mut self, spared: &BTreeSet<NodeName>) -> Self {
         for node in &mut self.nodes {
             node.spared = spared.contains(node.name);
+        }
+        self
+    }
+
+    /// The same, while a roll-out may have taken these nodes away.
+    #[must_use]
+    pub fn excusing(mut self, away: &BTreeSet<NodeName>) -> Self {
+        for node in &mut self.nodes {
+            node.excused = away.contains(node.name);
         }
         self
     }
@@ -85,6 +100,11 @@ impl<'a> Situation<'a> {
     /// Whether a node is one of those.
     pub fn raises(&self, node: &Candidate<'_>) -> bool {
         !node.spared && !node.runs(self.target)
+    }
+
+    /// Whether the coordinator runs there.
+    pub fn runs_coordinator(&self, node: &Candidate<'_>) -> bool {
+        self.view.coordinator_on.contains(node.name)
     }
 
     /// Those that have an API server.

@@ -73,14 +73,17 @@ pub(super) static KUBE_PROXIES: Gate = Gate {
     about: "in a cluster of at most 10 nodes each has the kube-proxy that its DaemonSet asks for",
     consent: Consent::Always,
     when: When::BeforeWorkers,
-    look: Look::Cluster(|_, cluster| {
+    look: Look::Cluster(|situation, cluster| {
         let why = "whether every node has its kube-proxy";
         let unready = match &cluster.findings.unready_workloads {
             Err(unsaid) => return vec![Finding::unknown(why, unsaid)],
             Ok(unready) => unready,
         };
         let proxies = unready.iter().filter(|workload| workload.name == "DaemonSet kube-proxy");
-        let few = proxies.filter(|workload| workload.pods.wanted <= FEW_NODES);
+        // Nodes that are away run no pods to which a Service could lead, nor for which it could lead anywhere.
+        let away = u32::try_from(situation.nodes().filter(|node| node.excused).count()).unwrap_or(u32::MAX);
+        let elsewhere = |pods: Replicas| pods.wanted.saturating_sub(pods.ready) > away;
+        let few = proxies.filter(|workload| workload.pods.wanted <= FEW_NODES && elsewhere(workload.pods));
         few.map(|Workload { pods: Replicas { wanted, ready }, .. }| {
             Finding::closed(format!(
                 "{ready} of {wanted} nodes have the kube-proxy that its DaemonSet asks for: on the others Services may lead to \

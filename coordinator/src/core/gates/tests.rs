@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::version::KubernetesVersion;
 
@@ -76,6 +76,7 @@ fn cluster_at(minor: u16) -> ClusterView {
                 tainted: control_plane,
                 container_runtime: "containerd://1.7.2".to_owned(),
                 zone: None,
+                labels: Some(BTreeMap::new()),
             }),
         };
         (name.parse().unwrap(), view)
@@ -90,6 +91,7 @@ fn cluster_at(minor: u16) -> ClusterView {
             findings: sound_cluster(3),
         }),
         nodes: nodes.map(node).into(),
+        coordinator_on: BTreeSet::new(),
     }
 }
 

@@ -44,6 +44,7 @@ fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView
             tainted: control_plane,
             container_runtime: "containerd://1.7.2".to_owned(),
             zone: None,
+            labels: Some(BTreeMap::new()),
         }),
     }
 }
@@ -72,6 +73,7 @@ fn view(control_planes: u32, workers: u32, version: KubernetesVersion) -> Cluste
             findings,
         }),
         nodes,
+        coordinator_on: BTreeSet::new(),
     }
 }
 

@@ -1,3 +1,7 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use liftlock_proto::name::NodeName;
+
 use super::*;
 use crate::core::gates::tests::{sound_cluster, sound_node};
 use crate::core::sequence::{API_OUTAGE, DRAIN_ONLY_NODE};
@@ -10,7 +14,7 @@ fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
-fn view(control_planes: u32, workers: u32) -> ClusterView {
+pub(crate) fn view(control_planes: u32, workers: u32) -> ClusterView {
     let node = |name: &str, control_plane: bool| NodeView {
         agent: Some(AgentView {
             connected: true,
@@ -31,6 +35,7 @@ fn view(control_planes: u32, workers: u32) -> ClusterView {
             tainted: control_plane,
             container_runtime: "containerd://1.4.4".to_owned(),
             zone: None,
+            labels: Some(BTreeMap::new()),
         }),
     };
     let mut nodes = BTreeMap::new();
@@ -45,6 +50,7 @@ fn view(control_planes: u32, workers: u32) -> ClusterView {
             findings: sound_cluster(control_planes),
         }),
         nodes,
+        coordinator_on: BTreeSet::new(),
     }
 }
 

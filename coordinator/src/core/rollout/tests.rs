@@ -5,7 +5,7 @@ use liftlock_proto::version::KubernetesVersion;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::decide::{Decision, decide};
+use crate::core::decide::{self, Decision};
 use crate::core::sequence::under_lease;
 
 fn name(index: usize) -> NodeName {
@@ -17,7 +17,7 @@ fn rollout(nodes: usize) -> Rollout {
     let node = |index| {
         let role = if index == 0 { Role::FirstControlPlane } else { Role::Worker };
         let steps = under_lease(role, to_version, &Policy::default(), None);
-        PlannedNode { name: name(index), role, prepare: vec![], steps }
+        PlannedNode { name: name(index), role, prepare: vec![], steps, place: None }
     };
     let plan = Plan {
         id: "p-0123456789ab".parse().unwrap(),
@@ -26,6 +26,7 @@ fn rollout(nodes: usize) -> Rollout {
         to_version,
         nodes: (0..nodes).map(node).collect(),
         policy: Policy::default(),
+        pools: Vec::new(),
     };
     Rollout::start(plan, "alice".to_owned(), 0)
 }
@@ -68,6 +69,10 @@ fn ended(index: usize, token: u64, failure: Option<&str>) -> Event {
 
 fn after(rollout: Rollout, events: &[Event]) -> Rollout {
     events.iter().fold(rollout, |rollout, event| rollout.after(event).unwrap())
+}
+
+fn decide(rollout: &Rollout, connected: &BTreeSet<NodeName>) -> Vec<Decision> {
+    decide::decide(rollout, connected, 0)
 }
 
 fn all_connected(rollout: &Rollout) -> BTreeSet<NodeName> {
@@ -338,11 +343,13 @@ fn only_what_failed_is_retried() {
 fn a_node_that_had_a_lease_which_the_store_lost_is_leased_again_and_not_passed_over_by_a_rollback() {
     let lost = after(rollout(2), &[prepared(0), prepared(1), granted(0, 1), found(1, 3)]);
     let raised = after(lost.clone(), &[ended(0, 1, None)]);
-    let due =
-        |rollout: &Rollout| rollout.next_to_lease().map(|(planned, purpose)| (planned.name.clone(), purpose));
-    assert_eq!(due(&raised), Ok((name(1), Purpose::Raise)));
+    let due = |rollout: &Rollout| -> Vec<(NodeName, Purpose)> {
+        let due = rollout.due(0).unwrap();
+        due.into_iter().map(|(planned, purpose)| (planned.name.clone(), purpose)).collect()
+    };
+    assert_eq!(due(&raised), [(name(1), Purpose::Raise)]);
     let back = after(lost.clone(), &[ended(0, 1, Some("it broke")), ROLL_BACK_ALL]);
-    assert_eq!(due(&back), Ok((name(1), Purpose::RollBack)), "the last one in the order comes first");
+    assert_eq!(due(&back), [(name(1), Purpose::RollBack)], "the last one in the order comes first");
 
     let known = after(raised, &[granted(1, 4), ended(1, 4, None)]);
     assert_eq!(after(known.clone(), &[found(0, 2)]), known, "nothing changes what has ended");

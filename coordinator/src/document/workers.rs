@@ -1,0 +1,136 @@
+//! How workers are raised, as a document says it.
+
+use liftlock_proto::workers::{Canary, Pool, Share, Workers};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schema;
+use super::values::{Count, PoolName, SelectorText};
+
+/// How long canaries are looked at where nothing is said, in seconds.
+const SOAK_SECONDS: u32 = 600;
+
+/// How workers are raised: the fields of [`Workers`], each checked where it stands. Where it is left out: one at a time, by
+/// name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WorkersSpec {
+    /// How many workers of a pool may be away at once, such as 2 or "20%" (of the pool, rounded down, at least one); those that
+    /// failed, are not Ready or are cordoned by somebody else count. They are of one zone at any time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::share")]
+    pub max_unavailable: Option<Share>,
+    /// So many workers may fail before nothing more is begun.
+    pub failure_budget: Count,
+    /// What is raised first in each pool that says nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
+    /// In the order in which they are raised. A worker that several select belongs to the first; those that none selects are
+    /// the last pool, `others`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolSpec>,
+}
+
+/// The workers of a pool that are raised first, one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CanarySpec {
+    /// How many; 0: none.
+    pub nodes: Count,
+    /// How long nothing else of the pool is begun after the last of them has ended, in seconds.
+    #[serde(default = "soak")]
+    pub soak_seconds: Count,
+}
+
+fn soak() -> Count {
+    Count::decided(SOAK_SECONDS)
+}
+
+/// Workers that are raised together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PoolSpec {
+    /// What people call it; each has a name of its own.
+    pub name: PoolName,
+    /// Which workers belong to it, by their labels, as `kubectl -l` takes it: `pool=gpu,tier in (a,b),!legacy`.
+    pub selector: SelectorText,
+    /// In the place of what is said for all workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::share")]
+    pub max_unavailable: Option<Share>,
+    /// In the place of what is said for all workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
+    /// Once it is raised the roll-out waits for `liftlock resume`.
+    #[serde(default, deserialize_with = "super::values::true_or_false")]
+    pub pause_after: bool,
+}
+
+impl WorkersSpec {
+    /// Whether it asks for nothing but the default.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<Canary> for CanarySpec {
+    fn from(Canary { nodes, soak_seconds }: Canary) -> Self {
+        Self { nodes: Count::decided(nodes), soak_seconds: Count::decided(soak_seconds) }
+    }
+}
+
+impl From<CanarySpec> for Canary {
+    fn from(CanarySpec { nodes, soak_seconds }: CanarySpec) -> Self {
+        Self { nodes: nodes.into(), soak_seconds: soak_seconds.into() }
+    }
+}
+
+impl From<Pool> for PoolSpec {
+    fn from(pool: Pool) -> Self {
+        let Pool { name, selector, max_unavailable, canary, pause_after } = pool;
+        Self {
+            name: PoolName::decided(name),
+            selector: SelectorText::decided(selector),
+            max_unavailable,
+            canary: canary.map(Into::into),
+            pause_after,
+        }
+    }
+}
+
+impl From<PoolSpec> for Pool {
+    fn from(spec: PoolSpec) -> Self {
+        let PoolSpec { name, selector, max_unavailable, canary, pause_after } = spec;
+        Self {
+            name: name.into(),
+            selector: selector.into(),
+            max_unavailable,
+            canary: canary.map(Into::into),
+            pause_after,
+        }
+    }
+}
+
+impl From<Workers> for WorkersSpec {
+    fn from(workers: Workers) -> Self {
+        let Workers { max_unavailable, failure_budget, canary, pools } = workers;
+        Self {
+            max_unavailable,
+            failure_budget: Count::decided(failure_budget),
+            canary: canary.map(Into::into),
+            pools: pools.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<WorkersSpec> for Workers {
+    fn from(spec: WorkersSpec) -> Self {
+        let WorkersSpec { max_unavailable, failure_budget, canary, pools } = spec;
+        Self {
+            max_unavailable,
+            failure_budget: failure_budget.into(),
+            canary: canary.map(Into::into),
+            pools: pools.into_iter().map(Into::into).collect(),
+        }
+    }
+}
