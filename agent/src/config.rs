@@ -12,6 +12,7 @@ use liftlock_proto::name::{NameError, NodeName};
 use liftlock_proto::retention::{Age, Retention, Size};
 use serde::Deserialize;
 
+use crate::addons::Addons;
 use crate::disk::Disk;
 use crate::host::Layout;
 use crate::host::real::{API_TIMEOUT, PATH, RealConfig};
@@ -70,6 +71,9 @@ pub struct Settings {
     /// How this host is replaced as a whole; in the file only.
     #[arg(skip)]
     pub redeploy: Option<Replacement>,
+    /// Where manifests of add-ons lie, and how they are applied; in the file only.
+    #[arg(skip)]
+    pub addons: Option<Addons>,
 }
 
 /// The whole configuration.
@@ -125,6 +129,7 @@ impl Config {
             keep_backups_for: over.keep_backups_for.or(read.keep_backups_for),
             keep_backups_within: over.keep_backups_within.or(read.keep_backups_within),
             redeploy: over.redeploy.or(read.redeploy),
+            addons: over.addons.or(read.addons),
         };
         Ok(Self { settings })
     }
@@ -191,6 +196,7 @@ impl Config {
                 .api_timeout
                 .map_or(API_TIMEOUT, |timeout| timeout.try_into().unwrap_or_default()),
             redeploy: self.redeploy().cloned().map(Arc::new),
+            addons: Arc::new(self.settings.addons.clone().unwrap_or_default()),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::host::{Host, HostResult, Replicas, RunningContainer};
-use crate::{drift, findings, labels, obstacles};
+use crate::{addons, drift, findings, labels, obstacles};
 
 /// The sentences of what could not be read.
 #[derive(Default)]
@@ -69,6 +69,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         Some(replacement) => errors.note(replacement.facts(host).await.map(Some)),
         None => None,
     };
+    let addons = if control_plane { addons::facts::facts(host).await } else { None };
     let obstacles = errors.note(obstacles::find(host).await);
     let mut drift = Vec::new();
     if let (Some(_), Ok(kubeadm), Ok(running)) =
@@ -98,6 +99,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         certificates: Some(certificates),
         api_server: readyz,
         redeploy,
+        addons,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The node's side of Liftlock. See ARCHITECTURE.md for the rooms and the way of one plan through them.
 
+pub mod addons;
 pub mod backup;
 pub mod config;
 pub mod disk;

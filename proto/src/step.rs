@@ -113,6 +113,14 @@ pub enum Step {
     /// Compares the protected paths with their manifest, puts back what was sealed and changed, and fails for what it
     /// cannot.
     VerifyProtectedPaths {},
+    /// Applies the manifests that lie on this node for the version, once its control plane is raised, and deletes what
+    /// Liftlock applied before and is no longer among them.
+    ApplyAddons {
+        /// The target.
+        version: KubernetesVersion,
+        /// SHA-256 of the manifests, as every control plane reported it: an agent that finds others refuses.
+        digest: String,
+    },
 }
 
 /// What undoing a step means.
@@ -152,6 +160,7 @@ impl Step {
             Self::VerifyNode { .. } => "verify-node",
             Self::RestoreSchedulability {} => "restore-schedulability",
             Self::VerifyProtectedPaths {} => "verify-protected-paths",
+            Self::ApplyAddons { .. } => "apply-addons",
         }
     }
 
@@ -162,7 +171,8 @@ impl Step {
             | Self::Drain { .. }
             | Self::InstallKubelet { .. }
             | Self::RestartKubelet { .. }
-            | Self::KubeadmUpgradeNode { .. } => Reversal::Automatic,
+            | Self::KubeadmUpgradeNode { .. }
+            | Self::ApplyAddons { .. } => Reversal::Automatic,
             Self::KubeadmUpgradeApply { .. } => Reversal::KubeadmForce,
             Self::Redeploy { .. } => Reversal::Never,
             _ => Reversal::Nothing,
@@ -251,6 +261,9 @@ impl From<Step> for v1::Step {
             Step::RestoreSchedulability {} => Kind::RestoreSchedulability(v1::RestoreSchedulability {}),
             Step::SealProtectedPaths {} => Kind::SealProtectedPaths(v1::SealProtectedPaths {}),
             Step::VerifyProtectedPaths {} => Kind::VerifyProtectedPaths(v1::VerifyProtectedPaths {}),
+            Step::ApplyAddons { version, digest } => {
+                Kind::ApplyAddons(v1::ApplyAddons { version: text(version), digest })
+            }
         };
         Self { kind: Some(kind) }
     }
@@ -299,6 +312,7 @@ impl TryFrom<v1::Step> for Step {
             Kind::RestoreSchedulability(_) => Self::RestoreSchedulability {},
             Kind::SealProtectedPaths(_) => Self::SealProtectedPaths {},
             Kind::VerifyProtectedPaths(_) => Self::VerifyProtectedPaths {},
+            Kind::ApplyAddons(m) => Self::ApplyAddons { version: m.version.parse()?, digest: m.digest },
         })
     }
 }

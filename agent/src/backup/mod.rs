@@ -11,6 +11,7 @@
 //! protected.pack       the contents of the sealed files among them, as far as they are small
 //! found-<time>/…       what was found where a sealed file was put back
 //! index.json           size and SHA-256 of everything, checksummed, written last
+//! addons.json          what add-ons change in the cluster, as it was, on the control plane that applies them
 //! closed               the node was put back: the next lease takes a new backup
 //! ```
 //!

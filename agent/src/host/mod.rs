@@ -17,15 +17,18 @@ use liftlock_proto::name::PlanId;
 use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::addons::Addons;
 use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
 use crate::redeploy::replacement::Replacement;
 
 pub mod error;
+pub mod objects;
 pub mod real;
 pub mod trees;
 
 pub use error::HostError;
+pub use objects::Objects;
 pub use trees::Trees;
 
 /// What an answer from the machine is.
@@ -46,6 +49,8 @@ pub struct Host {
     pub packages: Arc<dyn Packages>,
     /// The cluster's API.
     pub kube: Arc<dyn Kube>,
+    /// Objects of any kind in it.
+    pub objects: Arc<dyn Objects>,
     /// This node's etcd and its peers.
     pub etcd: Arc<dyn Etcd>,
     /// The container runtime.
@@ -56,6 +61,8 @@ pub struct Host {
     pub api_timeout: Duration,
     /// How this host is replaced as a whole, where its configuration says so.
     pub redeploy: Option<Arc<Replacement>>,
+    /// Where add-ons lie, and how they are applied.
+    pub addons: Arc<Addons>,
 }
 
 /// Where things lie on a node. Every path hangs below `root`, which is `/` except on stand-in nodes.

@@ -23,6 +23,7 @@ use crate::host::{
 };
 
 mod access;
+mod apply;
 mod client;
 mod evictable;
 mod metrics;

@@ -1,5 +1,7 @@
 //! Against a small HTTP server that answers as recorded API servers did.
 
+mod apply;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 

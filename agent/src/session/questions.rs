@@ -10,8 +10,10 @@ use liftlock_proto::v1::answer::Outcome;
 use liftlock_proto::v1::asked::Kind;
 use liftlock_proto::v1::reply::Kind as ReplyKind;
 use liftlock_proto::v1::{Answer, Asked, Reply};
+use liftlock_proto::version::VersionError;
 use prost::Message;
 
+use crate::addons::preview::preview;
 use crate::backup::inventory::{Inventory, Stored};
 use crate::backup::prune::{Wish, prune};
 use crate::backup::rehearsal::{Rehearsal, rehearse};
@@ -128,7 +130,8 @@ fn needs_idleness(kind: &Kind) -> bool {
         | Kind::DescribeEtcd(_)
         | Kind::ShowProtectedPaths(_)
         | Kind::CompareProtectedPaths(_)
-        | Kind::DescribeWorkloads(_) => false,
+        | Kind::DescribeWorkloads(_)
+        | Kind::PreviewAddons(_) => false,
         Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => true,
     }
 }
@@ -141,6 +144,7 @@ impl Question {
             Kind::ListBackups(_) => Ok(ReplyKind::Backups(Inventory::take(host, node).await?.into())),
             Kind::DescribeEtcd(_) => Ok(ReplyKind::Etcd(describe(host).await)),
             Kind::DescribeWorkloads(_) => Ok(ReplyKind::Workloads(workloads(host).await?)),
+            Kind::PreviewAddons(wanted) => previewed(host, &wanted).await,
             Kind::RehearseSnapshot(wanted) => rehearsed(host, node, &idleness(idle)?, &wanted.backup).await,
             Kind::ShowProtectedPaths(_) => Ok(ReplyKind::ProtectedPaths(report::show(host, node).await?)),
             Kind::CompareProtectedPaths(_) => {
@@ -179,6 +183,14 @@ async fn workloads(host: &Host) -> Result<v1::WorkloadDescription, NoReply> {
         )));
     }
     Ok(description)
+}
+
+/// What the add-ons of a version would change.
+async fn previewed(host: &Host, wanted: &v1::PreviewAddons) -> Result<ReplyKind, NoReply> {
+    let version =
+        wanted.version.parse().map_err(|error: VersionError| NoReply::Refused(error.to_string()))?;
+    let preview = preview(host, version, &wanted.digest).await?.map_err(NoReply::Refused)?;
+    Ok(ReplyKind::Addons(preview))
 }
 
 fn idleness(idle: Option<Idleness>) -> Result<Idle, NoReply> {

@@ -8,6 +8,7 @@ use liftlock_proto::step::Step;
 use crate::engine::step::{Preparation, StepRunner};
 
 mod api;
+mod apply_addons;
 mod back_up_node;
 mod control_plane;
 mod controllers;
@@ -91,6 +92,9 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         Step::VerifyNode { version } => Some(Box::new(verify_node::VerifyNode { version: *version })),
         Step::RestoreSchedulability {} => Some(Box::new(restore_schedulability::RestoreSchedulability)),
         Step::VerifyProtectedPaths {} => Some(Box::new(verify_protected_paths::VerifyProtectedPaths)),
+        Step::ApplyAddons { version, digest } => {
+            Some(Box::new(apply_addons::ApplyAddons { version: *version, digest: digest.clone() }))
+        }
     }
 }
 

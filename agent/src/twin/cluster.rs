@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use liftlock_proto::version::KubernetesVersion;
 
+use super::objects::Stored;
 use crate::host::{NodeState, PodState, Replicas};
 
 /// A Node.
@@ -65,6 +66,8 @@ pub struct Cluster {
     pub etcd_members: Vec<String>,
     /// `CoreDNS`.
     pub dns: Option<Replicas>,
+    /// Of any other kind, by path.
+    pub stored: Stored,
 }
 
 impl Cluster {
@@ -77,6 +80,7 @@ impl Cluster {
             budgets: BTreeMap::new(),
             etcd_members: Vec::new(),
             dns: Some(Replicas { wanted: 2, ready: 2 }),
+            stored: Stored::default(),
         }
     }
 

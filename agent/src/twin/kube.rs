@@ -15,7 +15,7 @@ use crate::host::{
     Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, OwnApiServer, PodState, Replicas,
 };
 
-fn away(what: &str) -> HostError {
+pub(super) fn away(what: &str) -> HostError {
     HostError::Api {
         what: what.to_owned(),
         endpoint: "https://cluster:6443".to_owned(),

@@ -18,6 +18,7 @@ use liftlock_proto::version::KubernetesVersion;
 use crate::host::real::API_TIMEOUT;
 use crate::host::{Host, Layout};
 
+mod apply;
 pub mod bolt;
 mod children;
 mod clock;
@@ -30,16 +31,19 @@ mod kube;
 mod kubeadm;
 mod machine;
 mod node;
+mod objects;
 mod packages;
 pub mod redeploy;
 mod runtime;
 mod trees;
 mod world;
 
+pub use apply::{Managed, apply};
 pub use cluster::{Budget, NodeObject, Pod};
 pub use disk::Disk;
 pub use fault::{Fault, SnapshotFault, Watch};
 pub use machine::Machine;
+pub use objects::{Stored, settled};
 pub use world::{Picture, World};
 
 use node::NodeTwin;
@@ -108,6 +112,10 @@ impl Twin {
     /// A node of it, as its agent sees it.
     pub fn host(&self, node: &str) -> Host {
         let twin = Arc::new(NodeTwin::new(Arc::clone(&self.world), node));
+        let (redeploy, addons) = {
+            let world = self.world();
+            (world.redeploy.clone(), world.addons.clone())
+        };
         Host {
             layout: layout(),
             files: Arc::clone(&twin) as Arc<_>,
@@ -115,11 +123,13 @@ impl Twin {
             commands: Arc::clone(&twin) as Arc<_>,
             packages: Arc::clone(&twin) as Arc<_>,
             kube: Arc::clone(&twin) as Arc<_>,
+            objects: Arc::clone(&twin) as Arc<_>,
             etcd: Arc::clone(&twin) as Arc<_>,
             runtime: Arc::clone(&twin) as Arc<_>,
             clock: twin,
             api_timeout: API_TIMEOUT,
-            redeploy: self.world().redeploy.clone(),
+            redeploy,
+            addons,
         }
     }
 

@@ -15,6 +15,7 @@ use super::kube::api_server;
 use super::kubeadm;
 use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
 use super::redeploy::Replacing;
+use crate::addons::Addons;
 use crate::redeploy::replacement::Replacement;
 
 /// The kubelet looks at its manifests, and a container starts, after this long.
@@ -67,6 +68,8 @@ pub struct World {
     pub wall_clock_off_by: BTreeMap<String, i64>,
     /// How hosts are replaced, by the configuration of each.
     pub redeploy: Option<Arc<Replacement>>,
+    /// `[addons]` of the configuration of each.
+    pub addons: Arc<Addons>,
     /// How the command that replaces them ends.
     pub replacing: Replacing,
 }
@@ -100,6 +103,7 @@ impl World {
             offered: [shape.version, shape.offered].into(),
             wall_clock_off_by: BTreeMap::new(),
             redeploy: None,
+            addons: Arc::default(),
             replacing: Replacing::default(),
             machines: BTreeMap::new(),
             cluster: Cluster::new(shape.version),
@@ -232,7 +236,8 @@ impl World {
             ("kube-proxy", self.cluster.proxy_version.to_string()),
         ];
         let others = others.map(|(name, value)| (name.to_owned(), value));
-        Some(Picture(files.chain(packages).chain(containers).chain(others).collect()))
+        let stored = self.cluster.stored.lines();
+        Some(Picture(files.chain(packages).chain(containers).chain(others).chain(stored).collect()))
     }
 
     /// Whether etcd has a quorum and some API server runs.
@@ -361,6 +366,12 @@ impl World {
 
     pub(super) fn wake_on_change(&mut self, waker: &Waker) {
         self.wakers.push(waker.clone());
+    }
+
+    /// Another number than any before.
+    pub(super) fn numbered(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {

@@ -44,9 +44,16 @@ pub(crate) fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError>
             plan: Some(view(plan)?),
             onward: answer.onward.into_iter().map(view).collect::<Result<_, _>>()?,
             forecast: answer.forecast.map(Into::into),
+            addons: answer.addons.into_iter().map(Into::into).collect(),
             refusals,
         }),
-        _ => Ok(PlanAnswerView { plan: None, onward: Vec::new(), forecast: None, refusals }),
+        _ => Ok(PlanAnswerView {
+            plan: None,
+            onward: Vec::new(),
+            forecast: None,
+            addons: Vec::new(),
+            refusals,
+        }),
     }
 }
 

@@ -8,6 +8,7 @@ use liftlock_proto::workers::PlannedPool;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::core::addons;
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
 use crate::core::pools::{self, Arrangement};
@@ -80,7 +81,8 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
         return Err(refusals);
     }
 
-    let (planned, pools) = in_order(situation, policy);
+    let (mut planned, pools) = in_order(situation, policy);
+    addons::append(situation, &mut planned);
     let from_version = lowest_version(situation, &planned)
         .unwrap_or(cluster.kubeadm_config_version)
         .min(cluster.kubeadm_config_version);

@@ -182,6 +182,8 @@ pub struct NodeFindings {
     pub expiring: Fact<Vec<ExpiringCertificate>>,
     /// This control plane's own API server; on workers nobody looks.
     pub api_server: Fact<ApiServer>,
+    /// The add-ons that lie there, by the folder's name: `v1.20.2`, `v1.20`. None on workers.
+    pub addons: Fact<BTreeMap<String, Addons>>,
 }
 
 impl Default for NodeFindings {
@@ -193,6 +195,7 @@ impl Default for NodeFindings {
             kubelet_api_server: unsaid(),
             expiring: unsaid(),
             api_server: unsaid(),
+            addons: Ok(BTreeMap::new()),
         }
     }
 }
@@ -248,6 +251,21 @@ pub struct RequestedApi {
     pub api: String,
     /// The minor that no longer serves it, as the API server says; 0 where it does not say.
     pub removed_in: u16,
+}
+
+/// The manifests of one version, as they lie on one control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Addons {
+    /// They would be applied.
+    Whole {
+        /// SHA-256, lower-case hexadecimal.
+        digest: String,
+    },
+    /// None of them would.
+    Refused {
+        /// What, and what to do.
+        why: String,
+    },
 }
 
 /// How a host is replaced as a whole.

@@ -1,9 +1,11 @@
 //! What agents looked for, as the core sees it. What an agent does not say is not known.
 
+use std::collections::BTreeMap;
+
 use liftlock_proto::v1;
 
 use crate::core::view::{
-    ApiServer, ClusterFindings, Etcd, EtcdMember, ExpiringCertificate, ExtraArgument, Fact, Kubelet,
+    Addons, ApiServer, ClusterFindings, Etcd, EtcdMember, ExpiringCertificate, ExtraArgument, Fact, Kubelet,
     NodeFindings, Replicas, RequestedApi, Setting, StoredKind, Workload, unsaid,
 };
 
@@ -33,7 +35,25 @@ pub(super) fn of_node(facts: &v1::NodeFacts) -> NodeFindings {
             |message| message.expiring.iter().map(expiring).collect(),
         ),
         api_server: fact(facts.api_server.as_ref(), |message| &message.unread, api_server),
+        // Most have none, and agents of before them do not speak of any.
+        addons: facts
+            .addons
+            .as_ref()
+            .map_or(Ok(BTreeMap::new()), |message| fact(Some(message), |message| &message.unread, addons)),
     }
+}
+
+fn addons(message: &v1::AddonFacts) -> BTreeMap<String, Addons> {
+    let read = |set: &v1::AddonSet| {
+        let is_digest = set.digest.len() == 64 && set.digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let addons = match &set.refusal {
+            why if !why.is_empty() => Addons::Refused { why: why.clone() },
+            _ if is_digest => Addons::Whole { digest: set.digest.clone() },
+            _ => Addons::Refused { why: format!("{:?} is no SHA-256", set.digest) },
+        };
+        (set.name.clone(), addons)
+    };
+    message.sets.iter().map(read).collect()
 }
 
 /// What a control plane found in its cluster; of etcd, what the one found that sees its members.

@@ -26,6 +26,7 @@ use crate::identity::token::TokenRefused;
 use crate::store::records::{Change, Saved};
 use crate::store::{Store, StoreError};
 
+pub mod addons;
 mod between;
 mod catalogue;
 mod facts;

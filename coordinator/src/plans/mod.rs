@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::core::planning::Refusal;
-use crate::keeper::{Keeper, KeeperError};
+use crate::keeper::{Keeper, KeeperError, addons};
 use crate::rpc::operators::fresh_facts;
 
 mod folder;
@@ -108,6 +108,15 @@ impl Follower {
         if !silent.is_empty() {
             let why: Vec<String> = silent.into_iter().map(|refusal| refusal.message).collect();
             return Err(refused(&wanted.file, &why));
+        }
+        let (target, policy) = wanted.document.clone().wanted();
+        if let Ok(path) = self.keeper.plan(target, &policy) {
+            let against = addons::refused(&path, &self.keeper.preview_addons(&path).await);
+            if !against.is_empty() {
+                let why: Vec<String> =
+                    against.into_iter().map(|one| format!("{}: {}", one.rule, one.message)).collect();
+                return Err(refused(&wanted.file, &why));
+            }
         }
         let (keeper, file) = (Arc::clone(&self.keeper), wanted.file.clone());
         let (document, hash) = (wanted.document.clone(), wanted.hash.clone());

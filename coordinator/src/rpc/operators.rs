@@ -21,6 +21,7 @@ use super::{convert, status, with_keeper};
 use crate::core;
 use crate::core::path::Path;
 use crate::identity::subject::{Role, Subject};
+use crate::keeper::addons::refused;
 use crate::keeper::{Keeper, Order};
 
 /// How long agents may take to say what their nodes are like, package lists read anew included.
@@ -79,6 +80,12 @@ impl OperatorService for Operators {
                 None
             }
         };
+        let mut addons = Vec::new();
+        if let Some(planned) = &path {
+            addons = self.keeper.preview_addons(planned).await;
+            refusals.extend(refused(planned, &addons));
+        }
+        let path = path.filter(|_| refusals.is_empty());
         let forecast = match &path {
             Some(path) => Some(forecast(&self.keeper, path.clone()).await?),
             None => None,
@@ -86,7 +93,7 @@ impl OperatorService for Operators {
         let (plan, onward) = path.map_or((None, Vec::new()), |Path { first, onward }| {
             (Some(first.into()), onward.into_iter().map(Into::into).collect())
         });
-        Ok(Response::new(v1::MakePlanResponse { plan, refusals, onward, forecast }))
+        Ok(Response::new(v1::MakePlanResponse { plan, refusals, onward, forecast, addons }))
     }
 
     async fn list_gates(
@@ -267,7 +274,8 @@ fn askers(asked: &Kind) -> &'static [Role] {
         | Kind::DescribeEtcd(_)
         | Kind::ShowProtectedPaths(_)
         | Kind::CompareProtectedPaths(_)
-        | Kind::DescribeWorkloads(_) => READERS,
+        | Kind::DescribeWorkloads(_)
+        | Kind::PreviewAddons(_) => READERS,
         Kind::PruneBackups(wanted) if wanted.dry_run => READERS,
         Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => WRITERS,
     }

@@ -8,6 +8,7 @@
     reason = "a test ends at what it did not expect"
 )]
 
+mod addons;
 mod backups;
 mod bad_input;
 mod catalogue;

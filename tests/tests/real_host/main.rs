@@ -58,6 +58,7 @@ impl Place {
             etcd_endpoint: Some(format!("https://{}:2379", machine.facts.address)),
             api_timeout: real::API_TIMEOUT,
             redeploy: None,
+            addons: Arc::default(),
         };
         real::host(&config).unwrap()
     }

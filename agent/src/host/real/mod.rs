@@ -6,6 +6,7 @@ use std::time::Duration;
 use camino::{Utf8Component, Utf8PathBuf};
 use liftlock_proto::name::NodeName;
 
+use crate::addons::Addons;
 use crate::etcd::RealEtcd;
 use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout, Trees};
 use crate::kube::RealKube;
@@ -62,6 +63,8 @@ pub struct RealConfig {
     pub api_timeout: Duration,
     /// How this host is replaced as a whole.
     pub redeploy: Option<Arc<Replacement>>,
+    /// Where add-ons lie, and how they are applied.
+    pub addons: Arc<Addons>,
 }
 
 /// The host of a real node, or of a stand-in for one. Nothing is read before the first question. Refuses a root or
@@ -79,7 +82,8 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
     let files: Arc<dyn Files> = Arc::new(RealFiles::new(layout.clone()));
     let trees: Arc<dyn Trees> = Arc::new(RealTrees::new(layout.clone()));
     let commands: Arc<dyn Commands> = Arc::new(RealCommands::new(&layout, config.path.clone()));
-    let kube: Arc<dyn Kube> = Arc::new(RealKube::new(config.node.clone(), layout.clone(), files.clone()));
+    let real = Arc::new(RealKube::new(config.node.clone(), layout.clone(), files.clone()));
+    let kube: Arc<dyn Kube> = real.clone();
     let runtime = RealRuntime::new(layout.clone(), files.clone(), config.runtime_endpoint.clone());
     let etcd = RealEtcd::new(layout.clone(), files.clone(), config.etcd_endpoint.clone());
     let packages = Apt::new(layout.clone(), files.clone(), commands.clone(), kube.clone());
@@ -90,10 +94,12 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
         commands,
         packages: Arc::new(packages),
         kube,
+        objects: real,
         etcd: Arc::new(etcd),
         runtime: Arc::new(runtime),
         clock: Arc::new(RealClock),
         api_timeout: config.api_timeout,
         redeploy: config.redeploy.clone(),
+        addons: config.addons.clone(),
     })
 }

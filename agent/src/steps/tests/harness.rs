@@ -11,6 +11,7 @@ use liftlock_proto::plan::Role;
 use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
+use super::addons;
 use crate::engine::context::{Captured, Context, PrepareContext, Reporter, TimeSpent};
 use crate::engine::fence;
 use crate::engine::lease::Lease;
@@ -131,12 +132,13 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Leased)> {
     let first = Leased::new(&twin, "cp1", Role::FirstControlPlane);
     let mut raised = first.fork();
     raised.carry_all();
-    let second = Leased::new(&raised.twin.fork(), "cp2", Role::ControlPlane);
+    let mut second = Leased::new(&raised.twin.fork(), "cp2", Role::ControlPlane);
+    addons::lay(&mut second);
     let worker = Leased::new(&raised.twin.fork(), "w1", Role::Worker);
     let alone = Leased::new(&Twin::new(shape(1, 1)), "cp1", Role::FirstControlPlane);
     vec![
         ("the first of three control planes", first),
-        ("the second control plane", second),
+        ("the second control plane, with add-ons", second),
         ("a worker", worker),
         ("the only control plane", alone),
     ]

@@ -1,5 +1,6 @@
 //! Answers: the fields that programs read, and the tables that people read. Nothing here asks anything.
 
+pub mod addons;
 pub mod backups;
 pub mod changes;
 pub mod diff;

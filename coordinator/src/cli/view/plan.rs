@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
+use crate::cli::view::addons::AddonsView;
 use crate::cli::view::forecast::ForecastView;
 use crate::cli::view::pools::{PoolView, is_none, write_pools};
 use crate::core::reversal::{Cause, PointOfNoReturn, changes_etcd_minor, point_of_no_return};
@@ -25,6 +26,9 @@ pub struct PlanAnswerView {
     pub onward: Vec<PlanView>,
     /// What their roll-outs will meet; null where there is no plan.
     pub forecast: Option<ForecastView>,
+    /// What the add-ons of each stop that has some would change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addons: Vec<AddonsView>,
     /// Empty where there is a plan.
     pub refusals: Vec<RefusalView>,
 }
@@ -240,7 +244,9 @@ impl PlanAnswerView {
     }
 
     fn forecast(&self, paint: Paint) -> String {
-        self.forecast.as_ref().map(|forecast| format!("\n{}", forecast.table(paint))).unwrap_or_default()
+        let forecast = self.forecast.iter().map(|forecast| forecast.table(paint));
+        let addons = self.addons.iter().map(|addons| addons.table(paint));
+        addons.chain(forecast).map(|text| format!("\n{text}")).collect()
     }
 
     fn each_stop(&self, paint: Paint, show: fn(&PlanView, Paint) -> String) -> String {
@@ -516,6 +522,11 @@ fn asks(step: &Step) -> Option<String> {
         ),
         Step::VerifyNode { version } => format!("waits until the Node is Ready with its kubelet at {version}"),
         Step::RestoreSchedulability {} => "uncordons the node, unless it was cordoned before".to_owned(),
+        Step::ApplyAddons { version, digest } => format!(
+            "applies the add-ons of {version} that lie on this node (SHA-256 {}…), waits until they are rolled out, and deletes \
+             what Liftlock applied before and is not among them",
+            digest.get(..12).unwrap_or(digest)
+        ),
         Step::VerifyProtectedPaths {} => {
             "compares every protected path; puts back what was sealed and changed, and fails for what it cannot".to_owned()
         }

@@ -208,8 +208,13 @@ fn apply_shows_the_order_and_the_way_back_before_it_asks() {
 fn a_plan_is_json_with_every_command_as_its_arguments() {
     let mut small = plan();
     small.nodes.truncate(1);
-    let answer =
-        PlanAnswerView { plan: Some(small.into()), onward: Vec::new(), forecast: None, refusals: Vec::new() };
+    let answer = PlanAnswerView {
+        plan: Some(small.into()),
+        onward: Vec::new(),
+        forecast: None,
+        addons: Vec::new(),
+        refusals: Vec::new(),
+    };
     assert_snapshot!(render(&answer, Format::Json, Paint::OFF).unwrap());
 }
 
@@ -230,7 +235,13 @@ fn refusals_are_one_sentence_each_and_say_which_can_be_consented_to() {
     ];
     let against: Vec<RefusalView> = against.into_iter().map(Into::into).collect();
     assert_snapshot!(refusals("v1.21.1", &against, Paint::OFF));
-    let answer = PlanAnswerView { plan: None, onward: Vec::new(), forecast: None, refusals: against };
+    let answer = PlanAnswerView {
+        plan: None,
+        onward: Vec::new(),
+        forecast: None,
+        addons: Vec::new(),
+        refusals: against,
+    };
     assert_snapshot!(render(&answer, Format::Yaml, Paint::OFF).unwrap());
 }
 
@@ -245,6 +256,7 @@ fn path() -> PlanAnswerView {
         plan: Some(stop("v1.19.7", "v1.20.2")),
         onward: vec![stop("v1.20.2", "v1.21.1")],
         forecast: None,
+        addons: Vec::new(),
         refusals: Vec::new(),
     }
 }

@@ -8,6 +8,7 @@ use liftlock_proto::plan::{Policy, Role};
 use crate::core::planning::Refusal;
 use crate::core::view::ControlPlaneReport;
 
+mod addons;
 mod agents;
 mod api;
 mod catalogue;
@@ -115,7 +116,7 @@ pub enum Verdict {
 }
 
 /// Every gate, in the order in which they would be met.
-pub static GATES: [&Gate; 39] = [
+pub static GATES: [&Gate; 41] = [
     &manifests::STRAY_MANIFEST,
     &certificates::EXPIRED,
     &agents::WITHOUT_NODE,
@@ -155,6 +156,8 @@ pub static GATES: [&Gate; 39] = [
     &machines::SWAP,
     &kubelets::AHEAD,
     &manifests::DRIFT,
+    &addons::UNREADABLE,
+    &addons::DIFFER,
 ];
 
 /// The gate that is met last, once it is known that there is something to raise at all.

@@ -25,6 +25,7 @@ pub(crate) fn sound_node(name: &str, control_plane: bool) -> NodeFindings {
         } else {
             Err("it has none".to_owned())
         },
+        addons: Ok([].into()),
     }
 }
 
@@ -53,7 +54,7 @@ fn version(minor: u16) -> KubernetesVersion {
 }
 
 /// Three control planes and two workers at 1.`minor`.2.
-fn cluster_at(minor: u16) -> ClusterView {
+pub(crate) fn cluster_at(minor: u16) -> ClusterView {
     let present = version(minor);
     let node = |(name, control_plane): (&str, bool)| {
         let view = NodeView {

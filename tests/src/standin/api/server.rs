@@ -9,10 +9,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::{Extension, Router};
 use futures::StreamExt as _;
-use http::{Method, Response, Uri};
+use http::{HeaderMap, Method, Response, Uri, header};
 use serde_json::{Value, json};
 
 use crate::standin::api::answer::{Answer, Failure, object};
+use crate::standin::api::apply;
 use crate::standin::api::authorizer::{Attributes, authorize};
 use crate::standin::api::eviction::evict;
 use crate::standin::objects::{Change, Key, Objects, merge, text};
@@ -42,9 +43,11 @@ async fn answer(
     Extension(subject): Extension<Option<Subject>>,
     method: Method,
     uri: Uri,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    server.answer(subject.as_ref(), &method, &uri, &body).unwrap_or_else(Answer::from)
+    let applies = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == apply::CONTENT_TYPE);
+    server.answer(subject.as_ref(), &method, &uri, applies, &body).unwrap_or_else(Answer::from)
 }
 
 /// A path of the API, taken apart.
@@ -97,6 +100,9 @@ struct Selection {
     listed: usize,
     fields: Vec<(String, String)>,
     labels: Vec<(String, String)>,
+    /// Of an apply.
+    force: bool,
+    dry_run: bool,
 }
 
 impl Selection {
@@ -115,6 +121,8 @@ impl Selection {
                 "watch" => selection.watch = matches!(value.as_str(), "true" | "1"),
                 "resourceVersion" => selection.after = value.parse().ok(),
                 "timeoutSeconds" => selection.limit = value.parse().ok().map(Duration::from_secs),
+                "force" => selection.force = value == "true",
+                "dryRun" => selection.dry_run = value == "All",
                 "limit" => selection.page = value.parse().ok().filter(|page| *page > 0),
                 "continue" => selection.listed = value.parse().unwrap_or_default(),
                 "fieldSelector" => selection.fields = pairs(&value),
@@ -168,6 +176,7 @@ impl ApiServer {
         subject: Option<&Subject>,
         method: &Method,
         uri: &Uri,
+        applies: bool,
         body: &[u8],
     ) -> Result<Answer, Failure> {
         let etcd = self.etcd.load(Ordering::Acquire);
@@ -189,7 +198,11 @@ impl ApiServer {
                 }
                 return Ok(Response::new(Body::from(self.objects.metrics())));
             }
-            _ => {}
+            path => {
+                if let Some(served) = apply::discovery(path) {
+                    return Ok(object(200, &served));
+                }
+            }
         }
         let target = Target::parse(uri.path())
             .ok_or_else(|| Failure { code: 404, ..Failure::not_found("path", uri.path()) })?;
@@ -232,6 +245,11 @@ impl ApiServer {
             let done = evict(&self.objects, self.release, subject, target.namespace, target.name, &body)?;
             return Ok(object(201, &done));
         }
+        if applies && verb == "patch" {
+            let (force, dry_run) = (selection.force, selection.dry_run);
+            let (new, applied) = apply::apply_object(&self.objects, &target.key(), &body, force, dry_run)?;
+            return Ok(object(if new { 201 } else { 200 }, &applied));
+        }
         match verb {
             "watch" => Ok(self.watch(&target, selection)),
             "list" => Ok(object(200, &self.list(&target, &selection))),
@@ -269,6 +287,11 @@ impl ApiServer {
                 .ok_or_else(missing),
             _ => {
                 let found = self.objects.get(&key).ok_or_else(missing)?;
+                if let Some(meant) = text(&body, "/preconditions/uid")
+                    && Some(meant) != text(&found, "/metadata/uid")
+                {
+                    return Err(Failure::conflict("Conflict", format!("it is not {meant}")));
+                }
                 self.objects.remove(&key);
                 Ok(object(200, &found))
             }
