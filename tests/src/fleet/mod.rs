@@ -69,6 +69,8 @@ pub struct Terms {
     pub follow_plans: bool,
     /// The coordinator is told of the file [`Fleet::catalogue`].
     pub catalogue: bool,
+    /// The coordinator is told that it runs on this node.
+    pub on_node: Option<&'static str>,
 }
 
 impl Fleet {
@@ -195,6 +197,7 @@ impl Fleet {
         if self.terms.catalogue {
             arguments.extend(["--catalogue", catalogue.as_str()]);
         }
+        arguments.extend(self.terms.on_node.into_iter().flat_map(|node| ["--on-node", node]));
         let process = Process::start(
             self.binaries,
             &self.binaries.liftlock,

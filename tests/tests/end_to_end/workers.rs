@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use liftlock_proto::v1::{ListNodesRequest, RolloutPhase};
-use liftlock_tests::fleet::{Fleet, proofs};
+use liftlock_proto::v1::{HistoryEvent, ListNodesRequest, NodePhase, Rollout, RolloutPhase};
+use liftlock_tests::fleet::{Fleet, Terms, proofs};
 use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::controllers::Workload;
 
-use crate::{TO, end_of, history, until};
+use crate::{TO, end_of, history, node, until};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -85,4 +85,45 @@ async fn workers_of_one_zone_are_raised_side_by_side_after_the_pool_that_comes_f
         .map(|held| held.into_values().collect::<BTreeSet<_>>().into_iter().collect())
         .collect();
     assert_eq!(together, [["w1", "w2"], ["w3", "w4"]].map(|pair| pair.map(str::to_owned).to_vec()).into());
+}
+
+/// w2 is the canary; w3 fails and is borne; the coordinator runs on w1, which comes last.
+#[tokio::test]
+async fn the_others_follow_a_canary_that_has_soaked_and_go_on_past_one_that_failed_and_an_operator_is_asked_at_the_end()
+ {
+    let terms = Terms { on_node: Some("w1"), ..Terms::default() };
+    let fleet = Fleet::start_on(&Shape::new(1, 4), terms).await.unwrap();
+    fleet.cluster.add_unmanaged_pod("debug", "w3");
+    let options = ["--max-unavailable", "2", "--canary", "1", "--soak", "5s", "--failure-budget", "1"];
+    let apply = ["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"];
+    fleet.cli(&[apply.as_slice(), &options].concat()).await.unwrap().success().unwrap();
+    let soaking = until(&fleet, "the soak", |rollout| rollout.reason.contains("soaking")).await;
+    assert_eq!(soaking.phase(), RolloutPhase::Running);
+    assert!(is_phase(&soaking, "w2", NodePhase::Raised) && is_phase(&soaking, "w3", NodePhase::Prepared));
+    let end = end_of(&fleet).await;
+    assert_eq!(end.phase(), RolloutPhase::Halted, "{}", fleet.last_words());
+    assert!(end.reason.starts_with("w3: ") && end.reason.contains("default/debug"), "{}", end.reason);
+    for raised in ["cp1", "w1", "w2", "w4"] {
+        assert!(is_phase(&end, raised, NodePhase::Raised), "{raised}: {end:#?}");
+    }
+    let history_so_far = history(&fleet).await;
+    let granted: Vec<&HistoryEvent> =
+        history_so_far.iter().filter(|event| event.kind == "lease-granted").collect();
+    let order: Vec<&str> = granted.iter().map(|event| event.node.as_str()).collect();
+    assert_eq!((&order[..2], order[4]), (["cp1", "w2"].as_slice(), "w1"), "{order:?}");
+    let canary =
+        history_so_far.iter().find(|event| event.kind == "lease-ended" && event.node == "w2").unwrap();
+    assert!(granted[2].at_ms >= canary.at_ms + 5000, "{} is begun before the canary has soaked", order[2]);
+    assert!(proofs::most_leases_at_once(&history_so_far) <= 2);
+
+    fleet.cluster.remove_pod("debug");
+    fleet.cli(&["retry", "w3"]).await.unwrap().success().unwrap();
+    let end = end_of(&fleet).await;
+    assert_eq!(end.phase(), RolloutPhase::Raised, "{}\n{}", end.reason, fleet.last_words());
+    proofs::everything_runs(&fleet, TO).unwrap();
+    proofs::only_cordoned(&fleet, &[]).unwrap();
+}
+
+fn is_phase(rollout: &Rollout, name: &str, phase: NodePhase) -> bool {
+    node(rollout, name).phase() == phase
 }
