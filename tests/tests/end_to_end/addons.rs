@@ -12,7 +12,7 @@ use crate::{TO, node, raised, small_fleet};
 
 const PLAN: [&str; 4] = ["plan", "v1.31.2", "--accept", "api-outage"];
 
-const MANIFESTS: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: metrics, namespace: kube-system}\n\
+const MANIFESTS: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: metrics, namespace: default}\n\
                          spec: {replicas: 2, image: 'metrics:2'}\n---\n\
                          apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: kube-system}\ndata: {a: '1'}\n";
 
@@ -25,7 +25,7 @@ fn lay(fleet: &Fleet, node: &str, folder: &str, manifests: &str) {
 }
 
 fn deployment() -> Key {
-    Key::new("deployments", "kube-system", "metrics")
+    Key::new("deployments", "default", "metrics")
 }
 
 fn map(name: &str) -> Key {
@@ -45,10 +45,10 @@ fn applied_before(fleet: &Fleet) {
         object["metadata"]["managedFields"] = json!([{"manager": "liftlock", "applied": applied}]);
         fleet.cluster.objects.put(key, object);
     };
-    let name = |api: &str, kind: &str, name: &str| json!({"apiVersion": api, "kind": kind, "namespace": "kube-system", "name": name});
+    let name = |api: &str, kind: &str, Key { namespace, name, .. }: Key| json!({"apiVersion": api, "kind": kind, "namespace": namespace, "name": name});
     let record = json!({
         "set": "v1.30", "digest": "0".repeat(64), "plan": "p-ba9876543210", "complete": true,
-        "objects": [name("apps/v1", "Deployment", "metrics"), name("v1", "ConfigMap", "gone")],
+        "objects": [name("apps/v1", "Deployment", deployment()), name("v1", "ConfigMap", map("gone"))],
     });
     ours(
         "Deployment",
@@ -72,7 +72,7 @@ async fn add_ons_are_shown_in_the_plan_and_applied_once_the_last_control_plane_i
     for part in [
         "Add-ons of v1.31.2, applied by cp2: 1 created, 1 changed, 1 pruned\n",
         "  created  ConfigMap kube-system/settings\n",
-        "  changed  Deployment kube-system/metrics: spec.image\n",
+        "  changed  Deployment default/metrics: spec.image\n",
         "  pruned   ConfigMap kube-system/gone\n",
         "apply-addons",
     ] {
