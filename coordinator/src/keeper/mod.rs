@@ -45,6 +45,7 @@ mod tests;
 pub use catalogue::{CatalogueSource, Fetched};
 pub use orders::Order;
 pub use path::LOOK_AGAIN;
+pub use plans::Followed;
 pub use sessions::{LEASE_TTL_MS, Outbox, SessionId};
 pub use tokens::Certified;
 
@@ -77,7 +78,7 @@ struct State {
     unknown_leases: BTreeMap<NodeName, FencingToken>,
     /// What is seen of the cluster while a path stands between two stops.
     look: Option<path::Look>,
-    /// What operators should know of the folder of documents that is followed.
+    /// What operators should know of the documents that are followed.
     plans: Option<String>,
     /// How long a lease lasts without renewal, in milliseconds.
     lease_ttl_ms: u32,

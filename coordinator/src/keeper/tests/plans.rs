@@ -1,4 +1,4 @@
-//! What is remembered of the folder of documents that is followed.
+//! What is remembered of the documents that are followed.
 
 use super::*;
 
@@ -6,21 +6,25 @@ fn document() -> String {
     "0".repeat(64)
 }
 
+fn file() -> Followed {
+    Followed::File { name: "plan.yaml".to_owned() }
+}
+
 #[test]
 fn a_document_is_begun_with_once_though_its_roll_out_was_aborted_and_the_coordinator_restarted() {
     let coordinator = Coordinator::new();
     let _agents = coordinator.connect_all();
-    coordinator.keeper.apply_document(&coordinator.plan(), "plan.yaml", document()).unwrap();
+    coordinator.keeper.apply_document(&coordinator.plan(), &file(), document()).unwrap();
     assert_eq!(coordinator.rollout().started_by, "plans:plan.yaml");
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
     assert_eq!(coordinator.keeper.unfinished(), None);
 
     let coordinator = coordinator.restarted();
     let _agents = coordinator.connect_all();
-    assert_eq!(coordinator.keeper.acted_on(), Some(document()));
-    let again = coordinator.keeper.apply_document(&coordinator.plan(), "plan.yaml", document());
+    assert_eq!(coordinator.keeper.acted_on(&file()), Some(document()));
+    let again = coordinator.keeper.apply_document(&coordinator.plan(), &file(), document());
     assert!(matches!(again, Err(KeeperError::NotNow(_))), "{again:?}");
-    coordinator.keeper.apply_document(&coordinator.plan(), "plan.yaml", "1".repeat(64)).unwrap();
+    coordinator.keeper.apply_document(&coordinator.plan(), &file(), "1".repeat(64)).unwrap();
 }
 
 #[test]
@@ -30,9 +34,9 @@ fn a_document_waits_for_the_end_of_whatever_goes_on_and_is_not_taken_for_begun()
     coordinator.apply();
     let path = coordinator.plan();
     assert_eq!(coordinator.keeper.unfinished(), Some(path.first.id.clone()));
-    let refused = coordinator.keeper.apply_document(&path, "plan.yaml", document()).unwrap_err();
+    let refused = coordinator.keeper.apply_document(&path, &file(), document()).unwrap_err();
     assert!(refused.to_string().contains("has not ended"), "{refused}");
-    assert_eq!(coordinator.keeper.acted_on(), None);
+    assert_eq!(coordinator.keeper.acted_on(&file()), None);
 }
 
 #[test]
@@ -46,6 +50,6 @@ fn a_fulfilled_document_is_remembered_and_what_keeps_one_waiting_is_told() {
     assert_eq!(coordinator.rollout().plans, "plan.yaml is refused: why");
     coordinator.keeper.report_plans(None);
     assert_eq!(coordinator.rollout().plans, "");
-    coordinator.keeper.fulfilled(document()).unwrap();
-    assert_eq!(coordinator.restarted().keeper.acted_on(), Some(document()));
+    coordinator.keeper.fulfilled(&file(), document()).unwrap();
+    assert_eq!(coordinator.restarted().keeper.acted_on(&file()), Some(document()));
 }
