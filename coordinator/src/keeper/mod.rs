@@ -79,7 +79,7 @@ struct State {
     /// What is seen of the cluster while a path stands between two stops.
     look: Option<path::Look>,
     /// What operators should know of the documents that are followed.
-    plans: Option<String>,
+    plans: Vec<String>,
     /// How long a lease lasts without renewal, in milliseconds.
     lease_ttl_ms: u32,
     /// The first commit that failed.
@@ -285,10 +285,8 @@ impl State {
     fn present(&self) -> Result<(u64, &Rollout), KeeperError> {
         self.saved.newest().ok_or_else(|| {
             let none = "there is no roll-out yet: start one with `liftlock apply VERSION`";
-            KeeperError::NotFound(match &self.plans {
-                Some(plans) => format!("{none}; {plans}"),
-                None => none.to_owned(),
-            })
+            let said = std::iter::once(none).chain(self.plans.iter().map(String::as_str));
+            KeeperError::NotFound(said.collect::<Vec<_>>().join("; "))
         })
     }
 

@@ -91,14 +91,14 @@ impl Keeper {
         Ok(self.commit(&mut state, followed.remember(document, None))?)
     }
 
-    /// What operators should know of the documents that are followed from now on; `None`: nothing.
-    pub fn report_plans(&self, said: Option<String>) {
+    /// What operators should know of the documents that are followed from now on. What is new is logged, once.
+    pub fn report_plans(&self, said: Vec<String>) {
         let mut state = self.lock();
         if state.plans == said {
             return;
         }
-        if let Some(said) = &said {
-            tracing::warn!("{said}");
+        for new in said.iter().filter(|new| !state.plans.contains(new)) {
+            tracing::warn!("{new}");
         }
         state.plans = said;
         drop(state);

@@ -100,7 +100,7 @@ impl State {
     /// A roll-out as operators see it.
     pub(super) fn told(&self, number: u64, rollout: &Rollout) -> v1::Rollout {
         let newest = self.saved.newest().is_some_and(|(newest, _)| newest == number);
-        let plans = self.plans.clone().filter(|_| newest).unwrap_or_default();
+        let plans = if newest { self.plans.join("; ") } else { String::new() };
         let told =
             convert::rollout(rollout, &|node| self.live(node, newest), self.obstacle(newest).as_deref());
         v1::Rollout { plans, ..told }

@@ -52,6 +52,11 @@ struct Failed {
 }
 
 impl Attempts {
+    /// Why the last attempt at what a document says failed, if it did.
+    pub(super) fn failed(&self, hash: &str) -> Option<&NotBegun> {
+        self.failed.as_ref().filter(|failed| failed.hash == hash).map(|failed| &failed.why)
+    }
+
     /// Begins with a document, given with its hash, unless it was tried lately and nothing is known to be different.
     pub(super) async fn begin(
         &mut self,

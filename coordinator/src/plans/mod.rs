@@ -46,7 +46,7 @@ impl Follower {
     /// Looks again and again, and reports what operators should know.
     pub async fn follow(mut self) {
         loop {
-            let said = self.look().await.err();
+            let said = self.look().await.err().into_iter().collect();
             self.keeper.report_plans(said);
             sleep(LOOK).await;
         }

@@ -21,6 +21,7 @@ mod plans;
 mod protection;
 mod raise;
 mod redeploy;
+mod resource;
 mod rollback;
 
 use std::time::Duration;

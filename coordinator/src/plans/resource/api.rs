@@ -1,13 +1,13 @@
-//! The three requests that the coordinator makes of the cluster's API: every `UpgradePlan`, and one's status.
+//! The two requests that the coordinator makes of the cluster's API: every `UpgradePlan`, and one's status.
 //!
-//! A client of its own: kube's brings every way to log in that a kubeconfig may name, and three requests of one resource
+//! A client of its own: kube's brings every way to log in that a kubeconfig may name, and two requests of one resource
 //! need none of its types.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -171,6 +171,8 @@ impl Api {
             .uri(format!("{}{path}", self.server))
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/json")
+            // Its first part is the manager of what is written, in managedFields.
+            .header(USER_AGENT, concat!("liftlock/", env!("CARGO_PKG_VERSION")))
             .body(body)
             .map_err(|error| error.to_string())?;
         if let Some(authorization) = &self.authorization {

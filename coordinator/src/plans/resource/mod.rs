@@ -55,26 +55,28 @@ pub struct ResourceFollower {
     unwritten: Option<(Instant, String)>,
     /// What came of the attempts at each object, by uid.
     attempts: BTreeMap<String, Attempts>,
+    /// What operators were told last.
+    said: Vec<String>,
 }
 
 impl ResourceFollower {
     /// Begins with nothing seen.
     pub fn new(keeper: Arc<Keeper>, clock: Box<dyn Clock>, kubeconfig: PathBuf) -> Self {
-        let attempts = BTreeMap::new();
-        Self { keeper, clock, kubeconfig, api: None, away: None, unwritten: None, attempts }
+        let (attempts, said) = (BTreeMap::new(), Vec::new());
+        Self { keeper, clock, kubeconfig, api: None, away: None, unwritten: None, attempts, said }
     }
 
     /// Looks again and again, and reports what operators should know.
     pub async fn follow(mut self) {
         loop {
-            let said = self.look().await;
-            self.keeper.report_plans(said);
+            self.said = self.look().await;
+            self.keeper.report_plans(self.said.clone());
             sleep(LOOK).await;
         }
     }
 
     /// One look; what operators should know.
-    async fn look(&mut self) -> Option<String> {
+    async fn look(&mut self) -> Vec<String> {
         let listed = match self.list().await {
             Ok(listed) => listed,
             Err(error) => return self.unlisted(&error),
@@ -104,7 +106,7 @@ impl ResourceFollower {
             self.write_status(object, &acceptance).await;
         }
         said.extend(self.unwritten.iter().map(|(_, why)| why.clone()));
-        (!said.is_empty()).then(|| said.join("; "))
+        said
     }
 
     async fn list(&mut self) -> Result<Vec<Value>, ApiError> {
@@ -127,17 +129,17 @@ impl ResourceFollower {
         Ok(listed)
     }
 
-    /// What operators should know where nothing could be listed.
-    fn unlisted(&mut self, error: &ApiError) -> Option<String> {
+    /// What operators should know where nothing could be listed: for a while what they were told last.
+    fn unlisted(&mut self, error: &ApiError) -> Vec<String> {
         let since = *self.away.get_or_insert_with(Instant::now);
         if error.may_pass() && since.elapsed() < PATIENCE {
             tracing::debug!(%error, "the UpgradePlans are listed again in a moment");
-            return None;
+            return self.said.clone();
         }
-        Some(format!(
+        vec![format!(
             "no UpgradePlan is followed: {error}; see deploy/kubernetes and {}",
             self.kubeconfig.display()
-        ))
+        )]
     }
 
     /// Begins with an object where that is due.
@@ -153,20 +155,16 @@ impl ResourceFollower {
         if object.before.accepted(object.generation) {
             return Acceptance::BegunElsewhere;
         }
-        if let Some(plan) = self.keeper.unfinished() {
-            return Acceptance::Waiting(format!("until the roll-out of plan {plan} has ended"));
-        }
         let attempts = self.attempts.entry(object.uid.clone()).or_default();
+        if let Some(plan) = self.keeper.unfinished() {
+            // What was refused before stays refused meanwhile: nobody looks at it again before that has ended.
+            let refused = attempts.failed(hash).and_then(refused);
+            let waits = || Acceptance::Waiting(format!("until the roll-out of plan {plan} has ended"));
+            return refused.unwrap_or_else(waits);
+        }
         match attempts.begin(&self.keeper, &followed, document, hash).await {
             Ok(()) => self.acted_on(&followed, hash).unwrap_or(Acceptance::Begun),
-            Err(why @ NotBegun::NotNow(_)) => Acceptance::Waiting(why.to_string()),
-            Err(why) => {
-                let rule = match &why {
-                    NotBegun::Refused(refusals) => refusals.first().map_or("refused", |first| first.rule),
-                    NotBegun::NotNow(_) => "refused",
-                };
-                Acceptance::Refused { rule: rule.to_owned(), why: why.to_string() }
-            }
+            Err(why) => refused(&why).unwrap_or_else(|| Acceptance::Waiting(why.to_string())),
         }
     }
 
@@ -207,4 +205,11 @@ impl ResourceFollower {
             }
         }
     }
+}
+
+/// Where rules speak against it.
+fn refused(why: &NotBegun) -> Option<Acceptance> {
+    let NotBegun::Refused(refusals) = why else { return None };
+    let rule = refusals.first()?.rule.to_owned();
+    Some(Acceptance::Refused { rule, why: why.to_string() })
 }

@@ -23,7 +23,7 @@ pub(super) struct Object {
     /// What it says and the hash of that, or why it does not read.
     pub(super) document: Result<(UpgradePlan, String), String>,
     pub(super) before: Before,
-    listed: Value,
+    pub(super) listed: Value,
 }
 
 impl Object {

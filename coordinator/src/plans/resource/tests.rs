@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 use super::object::Object;
 use super::status::{Acceptance, Before, Status};
 use super::*;
+use crate::clock::SystemClock;
+use crate::identity::authority::Authority;
+use crate::store::memory::MemoryStore;
 
 /// 2026-01-01T12:00:00Z
 const NOW_MS: u64 = 1_767_268_800_000;
@@ -285,4 +288,59 @@ fn a_message_of_any_length_fits_into_a_condition() {
     let refused = Acceptance::Refused { rule: "downgrade".to_owned(), why };
     let status = status(&refused, None, &Before::default(), NOW_MS);
     assert_eq!(status["conditions"][0]["message"].as_str().unwrap().chars().count(), 8193);
+}
+
+#[test]
+fn the_role_lets_the_coordinator_list_objects_and_write_their_status_and_nothing_else() {
+    let rbac = include_str!("../../../../deploy/kubernetes/rbac.yaml");
+    let objects = serde_saphyr::from_str_multiple::<Value, Vec<Value>>(rbac).unwrap();
+    let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+    assert_eq!(kinds, ["ServiceAccount", "Secret", "ClusterRole", "ClusterRoleBinding"]);
+    assert_eq!(
+        objects[2]["rules"],
+        json!([
+            {"apiGroups": ["liftlock.dev"], "resources": ["upgradeplans"], "verbs": ["get", "list"]},
+            {"apiGroups": ["liftlock.dev"], "resources": ["upgradeplans/status"], "verbs": ["update"]},
+        ])
+    );
+    assert_eq!(objects[3]["roleRef"]["name"], objects[2]["metadata"]["name"]);
+    let account = json!([{"kind": "ServiceAccount", "name": "liftlock-plans", "namespace": "kube-system"}]);
+    assert_eq!(objects[3]["subjects"], account);
+}
+
+#[tokio::test]
+async fn an_object_that_another_store_began_is_not_begun_with_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open(&folder.path().join("ca"), &SystemClock).unwrap();
+    let store = Box::new(Arc::new(MemoryStore::default()));
+    let keeper = Arc::new(Keeper::open(store, authority, Box::new(SystemClock)).unwrap());
+    let kubeconfig = folder.path().join("kubeconfig");
+    let mut follower = ResourceFollower::new(keeper, Box::new(SystemClock), kubeconfig);
+    let begun = Status::of(
+        &Acceptance::Begun,
+        Some(&rollout(v1::RolloutPhase::Running, "")),
+        3,
+        &Before::default(),
+        NOW_MS,
+    );
+    let new = object(&json!({"toVersion": "v1.20.2"}));
+    let told = Object::read(new.with_status(&begun).unwrap()).unwrap();
+    let acceptance = follower.accept(&told).await;
+    assert_eq!(acceptance, Acceptance::BegunElsewhere);
+    let status = status(&acceptance, None, &told.before, NOW_MS);
+    assert_eq!(
+        conditions(&status),
+        [
+            "Accepted True BegunElsewhere",
+            "Progressing Unknown Unknown",
+            "Succeeded Unknown Unknown",
+            "Degraded Unknown Unknown"
+        ]
+    );
+    // Another spec is another matter, and so is one that was never accepted.
+    let edited = Object { generation: 4, ..told.clone() };
+    let tried =
+        |acceptance| matches!(acceptance, Acceptance::Refused { rule, .. } if rule == "no-control-plane");
+    assert!(tried(follower.accept(&edited).await));
+    assert!(tried(follower.accept(&new).await));
 }

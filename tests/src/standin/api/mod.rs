@@ -2,5 +2,7 @@
 
 pub mod answer;
 pub mod authorizer;
+pub mod custom;
 pub mod eviction;
+pub mod rbac;
 pub mod server;
