@@ -403,9 +403,12 @@ async fn systemd_keeps_forgets_and_refuses_units_as_the_real_one_does() {
 
 /// The API with a kubelet's own credentials.
 async fn as_kubelet(cluster: &Cluster, node: &str) -> kube::Client {
-    _ = rustls::crypto::ring::default_provider().install_default();
     let tree = &cluster.machine(node).unwrap().tree;
-    let config = Kubeconfig::read_from(tree.at("/etc/kubernetes/kubelet.conf")).unwrap();
+    client(Kubeconfig::read_from(tree.at("/etc/kubernetes/kubelet.conf")).unwrap()).await
+}
+
+async fn client(config: Kubeconfig) -> kube::Client {
+    _ = rustls::crypto::ring::default_provider().install_default();
     let mut config =
         kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
     config.default_retry = false;
@@ -518,4 +521,24 @@ async fn the_api_server_answers_a_kubelet_as_the_real_one_does() {
     real.cluster.add_budget("app", 1);
     same_answer(&w1, "api/eviction-accepted").await;
     same_answer(&w1, "api/eviction-again-while-terminating").await;
+}
+
+#[tokio::test]
+async fn the_api_server_answers_the_coordinator_as_the_real_one_does() {
+    let real = recorded_shape().await;
+    for manifests in [
+        include_str!("../../deploy/kubernetes/upgradeplans.yaml"),
+        include_str!("../../deploy/kubernetes/rbac.yaml"),
+        "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nmetadata: {name: autumn}\nspec: {toVersion: v1.20.2}\n",
+    ] {
+        real.cluster.apply(manifests).unwrap();
+    }
+    let config = real.cluster.kubeconfig("system:serviceaccount:kube-system:liftlock-plans").unwrap();
+    let account = client(Kubeconfig::from_yaml(&config).unwrap()).await;
+    same_answer(&account, "api/upgradeplans-list").await;
+    same_answer(&account, "api/upgradeplans-status-of-nothing").await;
+    same_answer(&account, "api/upgradeplans-status-conflict").await;
+    same_answer(&account, "api/upgradeplans-status-unversioned").await;
+    same_answer(&account, "api/upgradeplans-spec-refused").await;
+    same_answer(&account, "api/upgradeplans-nodes-refused").await;
 }

@@ -31,11 +31,12 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 ];
 
 /// Where things lie.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("~/.config/liftlock", "the identity that `liftlock login` made: key.pem, cert.pem, ca.pem, coordinator"),
     (LOCAL_OPERATOR, "the identity of root on the coordinator's own machine, made by `liftlock serve`"),
     ("/etc/liftlock/coordinator.toml", "what `liftlock serve` reads"),
     ("/etc/liftlock/catalogue.toml", "the versions that may be raised to, where the one above names it"),
+    ("/etc/liftlock/plans.kubeconfig", "the key to the UpgradePlans, where coordinator.toml names it"),
 ];
 
 /// What stands below the options in `liftlock --help`.

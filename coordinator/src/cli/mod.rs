@@ -137,7 +137,7 @@ pub enum OperatorVerb {
     Token(token::TokenArgs),
     /// Trade an operator's or viewer's token for an identity on this machine.
     Login(login::LoginArgs),
-    /// Print the JSON schema of documents, for editors.
+    /// Print the JSON schema of documents, for editors, or the definition of the custom resource.
     Schema(schema::SchemaArgs),
     /// Print shell completions.
     Completions(completions::CompletionsArgs),

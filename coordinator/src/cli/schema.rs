@@ -6,14 +6,24 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::document;
+use crate::plans::resource;
 
-/// Options of `schema`: there are none.
+/// Options of `schema`.
 #[derive(Debug, Args)]
-pub struct SchemaArgs {}
+pub struct SchemaArgs {
+    /// The `CustomResourceDefinition` instead, in YAML, with which documents are objects of a cluster.
+    #[arg(long)]
+    crd: bool,
+}
 
-pub(crate) fn run(_: &SchemaArgs) -> Result<Exit, CliError> {
-    let json = serde_json::to_string_pretty(&document::schema())
-        .map_err(|error| CliError::Unwritable { why: error.to_string() })?;
-    output::write(&format!("{json}\n"))?;
+pub(crate) fn run(args: &SchemaArgs) -> Result<Exit, CliError> {
+    let unwritable = |why: String| CliError::Unwritable { why };
+    let text = if args.crd {
+        serde_saphyr::to_string(&resource::definition()).map_err(|error| unwritable(error.to_string()))?
+    } else {
+        serde_json::to_string_pretty(&document::schema()).map_err(|error| unwritable(error.to_string()))?
+            + "\n"
+    };
+    output::write(&text)?;
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file or folder that cannot be read or written.
@@ -38,6 +38,12 @@ pub fn read(path: &Path) -> Result<Option<String>, FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError { path: path.to_owned(), what: "read", source }),
     }
+}
+
+/// Whether nobody but its owner may read or write a file, as a key has to be kept.
+pub fn is_owners_only(path: &Path) -> Result<bool, FileError> {
+    let failed = |source| FileError { path: path.to_owned(), what: "read", source };
+    Ok(fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077 == 0)
 }
 
 /// What lies in a folder, by name.
@@ -90,8 +96,6 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

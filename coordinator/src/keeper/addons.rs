@@ -10,6 +10,7 @@ use liftlock_proto::v1::reply::Kind;
 use super::{Keeper, KeeperError};
 use crate::core::addons::applied_by;
 use crate::core::path::Path;
+use crate::core::planning::Refusal;
 
 /// How long one control plane may take to have everything dry-run.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -52,11 +53,11 @@ impl Keeper {
 
 /// Why a plan whose first stop has these add-ons is not made: the API server refuses them already now, so that the raise
 /// would halt in its midst. Of a later stop nobody can say so: another version answers then.
-pub fn refused(path: &Path, previews: &[v1::StopAddons]) -> Vec<v1::Refusal> {
+pub fn refused(path: &Path, previews: &[v1::StopAddons]) -> Vec<Refusal> {
     let first = path.first.to_version.to_string();
     let of_first = previews.iter().filter(|stop| stop.to_version == first);
-    let refusal = |stop: &v1::StopAddons, change: &v1::AddonChange| v1::Refusal {
-        rule: "addons-refused".to_owned(),
+    let refusal = |stop: &v1::StopAddons, change: &v1::AddonChange| Refusal {
+        rule: "addons-refused",
         message: format!(
             "{} of {}'s add-ons on {}: the API server does not take the {}: {}; correct the manifest on every control plane, or, \
              where others own what it changes, give it up there or set take-over = true in [addons] of agent.toml",

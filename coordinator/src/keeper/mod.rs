@@ -47,6 +47,7 @@ pub use catalogue::{CatalogueSource, Fetched};
 pub use facts::Whereabouts;
 pub use orders::Order;
 pub use path::LOOK_AGAIN;
+pub use plans::Followed;
 pub use sessions::{LEASE_TTL_MS, Outbox, SessionId};
 pub use tokens::Certified;
 
@@ -81,8 +82,8 @@ struct State {
     unknown_leases: BTreeMap<NodeName, FencingToken>,
     /// What is seen of the cluster while a path stands between two stops.
     look: Option<path::Look>,
-    /// What operators should know of the folder of documents that is followed.
-    plans: Option<String>,
+    /// What operators should know of the documents that are followed.
+    plans: Vec<String>,
     /// How long a lease lasts without renewal, in milliseconds.
     lease_ttl_ms: u32,
     /// The first commit that failed.
@@ -302,10 +303,8 @@ impl State {
     fn present(&self) -> Result<(u64, &Rollout), KeeperError> {
         self.saved.newest().ok_or_else(|| {
             let none = "there is no roll-out yet: start one with `liftlock apply VERSION`";
-            KeeperError::NotFound(match &self.plans {
-                Some(plans) => format!("{none}; {plans}"),
-                None => none.to_owned(),
-            })
+            let said = std::iter::once(none).chain(self.plans.iter().map(String::as_str));
+            KeeperError::NotFound(said.collect::<Vec<_>>().join("; "))
         })
     }
 

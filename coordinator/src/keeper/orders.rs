@@ -4,13 +4,13 @@ use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::Policy;
 use liftlock_proto::version::KubernetesVersion;
 
-use super::{Keeper, KeeperError};
+use super::{Followed, Keeper, KeeperError};
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::Leg;
 use crate::core::path::{Path, make_path};
 use crate::core::planning::Refusal;
 use crate::core::rollout::{Event, Rollout};
-use crate::store::records::{ActedOn, Change};
+use crate::store::records::Change;
 
 /// An order about the present roll-out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +39,23 @@ impl Keeper {
         self.start(path, operator, None)
     }
 
-    /// The same for a document, given by its hash, in a file of the folder that is followed. Only where no roll-out goes on,
-    /// between two stops of a path neither, and never again for the same document.
-    pub fn apply_document(&self, path: &Path, file: &str, document: String) -> Result<(), KeeperError> {
-        self.start(path, &format!("plans:{file}"), Some(&ActedOn { document }))
+    /// The same for a document that is followed, given by its hash. Only where no roll-out goes on, between two stops of a
+    /// path neither, and never again for the same document.
+    pub fn apply_document(
+        &self,
+        path: &Path,
+        followed: &Followed,
+        document: String,
+    ) -> Result<(), KeeperError> {
+        self.start(path, &followed.to_string(), Some((followed, document)))
     }
 
-    fn start(&self, path: &Path, operator: &str, document: Option<&ActedOn>) -> Result<(), KeeperError> {
+    fn start(
+        &self,
+        path: &Path,
+        operator: &str,
+        document: Option<(&Followed, String)>,
+    ) -> Result<(), KeeperError> {
         if let Some(plan) = path.unsealed() {
             return Err(KeeperError::Invalid(format!(
                 "plan {} is not what its hash says: it was changed after it was made; make it again with `liftlock plan`",
@@ -53,11 +63,15 @@ impl Keeper {
             )));
         }
         let mut state = self.lock();
-        if document.is_some() && document == state.saved.acted_on.as_ref() {
-            return Err(KeeperError::NotNow("this document was begun with before".to_owned()));
-        }
-        let mut change = Change { acted_on: document.cloned(), ..Change::default() };
         let last = state.saved.newest();
+        let number = last.map_or(1, |(number, _)| number + 1);
+        let mut change = match &document {
+            Some((followed, document)) if state.acted_on(followed) == Some(document) => {
+                return Err(KeeperError::NotNow("this document was begun with before".to_owned()));
+            }
+            Some((followed, document)) => followed.remember(document.clone(), Some(number)),
+            None => Change::default(),
+        };
         let at_ms = self.clock.unix_ms();
         if let Some((number, present)) = last
             && !present.is_final()
@@ -73,7 +87,6 @@ impl Keeper {
             change.history.push(self.ended(&ended));
             change.rollouts.insert(number, ended);
         }
-        let number = last.map_or(1, |(number, _)| number + 1);
         let (plan, target) = (&path.first, path.last().to_version);
         let catalogue = self.catalogue()?;
         let now = make_path(&state.view(), target, &plan.policy, &catalogue).map_err(|refusals| {

@@ -27,14 +27,7 @@ impl Keeper {
                 KeeperError::NotFound(format!("there is no roll-out of plan {id}: see `liftlock history`"))
             })?,
         };
-        let newest = state.saved.newest().is_some_and(|(newest, _)| newest == number);
-        let plans = state.plans.clone().filter(|_| newest).unwrap_or_default();
-        let told = convert::rollout(
-            rollout,
-            &|node| state.live(node, newest),
-            state.obstacle(newest, now_ms).as_deref(),
-        );
-        Ok(v1::Rollout { plans, ..told })
+        Ok(state.told(number, rollout, now_ms))
     }
 
     /// Every gate and what became of it, for a target or for the newest version that every node could be raised to now.
@@ -103,6 +96,15 @@ impl State {
     fn newest_of(&self, id: &PlanId) -> Option<(u64, &Rollout)> {
         let mut newest_first = self.saved.rollouts.iter().rev();
         newest_first.find(|(_, rollout)| rollout.plan.id == *id).map(|(number, rollout)| (*number, rollout))
+    }
+
+    /// A roll-out as operators see it.
+    pub(super) fn told(&self, number: u64, rollout: &Rollout, now_ms: u64) -> v1::Rollout {
+        let newest = self.saved.newest().is_some_and(|(newest, _)| newest == number);
+        let plans = if newest { self.plans.join("; ") } else { String::new() };
+        let obstacle = self.obstacle(newest, now_ms);
+        let told = convert::rollout(rollout, &|node| self.live(node, newest), obstacle.as_deref());
+        v1::Rollout { plans, ..told }
     }
 
     fn live(&self, node: &NodeName, newest: bool) -> Live {

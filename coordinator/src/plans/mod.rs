@@ -1,4 +1,5 @@
-//! `liftlock serve --plans DIR`: what a folder says is wanted is planned and applied, once.
+//! What is wanted, from where somebody else keeps it: `liftlock serve --plans DIR` follows a folder, and
+//! `--plans-kubeconfig FILE` the objects of kind `UpgradePlan` in the cluster ([`resource`]).
 //!
 //! The folder is a Git checkout or a mounted `ConfigMap`, and somebody else changes it. One document in it counts as what is
 //! wanted. It is acted upon when it was the same in two looks, so none that is half written is, and when no roll-out goes
@@ -10,26 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::core::planning::Refusal;
-use crate::keeper::{Keeper, KeeperError, addons};
-use crate::rpc::operators::fresh_facts;
+use crate::keeper::{Followed, Keeper};
 
+mod attempt;
 mod folder;
+pub mod resource;
 mod wanted;
 
 #[cfg(test)]
 mod tests;
 
-use wanted::Wanted;
+use attempt::Attempts;
 
-/// Between two looks at the folder.
+/// Between two looks at what is followed.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// When a document that was refused is tried again though nothing is known to have changed: nodes read their package lists
-/// anew each time.
-const TRY_AGAIN: Duration = Duration::from_mins(5);
 
 /// Follows a folder.
 pub struct Follower {
@@ -37,28 +34,19 @@ pub struct Follower {
     folder: PathBuf,
     /// The hash of the document that the last look found.
     seen: Option<String>,
-    refused: Option<Refused>,
-}
-
-/// A document that could not be begun with.
-struct Refused {
-    hash: String,
-    /// What spoke against it as far as the coordinator knew before it asked anybody.
-    known: Vec<Refusal>,
-    said: String,
-    at: Instant,
+    attempts: Attempts,
 }
 
 impl Follower {
     /// Begins with nothing seen.
     pub fn new(keeper: Arc<Keeper>, folder: PathBuf) -> Self {
-        Self { keeper, folder, seen: None, refused: None }
+        Self { keeper, folder, seen: None, attempts: Attempts::default() }
     }
 
     /// Looks again and again, and reports what operators should know.
     pub async fn follow(mut self) {
         loop {
-            let said = self.look().await.err();
+            let said = self.look().await.err().into_iter().collect();
             self.keeper.report_plans(said);
             sleep(LOOK).await;
         }
@@ -70,7 +58,8 @@ impl Follower {
         let found = spawn_blocking(move || folder::documents(&folder)).await;
         let files = found.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let wanted = wanted::only_one(&self.folder, &files)?;
-        if self.keeper.acted_on().as_ref() == Some(&wanted.hash) {
+        let followed = Followed::File { name: wanted.file.clone() };
+        if self.keeper.acted_on(&followed).as_ref() == Some(&wanted.hash) {
             return Ok(());
         }
         if self.seen.replace(wanted.hash.clone()).as_ref() != Some(&wanted.hash) {
@@ -79,72 +68,7 @@ impl Follower {
         if let Some(plan) = self.keeper.unfinished() {
             return Err(format!("{} waits until the roll-out of plan {plan} has ended", wanted.file));
         }
-        self.try_it(wanted).await
+        let begun = self.attempts.begin(&self.keeper, &followed, &wanted.document, &wanted.hash).await;
+        begun.map_err(|why| format!("{} is refused: {why}", wanted.file))
     }
-
-    async fn try_it(&mut self, wanted: Wanted) -> Result<(), String> {
-        let (target, policy) = wanted.document.clone().wanted();
-        let known = self.keeper.plan(target, &policy).err().unwrap_or_default();
-        if let Some(before) = &self.refused
-            && before.hash == wanted.hash
-            && before.known == known
-            && before.at.elapsed() < TRY_AGAIN
-        {
-            return Err(before.said.clone());
-        }
-        let tried = self.begin(&wanted).await;
-        self.refused = tried.as_ref().err().map(|said| Refused {
-            hash: wanted.hash,
-            known,
-            said: said.clone(),
-            at: Instant::now(),
-        });
-        tried
-    }
-
-    /// Plans the document from fresh facts and applies the plan, or says why not.
-    async fn begin(&self, wanted: &Wanted) -> Result<(), String> {
-        let silent = fresh_facts(&self.keeper, true).await;
-        if !silent.is_empty() {
-            let why: Vec<String> = silent.into_iter().map(|refusal| refusal.message).collect();
-            return Err(refused(&wanted.file, &why));
-        }
-        let (target, policy) = wanted.document.clone().wanted();
-        if let Ok(path) = self.keeper.plan(target, &policy) {
-            let against = addons::refused(&path, &self.keeper.preview_addons(&path).await);
-            if !against.is_empty() {
-                let why: Vec<String> =
-                    against.into_iter().map(|one| format!("{}: {}", one.rule, one.message)).collect();
-                return Err(refused(&wanted.file, &why));
-            }
-        }
-        let (keeper, file) = (Arc::clone(&self.keeper), wanted.file.clone());
-        let (document, hash) = (wanted.document.clone(), wanted.hash.clone());
-        let done = spawn_blocking(move || {
-            let (target, policy) = document.wanted();
-            let because = |error: KeeperError| refused(&file, &[error.to_string()]);
-            match keeper.plan(target, &policy) {
-                Ok(path) => {
-                    keeper.apply_document(&path, &file, hash).map_err(because)?;
-                    tracing::info!(%file, plan = %path.first.id, "a followed document is begun with");
-                    Ok(())
-                }
-                Err(refusals) if matches!(refusals.as_slice(), [only] if only.is_nothing_to_do()) => {
-                    keeper.fulfilled(hash).map_err(because)
-                }
-                Err(refusals) => {
-                    let why: Vec<String> = refusals
-                        .into_iter()
-                        .map(|Refusal { rule, message, .. }| format!("{rule}: {message}"))
-                        .collect();
-                    Err(refused(&file, &why))
-                }
-            }
-        });
-        done.await.map_err(|error| error.to_string())?
-    }
-}
-
-fn refused(file: &str, why: &[String]) -> String {
-    format!("{file} is refused: {}", why.join("; "))
 }

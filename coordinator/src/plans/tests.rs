@@ -8,7 +8,7 @@ use super::folder::{Found, documents};
 use super::wanted::only_one;
 use crate::clock::SystemClock;
 use crate::identity::authority::Authority;
-use crate::keeper::Keeper;
+use crate::keeper::{Followed, Keeper};
 use crate::store::memory::MemoryStore;
 
 const PLAN: &str = "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: v1.20.2\n";
@@ -99,5 +99,5 @@ async fn a_document_that_is_still_being_written_is_not_acted_upon() {
     assert!(refused.starts_with("plan.yaml is refused: no-control-plane: "), "{refused}");
     // Nothing has changed since: the nodes are not asked again.
     assert_eq!(follower.look().await, Err(refused));
-    assert_eq!(keeper.acted_on(), None);
+    assert_eq!(keeper.acted_on(&Followed::File { name: "plan.yaml".to_owned() }), None);
 }

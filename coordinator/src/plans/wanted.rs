@@ -32,6 +32,11 @@ pub(super) fn only_one(folder: &Path, found: &[Found]) -> Result<Wanted, String>
     };
     let document =
         document::parse(text).map_err(|error| format!("{name} is not an upgrade plan: {error}"))?;
-    let json = serde_json::to_vec(&document).map_err(|error| format!("{name} has no hash: {error}"))?;
-    Ok(Wanted { file: name.clone(), document, hash: format!("{:x}", Sha256::digest(json)) })
+    let hash = hash(&document).map_err(|error| format!("{name} has no hash: {error}"))?;
+    Ok(Wanted { file: name.clone(), document, hash })
+}
+
+/// SHA-256 of what a document says, lower-case hexadecimal.
+pub(super) fn hash(document: &UpgradePlan) -> serde_json::Result<String> {
+    Ok(format!("{:x}", Sha256::digest(serde_json::to_vec(document)?)))
 }

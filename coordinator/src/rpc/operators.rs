@@ -83,7 +83,7 @@ impl OperatorService for Operators {
         let mut addons = Vec::new();
         if let Some(planned) = &path {
             addons = self.keeper.preview_addons(planned).await;
-            refusals.extend(refused(planned, &addons));
+            refusals.extend(refused(planned, &addons).into_iter().map(convert::refusal));
         }
         let path = path.filter(|_| refusals.is_empty());
         let forecast = match &path {

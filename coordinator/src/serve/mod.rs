@@ -13,6 +13,7 @@ use liftlock_proto::v1::operator_service_server::OperatorServiceServer;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tonic::service::InterceptorLayer;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
@@ -26,6 +27,7 @@ use crate::identity::authority::{Authority, IdentityError};
 use crate::identity::files::{self, FileError};
 use crate::keeper::{Keeper, LOOK_AGAIN, Whereabouts};
 use crate::plans::Follower;
+use crate::plans::resource::ResourceFollower;
 use crate::rpc::access::AnyRole;
 use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
@@ -37,7 +39,7 @@ mod settings;
 
 use door::{Door, Greeter};
 pub use settings::{DEFAULT_CONFIG, ServeOptions};
-use settings::{Settings, local_url};
+use settings::{PlansSource, Settings, local_url};
 
 /// How often an idle connection is tried, and how long its answer may take: a node that lost power is noticed
 /// within their sum.
@@ -67,6 +69,19 @@ pub enum ServeError {
         named: String,
         /// Why not, and what would be allowed.
         why: String,
+    },
+    /// Two sources of what is wanted.
+    #[error(
+        "what is wanted may stand in one place: in the folder {} (plans) or in the cluster of {} (plans-kubeconfig); leave one \
+         of them out",
+        folder.display(),
+        kubeconfig.display()
+    )]
+    Plans {
+        /// The folder.
+        folder: PathBuf,
+        /// The kubeconfig.
+        kubeconfig: PathBuf,
     },
     /// A file of its own.
     #[error(transparent)]
@@ -156,8 +171,7 @@ impl Coordinator {
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         let reporter = tokio::spawn(report_failure(Arc::clone(&self.keeper), health));
         let lookout = tokio::spawn(look_again(Arc::clone(&self.keeper)));
-        let follow = |folder| tokio::spawn(Follower::new(Arc::clone(&self.keeper), folder).follow());
-        let follower = self.settings.plans.map(follow);
+        let follower = self.settings.plans.map(|source| follow(&self.keeper, source));
         let fetcher = tokio::spawn(catalogue::keep(self.settings.catalogue));
 
         tokio::pin!(server);
@@ -178,6 +192,17 @@ impl Coordinator {
         // Whoever keeps a connection open past the grace loses it.
         tokio::time::timeout(GRACE, server).await.unwrap_or(Ok(()))?;
         Ok(())
+    }
+}
+
+/// Follows what is wanted.
+fn follow(keeper: &Arc<Keeper>, source: PlansSource) -> JoinHandle<()> {
+    let keeper = Arc::clone(keeper);
+    match source {
+        PlansSource::Folder(folder) => tokio::spawn(Follower::new(keeper, folder).follow()),
+        PlansSource::Cluster(kubeconfig) => {
+            tokio::spawn(ResourceFollower::new(keeper, Box::new(SystemClock), kubeconfig).follow())
+        }
     }
 }
 

@@ -39,6 +39,10 @@ pub struct ServeOptions {
     /// change of it is planned and applied
     #[arg(long, value_name = "DIR")]
     pub plans: Option<PathBuf>,
+    /// Kubeconfig with which the objects of kind `UpgradePlan` in the cluster are followed instead, and their status is
+    /// written; deploy/kubernetes has what it may do
+    #[arg(long, value_name = "FILE", conflicts_with = "plans")]
+    pub plans_kubeconfig: Option<PathBuf>,
     /// File of the versions that may be raised to, those known to be bad and the stops that are required; read anew for
     /// every plan [default: none, whatever the nodes' repositories offer may be raised to]
     #[arg(long, value_name = "FILE|URL")]
@@ -63,9 +67,19 @@ struct ConfigFile {
     state_dir: Option<PathBuf>,
     names: Vec<String>,
     plans: Option<PathBuf>,
+    plans_kubeconfig: Option<PathBuf>,
     catalogue: Option<String>,
     catalogue_sha256: Option<Checksum>,
     on_node: Option<NodeName>,
+}
+
+/// Where what is wanted stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PlansSource {
+    /// In a folder of documents.
+    Folder(PathBuf),
+    /// In objects of the cluster that this kubeconfig names.
+    Cluster(PathBuf),
 }
 
 /// What counts.
@@ -75,8 +89,8 @@ pub(super) struct Settings {
     pub(super) state_dir: PathBuf,
     /// In milliseconds.
     pub(super) lease_ttl: u32,
-    /// The folder of documents that is followed.
-    pub(super) plans: Option<PathBuf>,
+    /// What is followed.
+    pub(super) plans: Option<PlansSource>,
     pub(super) catalogue: Option<CatalogueSource>,
     /// The node that it runs on, where somebody says so.
     pub(super) on_node: Option<NodeName>,
@@ -97,11 +111,16 @@ impl Settings {
             None => (file.catalogue, options.catalogue_sha256.or(file.catalogue_sha256)),
         };
         let catalogue = catalogue_source(catalogue.as_deref(), sha256, &state_dir)?;
+        // A flag names the one source, whatever the file names.
+        let plans = match (options.plans, options.plans_kubeconfig) {
+            (None, None) => plans_source(file.plans, file.plans_kubeconfig)?,
+            (folder, kubeconfig) => plans_source(folder, kubeconfig)?,
+        };
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             state_dir,
             lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
-            plans: options.plans.or(file.plans),
+            plans,
             catalogue,
             on_node: options.on_node.or(file.on_node),
             names,
@@ -140,6 +159,19 @@ fn read_config(named: Option<&Path>) -> Result<ConfigFile, ServeError> {
         Some(text) => toml::from_str(&text).map_err(|error| failed(error.to_string())),
         None if named.is_none() => Ok(ConfigFile::default()),
         None => Err(failed("there is no such file".to_owned())),
+    }
+}
+
+/// The one source of what is wanted.
+fn plans_source(
+    folder: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
+) -> Result<Option<PlansSource>, ServeError> {
+    match (folder, kubeconfig) {
+        (None, None) => Ok(None),
+        (Some(folder), None) => Ok(Some(PlansSource::Folder(folder))),
+        (None, Some(kubeconfig)) => Ok(Some(PlansSource::Cluster(kubeconfig))),
+        (Some(folder), Some(kubeconfig)) => Err(ServeError::Plans { folder, kubeconfig }),
     }
 }
 
@@ -195,16 +227,18 @@ mod tests {
         let from_file = settings(file, ServeOptions::default()).unwrap();
         assert_eq!(from_file.listen, "10.0.0.5:1".parse().unwrap());
         assert_eq!(from_file.state_dir, Path::new("/srv/liftlock"));
-        assert_eq!(from_file.plans.as_deref(), Some(Path::new("/srv/plans")));
+        assert_eq!(from_file.plans, Some(PlansSource::Folder("/srv/plans".into())));
         assert_eq!(from_file.catalogue, Some(CatalogueSource::File("/srv/catalogue.toml".into())));
         assert_eq!(from_file.on_node, "w3".parse().ok());
         let flags = ServeOptions {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             names: vec!["other.example".to_owned()],
             catalogue: Some("/other.toml".into()),
+            plans_kubeconfig: Some("/etc/liftlock/plans.kubeconfig".into()),
             ..ServeOptions::default()
         };
         let both = settings(file, flags).unwrap();
+        assert_eq!(both.plans, Some(PlansSource::Cluster("/etc/liftlock/plans.kubeconfig".into())));
         assert_eq!((both.listen.port(), both.names[0].as_str()), (2, "other.example"));
         assert_eq!(both.catalogue, Some(CatalogueSource::File("/other.toml".into())));
         let neither = settings("", ServeOptions::default()).unwrap();
@@ -221,6 +255,16 @@ mod tests {
         let missing = ServeOptions { config: Some("/nowhere/at/all.toml".into()), ..ServeOptions::default() };
         let error = Settings::of(missing).unwrap_err().to_string();
         assert!(error.contains("there is no such file"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wanted_stands_in_a_folder_or_in_the_cluster_and_not_in_both() {
+        let file = "plans = \"/srv/plans\"\nplans-kubeconfig = \"/srv/kubeconfig\"\n";
+        let error = settings(file, ServeOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("/srv/plans") && error.contains("/srv/kubeconfig"), "{error}");
+        let file = "plans-kubeconfig = \"/srv/kubeconfig\"\n";
+        let cluster = Some(PlansSource::Cluster("/srv/kubeconfig".into()));
+        assert_eq!(settings(file, ServeOptions::default()).unwrap().plans, cluster);
     }
 
     #[test]

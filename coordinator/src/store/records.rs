@@ -50,6 +50,8 @@ pub struct Saved {
     pub revocations: BTreeMap<Subject, Revocation>,
     /// The followed document that was begun with or found fulfilled last.
     pub acted_on: Option<ActedOn>,
+    /// The same for each object of kind `UpgradePlan` in the cluster, by its uid.
+    pub objects: BTreeMap<String, ActedOnObject>,
 }
 
 /// A document of the folder that the coordinator follows.
@@ -58,6 +60,16 @@ pub struct Saved {
 pub struct ActedOn {
     /// SHA-256 of what it says, lower-case hexadecimal.
     pub document: String,
+}
+
+/// What an object of kind `UpgradePlan` said when it was begun with or found fulfilled last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ActedOnObject {
+    /// SHA-256 of what it said, lower-case hexadecimal.
+    pub document: String,
+    /// The number of the roll-out that it began, the first of a path; `None` where there was nothing to do.
+    pub rollout: Option<u64>,
 }
 
 /// A node whose agent traded a token for a certificate.
@@ -169,6 +181,9 @@ impl Saved {
                     let revocation: Revocation = parse(key, value)?;
                     saved.revocations.insert(revocation.subject.clone(), revocation);
                 }
+                ("object", None) => {
+                    saved.objects.insert(name.to_owned(), parse(key, value)?);
+                }
                 ("rollout", None) => {
                     saved.rollouts.insert(number(key, name)?, entries.rollout(key, value)?);
                 }
@@ -197,6 +212,8 @@ pub struct Change {
     pub revocation: Option<Revocation>,
     /// A followed document that is not acted upon again.
     pub acted_on: Option<ActedOn>,
+    /// The uid of an object that is not acted upon again, and what it says.
+    pub object: Option<(String, ActedOnObject)>,
 }
 
 impl Saved {
@@ -246,6 +263,9 @@ impl Saved {
         if let Some(acted_on) = &change.acted_on {
             batch.put(ACTED_ON_KEY.to_owned(), acted_on)?;
         }
+        if let Some((uid, object)) = &change.object {
+            batch.put(format!("object/{uid}"), object)?;
+        }
         Ok(batch)
     }
 
@@ -259,6 +279,7 @@ impl Saved {
         let revocation = change.revocation.map(|revocation| (revocation.subject.clone(), revocation));
         self.revocations.extend(revocation);
         self.acted_on = change.acted_on.or(self.acted_on.take());
+        self.objects.extend(change.object);
     }
 }
 
@@ -473,6 +494,10 @@ mod tests {
             enrolled: Some(("cp1".parse().unwrap(), Enrolled { at_ms: 5 })),
             revocation: Some(Revocation { subject, up_to_s: 6 }),
             acted_on: Some(ActedOn { document: "0".repeat(64) }),
+            object: Some((
+                "5f4d3c2b-0000-4000-8000-000000000001".to_owned(),
+                ActedOnObject { document: "1".repeat(64), rollout: Some(1) },
+            )),
         }
     }
 

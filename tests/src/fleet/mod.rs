@@ -39,6 +39,13 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 /// The agent's unit, which says in what environment it runs.
 const UNIT: &str = include_str!("../../../deploy/systemd/liftlock-agent.service");
 
+/// The custom resource, and what its role lets the coordinator do with it.
+const DEFINITION: &str = include_str!("../../../deploy/kubernetes/upgradeplans.yaml");
+const ROLE: &str = include_str!("../../../deploy/kubernetes/rbac.yaml");
+
+/// The user whom that role is bound to.
+const PLANS_ACCOUNT: &str = "system:serviceaccount:kube-system:liftlock-plans";
+
 /// A coordinator and an agent for each node of a stand-in cluster. Everything ends when it is dropped.
 #[derive(Debug)]
 pub struct Fleet {
@@ -67,6 +74,8 @@ pub struct Terms {
     pub redeploy: bool,
     /// The coordinator follows [`Fleet::plans`].
     pub follow_plans: bool,
+    /// The coordinator follows the objects of kind `UpgradePlan`, with what deploy/kubernetes lets it do.
+    pub follow_objects: bool,
     /// The coordinator is told of the file [`Fleet::catalogue`].
     pub catalogue: bool,
     /// The coordinator is told that it runs on this node.
@@ -122,8 +131,18 @@ impl Fleet {
                 fleet.links.insert(node, Link::to(fleet.port)?);
             }
         }
+        if terms.follow_objects {
+            fleet.cluster.apply(DEFINITION)?;
+            fleet.cluster.apply(ROLE)?;
+            write_secret(&fleet.plans_kubeconfig(), &fleet.cluster.kubeconfig(PLANS_ACCOUNT)?)?;
+        }
         fleet.start_coordinator().await?;
         Ok(fleet)
+    }
+
+    /// The coordinator's key to the cluster, on such terms.
+    pub fn plans_kubeconfig(&self) -> Utf8PathBuf {
+        self.folder().join("plans.kubeconfig")
     }
 
     /// The folder of documents that a coordinator on such terms follows; whoever needs it makes it.
@@ -192,6 +211,10 @@ impl Fleet {
         let plans = self.plans();
         if self.terms.follow_plans {
             arguments.extend(["--plans", plans.as_str()]);
+        }
+        let kubeconfig = self.plans_kubeconfig();
+        if self.terms.follow_objects {
+            arguments.extend(["--plans-kubeconfig", kubeconfig.as_str()]);
         }
         let catalogue = self.catalogue();
         if self.terms.catalogue {

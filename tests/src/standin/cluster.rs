@@ -7,19 +7,20 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use camino::Utf8Path;
 use liftlock_proto::version::KubernetesVersion;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::standin::api::custom::Custom;
 use crate::standin::api::eviction::{condition, is_ready};
 use crate::standin::api::server::taint_if_unschedulable;
 use crate::standin::controllers::{Controllers, Workload, count_budgets};
 use crate::standin::cri::{Container, Runtime};
 use crate::standin::etcd::Ensemble;
 use crate::standin::kubelet::{Kubelet, Shared, status};
-use crate::standin::node::{Blueprint, NodeFacts, NodeTree, Tempo, kubelet_configuration};
+use crate::standin::node::{Blueprint, NodeFacts, NodeTree, Tempo, kubelet_configuration, user_kubeconfig};
 use crate::standin::objects::{Key, Objects, merge, text};
 use crate::standin::packages::Repository;
 use crate::standin::pki::Authority;
@@ -246,6 +247,38 @@ impl Cluster {
             "status": {"replicas": 2, "readyReplicas": ready},
         });
         self.objects.put(&Key::new("deployments", "kube-system", "coredns"), deployment);
+    }
+
+    /// Applies manifests of objects without a namespace, or of the namespace that they name.
+    pub fn apply(&self, manifests: &str) -> Result<()> {
+        for mut manifest in serde_saphyr::from_str_multiple::<Value, Vec<Value>>(manifests)? {
+            let part = |pointer: &str| text(&manifest, pointer).unwrap_or_default();
+            let (api, kind) = (part("/apiVersion"), part("/kind"));
+            let resource = format!("{}s", kind.to_ascii_lowercase());
+            let key = Key::new(&resource, part("/metadata/namespace"), part("/metadata/name"));
+            let (group, version) = api.split_once('/').unwrap_or(("", api));
+            let Some(custom) = Custom::find(&self.objects, group, version, &resource) else {
+                self.objects.put(&key, manifest);
+                continue;
+            };
+            let applied = match self.objects.get(&key) {
+                None => custom.create(&self.objects, &key, manifest),
+                Some(known) => {
+                    manifest["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"].clone();
+                    custom.update(&self.objects, &key, manifest, false)
+                }
+            };
+            applied.map_err(|refused| anyhow!(refused.message))?;
+        }
+        Ok(())
+    }
+
+    /// A kubeconfig with which a user asks the API servers through the load balancer.
+    pub fn kubeconfig(&self, user: &str) -> Result<String> {
+        let first = self.machines().find(|machine| machine.facts.control_plane);
+        let first = first.context("the stand-in cluster has no control plane")?;
+        let authority = Authority::load(&first.tree.at("/etc/kubernetes/pki"), "ca")?;
+        user_kubeconfig(first.facts.load_balancer, &authority, user, "")
     }
 
     /// Cordons or uncordons a node, as an operator does with kubectl.

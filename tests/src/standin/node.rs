@@ -326,16 +326,8 @@ impl NodeTree {
         let addresses = ["127.0.0.1".to_owned(), facts.address.to_string(), facts.load_balancer.to_string()];
         let names: Vec<String> =
             addresses.iter().cloned().chain([facts.name.clone(), "localhost".to_owned()]).collect();
-        let user = |name: &str, group: &str| -> Result<String> {
-            let authority = kubernetes()?;
-            let identity = authority.issue(name, group, &[])?;
-            let user = format!(
-                "client-certificate-data: {}\n    client-key-data: {}",
-                base64(&identity.certificate),
-                base64(&identity.key)
-            );
-            Ok(kubeconfig(facts.load_balancer, &authority, name, &user))
-        };
+        let user =
+            |name: &str, group: &str| user_kubeconfig(facts.load_balancer, &kubernetes()?, name, group);
         match certificate {
             "apiserver" => kubernetes()?.issue("kube-apiserver", "", &names)?.write(&pki, certificate),
             "apiserver-kubelet-client" => kubernetes()?
@@ -404,6 +396,22 @@ pub fn kubelet_configuration(release: Release) -> String {
          kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n# written by kubeadm {}\n",
         release.0
     )
+}
+
+/// A kubeconfig with everything in it, for a user of a group.
+pub(crate) fn user_kubeconfig(
+    server: Ipv4Addr,
+    authority: &Authority,
+    name: &str,
+    group: &str,
+) -> Result<String> {
+    let identity = authority.issue(name, group, &[])?;
+    let user = format!(
+        "client-certificate-data: {}\n    client-key-data: {}",
+        base64(&identity.certificate),
+        base64(&identity.key)
+    );
+    Ok(kubeconfig(server, authority, name, &user))
 }
 
 fn kubeconfig(server: Ipv4Addr, authority: &Authority, user: &str, credentials: &str) -> String {

@@ -89,7 +89,7 @@ pub struct RolloutView {
     pub stops: u32,
     /// The stops that follow, the nearest first.
     pub onward: Vec<StopView>,
-    /// Why the document in the folder that the coordinator follows is not begun with, or null.
+    /// Why a document that the coordinator follows is not begun with, or null.
     pub plans: Option<String>,
 }
 

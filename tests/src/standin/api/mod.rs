@@ -3,5 +3,7 @@
 pub mod answer;
 pub mod apply;
 pub mod authorizer;
+pub mod custom;
 pub mod eviction;
+pub mod rbac;
 pub mod server;
