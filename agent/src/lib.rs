@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod facts;
 pub mod findings;
 pub mod host;
+pub mod invitation;
 pub mod kube;
 pub mod obstacles;
 pub mod packages;

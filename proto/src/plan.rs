@@ -94,6 +94,19 @@ pub struct Policy {
     /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
     #[serde(skip_serializing_if = "is_off")]
     pub workers_skip_stops: bool,
+    /// One machine takes the place of another, and nothing is raised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+}
+
+/// A machine that takes the place of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Replacement {
+    /// The node that leaves the cluster.
+    pub old: NodeName,
+    /// The node that joins it: an agent that is enrolled, on a machine that has not joined.
+    pub with: NodeName,
 }
 
 /// One node's part of a plan.
@@ -144,6 +157,7 @@ impl Default for Policy {
             on_failure: OnFailure::default(),
             redeploy: false,
             workers_skip_stops: false,
+            replacement: None,
         }
     }
 }
@@ -240,6 +254,7 @@ impl From<Policy> for v1::Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            replacement,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -250,6 +265,7 @@ impl From<Policy> for v1::Policy {
             on_failure: v1::OnFailure::from(on_failure).into(),
             redeploy,
             workers_skip_stops,
+            replacement: replacement.map(Into::into),
         }
     }
 }
@@ -274,8 +290,24 @@ impl From<v1::OnFailure> for OnFailure {
     }
 }
 
-impl From<v1::Policy> for Policy {
-    fn from(message: v1::Policy) -> Self {
+impl From<Replacement> for v1::Replacement {
+    fn from(Replacement { old, with }: Replacement) -> Self {
+        Self { old: old.into(), with: with.into() }
+    }
+}
+
+impl TryFrom<v1::Replacement> for Replacement {
+    type Error = NameError;
+
+    fn try_from(message: v1::Replacement) -> Result<Self, NameError> {
+        Ok(Self { old: message.old.parse()?, with: message.with.parse()? })
+    }
+}
+
+impl TryFrom<v1::Policy> for Policy {
+    type Error = NameError;
+
+    fn try_from(message: v1::Policy) -> Result<Self, NameError> {
         let on_failure = message.on_failure().into();
         let v1::Policy {
             drain_timeout_seconds,
@@ -286,8 +318,9 @@ impl From<v1::Policy> for Policy {
             on_failure: _,
             redeploy,
             workers_skip_stops,
+            replacement,
         } = message;
-        Self {
+        Ok(Self {
             drain_timeout_seconds,
             delete_unmanaged_pods,
             delete_empty_dir_data,
@@ -296,7 +329,8 @@ impl From<v1::Policy> for Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
-        }
+            replacement: replacement.map(TryInto::try_into).transpose()?,
+        })
     }
 }
 
@@ -347,7 +381,7 @@ impl TryFrom<v1::Plan> for Plan {
             from_version: message.from_version.parse()?,
             to_version: message.to_version.parse()?,
             nodes: message.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            policy: message.policy.unwrap_or_default().into(),
+            policy: message.policy.unwrap_or_default().try_into()?,
         })
     }
 }

@@ -4,7 +4,8 @@
 use std::task::Poll;
 
 use futures::FutureExt;
-use liftlock_proto::name::NodeName;
+use liftlock_proto::name::{NameError, NodeName};
+use liftlock_proto::plan::Role;
 use liftlock_proto::v1;
 use liftlock_proto::v1::answer::Outcome;
 use liftlock_proto::v1::asked::Kind;
@@ -20,6 +21,7 @@ use crate::backup::verification::Verdict;
 use crate::engine::idle::Idle;
 use crate::etcd::description::describe;
 use crate::host::{Host, HostError, Lines};
+use crate::invitation::{self, NotInvited};
 use crate::protect::report;
 use crate::session::duties::Workplace;
 use crate::session::tasks::{Task, TaskFailed};
@@ -129,7 +131,7 @@ fn needs_idleness(kind: &Kind) -> bool {
         | Kind::ShowProtectedPaths(_)
         | Kind::CompareProtectedPaths(_)
         | Kind::DescribeWorkloads(_) => false,
-        Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => true,
+        Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) | Kind::Invite(_) => true,
     }
 }
 
@@ -141,6 +143,7 @@ impl Question {
             Kind::ListBackups(_) => Ok(ReplyKind::Backups(Inventory::take(host, node).await?.into())),
             Kind::DescribeEtcd(_) => Ok(ReplyKind::Etcd(describe(host).await)),
             Kind::DescribeWorkloads(_) => Ok(ReplyKind::Workloads(workloads(host).await?)),
+            Kind::Invite(wanted) => invitation(host, &idleness(idle)?, wanted).await,
             Kind::RehearseSnapshot(wanted) => rehearsed(host, node, &idleness(idle)?, &wanted.backup).await,
             Kind::ShowProtectedPaths(_) => Ok(ReplyKind::ProtectedPaths(report::show(host, node).await?)),
             Kind::CompareProtectedPaths(_) => {
@@ -179,6 +182,21 @@ async fn workloads(host: &Host) -> Result<v1::WorkloadDescription, NoReply> {
         )));
     }
     Ok(description)
+}
+
+/// What lets another machine join.
+async fn invitation(host: &Host, idle: &Idle, wanted: v1::Invite) -> Result<ReplyKind, NoReply> {
+    let role = Role::try_from(wanted.role()).map_err(|error| NoReply::Refused(error.to_string()))?;
+    let joining: NodeName =
+        wanted.node.parse().map_err(|error: NameError| NoReply::Refused(error.to_string()))?;
+    match invitation::make(host, idle, &joining, role).await {
+        Ok(invitation) => {
+            tracing::info!(node = %joining, role = role.name(), "a machine is let in");
+            Ok(ReplyKind::Invitation(invitation.into()))
+        }
+        Err(NotInvited::Refused(why)) => Err(NoReply::Refused(why)),
+        Err(NotInvited::Host(error)) => Err(error.into()),
+    }
 }
 
 fn idleness(idle: Option<Idleness>) -> Result<Idle, NoReply> {

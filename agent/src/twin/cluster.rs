@@ -65,6 +65,8 @@ pub struct Cluster {
     pub etcd_members: Vec<String>,
     /// `CoreDNS`.
     pub dns: Option<Replicas>,
+    /// Bootstrap tokens.
+    pub(super) tokens: Vec<String>,
 }
 
 impl Cluster {
@@ -77,6 +79,7 @@ impl Cluster {
             budgets: BTreeMap::new(),
             etcd_members: Vec::new(),
             dns: Some(Replicas { wanted: 2, ready: 2 }),
+            tokens: Vec::new(),
         }
     }
 
@@ -90,7 +93,7 @@ impl Cluster {
             control_plane,
         };
         self.nodes.insert(name.to_owned(), object);
-        if control_plane {
+        if control_plane && !self.etcd_members.iter().any(|member| member == name) {
             self.etcd_members.push(name.to_owned());
         }
         self.add_pod("kube-proxy", name, |pod| {

@@ -78,6 +78,7 @@ impl PolicyArgs {
             on_failure: self.on_failure,
             redeploy: self.redeploy,
             workers_skip_stops: self.workers_skip_stops,
+            replacement: None,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod leg;
 pub mod minors;
 pub mod path;
 pub mod planning;
+pub mod replacement;
 pub mod restoration;
 pub mod reversal;
 pub mod rollout;

@@ -64,6 +64,8 @@ impl From<Policy> for PolicySpec {
             on_failure,
             redeploy,
             workers_skip_stops,
+            // It is done once, and wanted of no cluster for good.
+            replacement: _,
         } = policy;
         Self {
             drain_timeout_seconds: Seconds::decided(drain_timeout_seconds),
@@ -102,6 +104,7 @@ impl From<PolicySpec> for Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            replacement: None,
         }
     }
 }

@@ -31,6 +31,7 @@ mod catalogue;
 mod facts;
 mod findings;
 mod forecast;
+mod joining;
 mod orders;
 mod path;
 mod plans;

@@ -21,6 +21,7 @@ mod plans;
 mod protection;
 mod raise;
 mod redeploy;
+mod replace;
 mod rollback;
 
 use std::time::Duration;

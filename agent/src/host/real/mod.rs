@@ -8,6 +8,7 @@ use liftlock_proto::name::NodeName;
 
 use crate::etcd::RealEtcd;
 use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout, Trees};
+use crate::invitation::NoInvitations;
 use crate::kube::RealKube;
 use crate::packages::Apt;
 use crate::redeploy::replacement::Replacement;
@@ -95,5 +96,6 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
         clock: Arc::new(RealClock),
         api_timeout: config.api_timeout,
         redeploy: config.redeploy.clone(),
+        invitations: Arc::new(NoInvitations),
     })
 }

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::{Extension, Router};
 use futures::StreamExt as _;
-use http::{Method, Response, Uri};
+use http::{HeaderMap, Method, Response, Uri};
 use serde_json::{Value, json};
 
 use crate::standin::api::answer::{Answer, Failure, object};
@@ -42,8 +42,10 @@ async fn answer(
     Extension(subject): Extension<Option<Subject>>,
     method: Method,
     uri: Uri,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
+    let subject = subject.or_else(|| server.bearer(&headers));
     server.answer(subject.as_ref(), &method, &uri, &body).unwrap_or_else(Answer::from)
 }
 
@@ -163,6 +165,25 @@ fn percent_decoded(text: &str) -> String {
 }
 
 impl ApiServer {
+    /// Whoever a bootstrap token lets in, while it has not ended.
+    fn bearer(&self, headers: &HeaderMap) -> Option<Subject> {
+        let token = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+        let (id, secret) = token.split_once('.')?;
+        let key = Key::new("secrets", "kube-system", &format!("bootstrap-token-{id}"));
+        let known = self.objects.get(&key)?;
+        let ends: jiff::Timestamp = text(&known, "/stringData/expiration")?.parse().ok()?;
+        let valid = text(&known, "/stringData/token-secret") == Some(secret)
+            && text(&known, "/stringData/usage-bootstrap-authentication") == Some("true")
+            && ends > jiff::Timestamp::now();
+        valid.then(|| Subject {
+            common_name: format!("system:bootstrap:{id}"),
+            organizations: text(&known, "/stringData/auth-extra-groups")
+                .map(str::to_owned)
+                .into_iter()
+                .collect(),
+        })
+    }
+
     fn answer(
         &self,
         subject: Option<&Subject>,
@@ -270,7 +291,20 @@ impl ApiServer {
             _ => {
                 let found = self.objects.get(&key).ok_or_else(missing)?;
                 self.objects.remove(&key);
+                if target.resource == "nodes" {
+                    self.collect_pods(target.name);
+                }
                 Ok(object(200, &found))
+            }
+        }
+    }
+
+    /// What the pod garbage collector does with the pods of a Node that is gone.
+    fn collect_pods(&self, node: &str) {
+        for pod in self.objects.list("pods", None) {
+            if text(&pod, "/spec/nodeName") == Some(node) {
+                let part = |pointer| text(&pod, pointer).unwrap_or_default();
+                self.objects.remove(&Key::new("pods", part("/metadata/namespace"), part("/metadata/name")));
             }
         }
     }
