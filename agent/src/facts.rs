@@ -65,6 +65,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         cluster = facts;
         control_plane_version = errors.note(containers.map(|running| api_server_version(&running)));
     }
+    let not_joined = errors.note(not_joined(host).await);
     let redeploy = match &host.redeploy {
         Some(replacement) => errors.note(replacement.facts(host).await.map(Some)),
         None => None,
@@ -100,6 +101,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         api_server: readyz,
         redeploy,
         addons,
+        not_joined,
     }
 }
 
@@ -136,6 +138,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "agent_version": facts.agent_version,
         "agent_memory_bytes": facts.agent_memory_bytes,
         "boot_id": facts.boot_id,
+        "not_joined": facts.not_joined,
         "drift": facts.drift.iter().map(|drift| json!({"path": drift.path, "lines": drift.lines})).collect::<Vec<_>>(),
         "cluster": facts.cluster.as_ref().map(cluster),
         "obstacles": facts.obstacles.iter().map(|one| json!({"kind": one.kind().as_str_name(), "message": one.message})).collect::<Vec<_>>(),
@@ -149,6 +152,13 @@ pub fn as_json(facts: &NodeFacts) -> Value {
 async fn machine(host: &Host) -> HostResult<String> {
     let bytes = host.files.read(&host.layout.at(MACHINE_ID)).await?.unwrap_or_default();
     Ok(mark(&String::from_utf8_lossy(&bytes)).unwrap_or_default())
+}
+
+/// Whether this machine is in no cluster: kubeadm has neither initialised nor joined it.
+async fn not_joined(host: &Host) -> HostResult<bool> {
+    let kubelet = host.files.exists(&host.layout.kubelet_kubeconfig()).await?;
+    let bootstrap = host.files.exists(&host.layout.at("/etc/kubernetes/bootstrap-kubelet.conf")).await?;
+    Ok(!kubelet && !bootstrap && host.files.list(&host.layout.manifests()).await?.is_empty())
 }
 
 /// Names this boot of the machine; empty where the kernel does not tell.

@@ -10,6 +10,7 @@ pub mod etcd;
 pub mod facts;
 pub mod findings;
 pub mod host;
+pub mod invitation;
 pub mod kube;
 mod labels;
 pub mod obstacles;

@@ -37,6 +37,33 @@ pub fn kubeadm_upgrade_node(ignored: &[String]) -> Argv {
     argv
 }
 
+/// `kubeadm join` with a configuration, which holds what no process list may show.
+pub fn kubeadm_join(configuration: &str, ignored: &[String]) -> Argv {
+    let mut argv = argv(&["kubeadm", "join", &format!("--config={configuration}")]);
+    argv.extend(ignore_preflight_errors(ignored));
+    argv
+}
+
+/// `kubeadm reset --force`: nobody is there to be asked.
+pub fn kubeadm_reset() -> Argv {
+    argv(&["kubeadm", "reset", "--force"])
+}
+
+/// `kubeadm init phase upload-certs`: keeps the cluster's certificates in it, encrypted with a key that it prints.
+pub fn kubeadm_upload_certs(configuration: &str) -> Argv {
+    argv(&[
+        "kubeadm",
+        "init",
+        "phase",
+        "upload-certs",
+        "--upload-certs",
+        &format!("--config={configuration}"),
+    ])
+}
+
+/// Where the agent keeps kubeadm's configuration while a machine joins, below its state folder.
+pub const JOIN_CONFIGURATION: &str = "join.yaml";
+
 /// Whether the text can only be the name of a preflight check: letters, digits and dashes.
 pub fn preflight_check_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -271,6 +298,10 @@ pub fn commands(step: &Step) -> Vec<Argv> {
         }
         Step::InstallKubelet { version } => vec![apt_install(&["kubelet", "kubectl"], *version)],
         Step::Redeploy { command, .. } => vec![systemctl_stop_kubelet(), command.clone()],
+        Step::KubeadmJoin { ignore_preflight_errors, .. } => {
+            vec![kubeadm_join(&format!("/var/lib/liftlock/{JOIN_CONFIGURATION}"), ignore_preflight_errors)]
+        }
+        Step::KubeadmReset { .. } => vec![kubeadm_reset()],
         Step::RestartKubelet { .. } => vec![systemctl_daemon_reload(), systemctl_restart_kubelet()],
         _ => Vec::new(),
     }

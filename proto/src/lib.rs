@@ -24,6 +24,13 @@ pub mod v1 {
 
     /// The descriptors of `liftlock.v1`, for gRPC reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/liftlock.v1.bin"));
+
+    /// What lets a machine in is printed nowhere.
+    impl std::fmt::Debug for Invitation {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Invitation").field("api_server", &self.api_server).finish_non_exhaustive()
+        }
+    }
 }
 
 #[allow(missing_docs, clippy::pedantic, unreachable_pub)]

@@ -98,6 +98,19 @@ pub struct Policy {
     /// How workers are raised.
     #[serde(skip_serializing_if = "Workers::is_default")]
     pub workers: Workers,
+    /// One machine takes the place of another, and nothing is raised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+}
+
+/// A machine that takes the place of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Replacement {
+    /// The node that leaves the cluster.
+    pub old: NodeName,
+    /// The node that joins it: an agent that is enrolled, on a machine that has not joined.
+    pub with: NodeName,
 }
 
 /// One node's part of a plan.
@@ -155,6 +168,7 @@ impl Default for Policy {
             redeploy: false,
             workers_skip_stops: false,
             workers: Workers::default(),
+            replacement: None,
         }
     }
 }
@@ -252,6 +266,7 @@ impl From<Policy> for v1::Policy {
             redeploy,
             workers_skip_stops,
             workers,
+            replacement,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -263,6 +278,7 @@ impl From<Policy> for v1::Policy {
             redeploy,
             workers_skip_stops,
             workers: (!workers.is_default()).then(|| workers.into()),
+            replacement: replacement.map(Into::into),
         }
     }
 }
@@ -287,8 +303,24 @@ impl From<v1::OnFailure> for OnFailure {
     }
 }
 
-impl From<v1::Policy> for Policy {
-    fn from(message: v1::Policy) -> Self {
+impl From<Replacement> for v1::Replacement {
+    fn from(Replacement { old, with }: Replacement) -> Self {
+        Self { old: old.into(), with: with.into() }
+    }
+}
+
+impl TryFrom<v1::Replacement> for Replacement {
+    type Error = NameError;
+
+    fn try_from(message: v1::Replacement) -> Result<Self, NameError> {
+        Ok(Self { old: message.old.parse()?, with: message.with.parse()? })
+    }
+}
+
+impl TryFrom<v1::Policy> for Policy {
+    type Error = NameError;
+
+    fn try_from(message: v1::Policy) -> Result<Self, NameError> {
         let on_failure = message.on_failure().into();
         let v1::Policy {
             drain_timeout_seconds,
@@ -300,8 +332,9 @@ impl From<v1::Policy> for Policy {
             redeploy,
             workers_skip_stops,
             workers,
+            replacement,
         } = message;
-        Self {
+        Ok(Self {
             drain_timeout_seconds,
             delete_unmanaged_pods,
             delete_empty_dir_data,
@@ -311,7 +344,8 @@ impl From<v1::Policy> for Policy {
             redeploy,
             workers_skip_stops,
             workers: workers.map(Into::into).unwrap_or_default(),
-        }
+            replacement: replacement.map(TryInto::try_into).transpose()?,
+        })
     }
 }
 
@@ -365,7 +399,7 @@ impl TryFrom<v1::Plan> for Plan {
             from_version: message.from_version.parse()?,
             to_version: message.to_version.parse()?,
             nodes: message.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            policy: message.policy.unwrap_or_default().into(),
+            policy: message.policy.unwrap_or_default().try_into()?,
             pools: message.pools.into_iter().map(Into::into).collect(),
         })
     }

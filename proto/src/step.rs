@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::{NameError, NodeName};
 use crate::plan::Role;
 use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
@@ -98,6 +99,30 @@ pub enum Step {
         /// The operator consented to an outage of the API (one or two members of etcd).
         allow_api_outage: bool,
     },
+    /// `kubeadm join`, on a machine that is in no cluster.
+    KubeadmJoin {
+        /// The cluster's.
+        version: KubernetesVersion,
+        /// Control planes get etcd and the cluster's certificates besides.
+        role: Role,
+        /// Names of preflight checks.
+        ignore_preflight_errors: Vec<String>,
+    },
+    /// `kubeadm reset`, on a node that was drained: it is in no cluster afterwards.
+    KubeadmReset {
+        /// Control planes have a member of etcd to take away.
+        role: Role,
+    },
+    /// Takes the member of etcd of a node that has left out of the cluster. By another control plane.
+    RemoveEtcdMember {
+        /// The node that has left.
+        node: NodeName,
+    },
+    /// Deletes the Node of a machine that has left. By a control plane.
+    DeleteNode {
+        /// The node that has left.
+        node: NodeName,
+    },
     /// Reloads systemd and restarts the kubelet.
     RestartKubelet {
         /// What the running kubelet must be.
@@ -133,7 +158,7 @@ pub enum Reversal {
     Automatic,
     /// `kubeadm upgrade apply --force` to the earlier version, as long as etcd's minor version stays.
     KubeadmForce,
-    /// Nobody but an operator: the earlier system is gone.
+    /// Nobody but an operator: what was before is gone.
     Never,
 }
 
@@ -156,6 +181,10 @@ impl Step {
             Self::Drain { .. } => "drain",
             Self::InstallKubelet { .. } => "install-kubelet",
             Self::Redeploy { .. } => "redeploy",
+            Self::KubeadmJoin { .. } => "kubeadm-join",
+            Self::KubeadmReset { .. } => "kubeadm-reset",
+            Self::RemoveEtcdMember { .. } => "remove-etcd-member",
+            Self::DeleteNode { .. } => "delete-node",
             Self::RestartKubelet { .. } => "restart-kubelet",
             Self::VerifyNode { .. } => "verify-node",
             Self::RestoreSchedulability {} => "restore-schedulability",
@@ -174,7 +203,11 @@ impl Step {
             | Self::KubeadmUpgradeNode { .. }
             | Self::ApplyAddons { .. } => Reversal::Automatic,
             Self::KubeadmUpgradeApply { .. } => Reversal::KubeadmForce,
-            Self::Redeploy { .. } => Reversal::Never,
+            Self::Redeploy { .. }
+            | Self::KubeadmJoin { .. }
+            | Self::KubeadmReset { .. }
+            | Self::RemoveEtcdMember { .. }
+            | Self::DeleteNode { .. } => Reversal::Never,
             _ => Reversal::Nothing,
         }
     }
@@ -197,6 +230,9 @@ pub enum StepError {
     /// A version that does not parse.
     #[error(transparent)]
     Version(#[from] VersionError),
+    /// A node's name that is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
 }
 
 impl From<Step> for v1::Step {
@@ -254,6 +290,18 @@ impl From<Step> for v1::Step {
             Step::Redeploy { version, command, allow_api_outage } => {
                 Kind::Redeploy(v1::Redeploy { version: text(version), command, allow_api_outage })
             }
+            Step::KubeadmJoin { version, role: r, ignore_preflight_errors } => {
+                Kind::KubeadmJoin(v1::KubeadmJoin {
+                    version: text(version),
+                    role: role(r),
+                    ignore_preflight_errors,
+                })
+            }
+            Step::KubeadmReset { role: r } => Kind::KubeadmReset(v1::KubeadmReset { role: role(r) }),
+            Step::RemoveEtcdMember { node } => {
+                Kind::RemoveEtcdMember(v1::RemoveEtcdMember { node: node.into() })
+            }
+            Step::DeleteNode { node } => Kind::DeleteNode(v1::DeleteNode { node: node.into() }),
             Step::RestartKubelet { version } => {
                 Kind::RestartKubelet(v1::RestartKubelet { version: text(version) })
             }
@@ -307,6 +355,14 @@ impl TryFrom<v1::Step> for Step {
                 command: m.command,
                 allow_api_outage: m.allow_api_outage,
             },
+            Kind::KubeadmJoin(m) => Self::KubeadmJoin {
+                role: m.role().try_into()?,
+                version: m.version.parse()?,
+                ignore_preflight_errors: m.ignore_preflight_errors,
+            },
+            Kind::KubeadmReset(m) => Self::KubeadmReset { role: m.role().try_into()? },
+            Kind::RemoveEtcdMember(m) => Self::RemoveEtcdMember { node: m.node.parse()? },
+            Kind::DeleteNode(m) => Self::DeleteNode { node: m.node.parse()? },
             Kind::RestartKubelet(m) => Self::RestartKubelet { version: m.version.parse()? },
             Kind::VerifyNode(m) => Self::VerifyNode { version: m.version.parse()? },
             Kind::RestoreSchedulability(_) => Self::RestoreSchedulability {},

@@ -11,11 +11,13 @@ use liftlock_proto::etcd::cluster_client::ClusterClient;
 use liftlock_proto::etcd::kv_client::KvClient;
 use liftlock_proto::etcd::maintenance_client::MaintenanceClient;
 use liftlock_proto::etcd::{
-    AlarmRequest, AlarmType, Member, MemberListRequest, MemberListResponse, RangeRequest, SnapshotRequest,
-    StatusRequest, StatusResponse,
+    AlarmRequest, AlarmType, Member, MemberListRequest, MemberListResponse, MemberRemoveRequest,
+    RangeRequest, SnapshotRequest, StatusRequest, StatusResponse,
 };
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::engine::lease::Permit;
 use crate::host::{ChunkSink, Etcd, EtcdHead, EtcdMember, EtcdStatus, Files, HostError, HostResult, Layout};
 use crate::kube::static_pod::StaticPod;
 
@@ -191,6 +193,19 @@ impl Etcd for RealEtcd {
             format!("{kind} on {name}")
         });
         Ok(raised.collect())
+    }
+
+    async fn remove_member(&self, _: &Permit, id: u64) -> HostResult<()> {
+        let what = "cannot take a member out of etcd";
+        let mut client = ClusterClient::new(self.local(what).await?);
+        let removal = async {
+            match client.member_remove(MemberRemoveRequest { id }).await {
+                // It is out already.
+                Err(status) if status.code() == Code::NotFound => Ok(tonic::Response::new(())),
+                removed => removed.map(|_| tonic::Response::new(())),
+            }
+        };
+        self.within(REQUEST, what, removal).await
     }
 
     async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()> {

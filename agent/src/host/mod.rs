@@ -13,13 +13,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::Argv;
-use liftlock_proto::name::PlanId;
+use liftlock_proto::name::{NodeName, PlanId};
 use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::KubernetesVersion;
+use secrecy::SecretString;
 
 use crate::addons::Addons;
 use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
+use crate::invitation::{BootstrapToken, Invitations};
 use crate::redeploy::replacement::Replacement;
 
 pub mod error;
@@ -63,6 +65,8 @@ pub struct Host {
     pub redeploy: Option<Arc<Replacement>>,
     /// Where add-ons lie, and how they are applied.
     pub addons: Arc<Addons>,
+    /// Where a machine asks for what it joins a cluster with.
+    pub invitations: Arc<dyn Invitations>,
 }
 
 /// Where things lie on a node. Every path hangs below `root`, which is `/` except on stand-in nodes.
@@ -242,6 +246,9 @@ pub trait Commands: Send + Sync {
         limits: Limits,
         lines: &dyn Lines,
     ) -> HostResult<()>;
+    /// Has kubeadm keep the cluster's certificates in it for two hours, so that a control plane can join; the key that they
+    /// are encrypted with. It is in no log and in no process list.
+    async fn upload_certificates(&self, by: &Idle, version: KubernetesVersion) -> HostResult<SecretString>;
     /// `ActiveState` of a unit such as `kubelet.service`, and the moment its main process started.
     async fn unit_state(&self, unit: &str) -> HostResult<UnitState>;
 }
@@ -382,6 +389,16 @@ pub trait Kube: Send + Sync {
     /// admin: what a drain of any node would move, what lets it go, and what room there is for it. Reads every Node,
     /// `PodDisruptionBudget` and pod of the cluster, page by page.
     async fn workloads(&self) -> HostResult<WorkloadDescription>;
+    /// admin: makes a bootstrap token with which a node may join, until a moment in milliseconds since the Unix epoch.
+    async fn create_bootstrap_token(
+        &self,
+        by: &Idle,
+        token: &BootstrapToken,
+        node: &NodeName,
+        ends_at_ms: u64,
+    ) -> HostResult<()>;
+    /// admin: deletes the Node of a machine that has left; fine if there is none. From 1.11 on no kubelet may.
+    async fn delete_node(&self, permit: &Permit, node: &NodeName) -> HostResult<()>;
 }
 
 /// The annotation of a Node that Liftlock cordoned; its value is the plan. A node may annotate itself.
@@ -482,6 +499,8 @@ pub trait Etcd: Send + Sync {
     async fn members(&self) -> HostResult<Vec<EtcdMember>>;
     /// Alarms that are raised: `NOSPACE on cp2`.
     async fn alarms(&self) -> HostResult<Vec<String>>;
+    /// Takes a member out of the cluster, by its id; fine if there is none.
+    async fn remove_member(&self, permit: &Permit, id: u64) -> HostResult<()>;
     /// Streams a snapshot of this node's member to `sink`: bbolt's file, then its SHA-256 in the last 32 bytes.
     async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()>;
 }

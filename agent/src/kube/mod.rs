@@ -7,20 +7,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Method, Request, header};
+use jiff::Timestamp;
 use kube::core::Status;
 use liftlock_proto::name::{NodeName, PlanId};
 use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::{KubernetesVersion, VersionError};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
 use crate::host::{
     CORDONED_BY, Eviction, Files, HostError, HostResult, Kube, Layout, NodeCondition, NodeState,
     OwnApiServer, PodState, Replicas,
 };
+use crate::invitation::BootstrapToken;
 
 mod access;
 mod apply;
@@ -43,6 +47,8 @@ use objects::{List, Node, ObjectMeta, Pod, Version};
 use static_pod::StaticPod;
 use watch::{Missed, Seen, watch};
 use workload::Workload;
+
+const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
@@ -366,6 +372,29 @@ impl Kube for RealKube {
         }
     }
 
+    async fn create_bootstrap_token(
+        &self,
+        _: &Idle,
+        token: &BootstrapToken,
+        node: &NodeName,
+        ends_at_ms: u64,
+    ) -> HostResult<()> {
+        let request =
+            with_body(Method::POST, SECRETS, "application/json", &secret_of(token, node, ends_at_ms))?;
+        let made = self.admin.json::<IgnoredAny>("cannot make a bootstrap token", &request).await;
+        made.map(drop)
+    }
+
+    async fn delete_node(&self, _: &Permit, node: &NodeName) -> HostResult<()> {
+        let path = format!("/api/v1/nodes/{node}");
+        let request = with_body(Method::DELETE, &path, "application/json", &json!({}))?;
+        match self.admin.try_json::<IgnoredAny>(&request).await {
+            Ok(IgnoredAny) => Ok(()),
+            Err(Refusal::Status(status)) if status.code == 404 => Ok(()),
+            Err(refusal) => Err(self.admin.error(&format!("cannot delete the Node {node}"), &refusal)),
+        }
+    }
+
     async fn workloads(&self) -> HostResult<WorkloadDescription> {
         let error = |what: &str| {
             let what = format!("cannot list the {what}");
@@ -429,6 +458,26 @@ impl RealKube {
         };
         own_server(&StaticPod::parse("kube-apiserver", &manifest)?)
     }
+}
+
+/// A bootstrap token as the API server knows it: may be joined with, and its bearer belongs to kubeadm's group.
+fn secret_of(token: &BootstrapToken, node: &NodeName, ends_at_ms: u64) -> Value {
+    let ends = i64::try_from(ends_at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": format!("bootstrap-token-{}", token.id), "namespace": "kube-system"},
+        "stringData": {
+            "description": format!("Liftlock lets {node} join"),
+            "token-id": token.id,
+            "token-secret": token.secret.expose_secret(),
+            "expiration": ends.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "usage-bootstrap-authentication": "true",
+            "usage-bootstrap-signing": "true",
+            "auth-extra-groups": "system:bootstrappers:kubeadm:default-node-token",
+        },
+    })
 }
 
 fn own_server(pod: &StaticPod) -> HostResult<String> {

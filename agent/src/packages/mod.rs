@@ -2,6 +2,6 @@
 
 mod apt;
 mod output;
-mod scratch;
+pub(crate) mod scratch;
 
 pub use apt::Apt;

@@ -1,9 +1,6 @@
 //! A folder for a moment, in the agent's state folder: nobody else may look into it or put anything there.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "no lease covers it: a preparation, which disturbs nothing, uses it"
-)]
+#![expect(clippy::disallowed_methods, reason = "no lease covers it: what disturbs nothing uses it")]
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -15,10 +12,10 @@ use crate::host::{HostError, HostResult};
 
 /// A new folder (0700), removed when it is dropped. What a crash left of it is removed first.
 #[derive(Debug)]
-pub(super) struct Scratch(Utf8PathBuf);
+pub(crate) struct Scratch(Utf8PathBuf);
 
 impl Scratch {
-    pub(super) fn new(path: Utf8PathBuf) -> HostResult<Self> {
+    pub(crate) fn new(path: Utf8PathBuf) -> HostResult<Self> {
         let made = remove(&path).and_then(|()| DirBuilder::new().mode(0o700).create(&path));
         match made {
             Ok(()) => Ok(Self(path)),
@@ -26,12 +23,12 @@ impl Scratch {
         }
     }
 
-    pub(super) fn path(&self) -> &Utf8Path {
+    pub(crate) fn path(&self) -> &Utf8Path {
         &self.0
     }
 
     /// A file in it.
-    pub(super) fn write(&self, name: &str, content: &str) -> HostResult<Utf8PathBuf> {
+    pub(crate) fn write(&self, name: &str, content: &str) -> HostResult<Utf8PathBuf> {
         let path = self.0.join(name);
         match std::fs::write(&path, content) {
             Ok(()) => Ok(path),

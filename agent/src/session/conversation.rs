@@ -208,6 +208,7 @@ impl Agent {
             Order::Certificate(pem) => self.take_certificate(pem, talk),
             Order::Tidy => self.duties.tidy(),
             Order::Question { id, asked } => self.duties.answer(id, asked),
+            Order::JoinAnswer(answer) => self.duties.join_answer(answer),
         }
         self.tell_status("connected");
         Ok(())

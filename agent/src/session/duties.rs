@@ -22,6 +22,7 @@ use crate::engine::transition::{End, Spent};
 use crate::host::Host;
 use crate::redeploy::store;
 use crate::session::StartError;
+use crate::session::asking::{Asking, Mailbox};
 use crate::session::inquiry::Inquiry;
 use crate::session::line::Line;
 use crate::session::outbox::Outbox;
@@ -66,6 +67,7 @@ pub(crate) struct Duties {
     preparing: Preparing,
     inquiry: Inquiry,
     questions: Questions,
+    mailbox: Arc<Mailbox>,
     turn: Turn,
     /// Why nobody knows which lease was here last.
     unreadable: Option<String>,
@@ -170,6 +172,7 @@ impl Duties {
             preparing,
             inquiry,
             questions: Questions::default(),
+            mailbox: Arc::default(),
             turn: Turn::default(),
             unreadable,
         })
@@ -224,6 +227,11 @@ impl Duties {
     pub(crate) fn answer(&mut self, id: u64, asked: Option<v1::Asked>) {
         let idle = || idle(&self.turn, self.held.as_ref(), self.unreadable.as_deref());
         self.questions.ask(&self.place, id, asked, idle);
+    }
+
+    /// The answer to what the engine asks for under its lease.
+    pub(crate) fn join_answer(&self, answer: v1::JoinAnswer) {
+        self.mailbox.put(answer);
     }
 
     /// The roll-out has ended well: backups that the settings do not keep are removed.
@@ -363,8 +371,13 @@ impl Duties {
         tracing::info!(%plan, %token, steps = header.steps.len(), "a lease begins or goes on");
         let lease = Arc::new(Lease::new(token, deadline));
         let voice = Arc::new(Voice::new(Arc::clone(&self.outbox), plan.clone(), token));
+        let asking = Asking {
+            outbox: Arc::clone(&self.outbox),
+            mailbox: Arc::clone(&self.mailbox),
+            clock: Arc::clone(&self.place.host.clock),
+        };
         let gear = Gear {
-            host: self.place.host.clone(),
+            host: Host { invitations: Arc::new(asking), ..self.place.host.clone() },
             node: self.place.node.clone(),
             lease: Arc::clone(&lease),
             reporter: Arc::clone(&voice) as _,

@@ -9,6 +9,7 @@ use crate::engine::fence::FenceError;
 use crate::engine::journal::JournalError;
 use crate::facts;
 
+pub(crate) mod asking;
 mod backoff;
 mod conversation;
 mod duties;

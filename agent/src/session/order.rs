@@ -6,7 +6,7 @@ use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use liftlock_proto::plan;
 use liftlock_proto::step::{Step, StepError};
 use liftlock_proto::v1::coordinator_message::Message;
-use liftlock_proto::v1::{Asked, CoordinatorMessage, Grant, Prepare};
+use liftlock_proto::v1::{Asked, CoordinatorMessage, Grant, JoinAnswer, Prepare};
 
 use crate::engine::journal::Header;
 
@@ -62,6 +62,8 @@ pub(crate) enum Order {
     Certificate(String),
     /// The roll-out has raised every node.
     Tidy,
+    /// What this machine joins with, or why there is nothing.
+    JoinAnswer(JoinAnswer),
     /// An operator asks something.
     Question {
         /// What the answer must name.
@@ -105,6 +107,7 @@ pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order
         }
         Message::CertificatePem(pem) => Order::Certificate(pem),
         Message::TidyBackups(_) => Order::Tidy,
+        Message::JoinAnswer(answer) => Order::JoinAnswer(answer),
         Message::Question(question) => Order::Question { id: question.id, asked: question.asked },
     })
 }

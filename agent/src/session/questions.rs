@@ -4,7 +4,8 @@
 use std::task::Poll;
 
 use futures::FutureExt;
-use liftlock_proto::name::NodeName;
+use liftlock_proto::name::{NameError, NodeName};
+use liftlock_proto::plan::Role;
 use liftlock_proto::v1;
 use liftlock_proto::v1::answer::Outcome;
 use liftlock_proto::v1::asked::Kind;
@@ -22,6 +23,7 @@ use crate::backup::verification::Verdict;
 use crate::engine::idle::Idle;
 use crate::etcd::description::describe;
 use crate::host::{Host, HostError, Lines};
+use crate::invitation::{self, NotInvited};
 use crate::protect::report;
 use crate::session::duties::Workplace;
 use crate::session::tasks::{Task, TaskFailed};
@@ -132,7 +134,7 @@ fn needs_idleness(kind: &Kind) -> bool {
         | Kind::CompareProtectedPaths(_)
         | Kind::DescribeWorkloads(_)
         | Kind::PreviewAddons(_) => false,
-        Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => true,
+        Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) | Kind::Invite(_) => true,
     }
 }
 
@@ -145,6 +147,7 @@ impl Question {
             Kind::DescribeEtcd(_) => Ok(ReplyKind::Etcd(describe(host).await)),
             Kind::DescribeWorkloads(_) => Ok(ReplyKind::Workloads(workloads(host).await?)),
             Kind::PreviewAddons(wanted) => previewed(host, &wanted).await,
+            Kind::Invite(wanted) => invitation(host, &idleness(idle)?, wanted).await,
             Kind::RehearseSnapshot(wanted) => rehearsed(host, node, &idleness(idle)?, &wanted.backup).await,
             Kind::ShowProtectedPaths(_) => Ok(ReplyKind::ProtectedPaths(report::show(host, node).await?)),
             Kind::CompareProtectedPaths(_) => {
@@ -191,6 +194,21 @@ async fn previewed(host: &Host, wanted: &v1::PreviewAddons) -> Result<ReplyKind,
         wanted.version.parse().map_err(|error: VersionError| NoReply::Refused(error.to_string()))?;
     let preview = preview(host, version, &wanted.digest).await?.map_err(NoReply::Refused)?;
     Ok(ReplyKind::Addons(preview))
+}
+
+/// What lets another machine join.
+async fn invitation(host: &Host, idle: &Idle, wanted: v1::Invite) -> Result<ReplyKind, NoReply> {
+    let role = Role::try_from(wanted.role()).map_err(|error| NoReply::Refused(error.to_string()))?;
+    let joining: NodeName =
+        wanted.node.parse().map_err(|error: NameError| NoReply::Refused(error.to_string()))?;
+    match invitation::make(host, idle, &joining, role).await {
+        Ok(invitation) => {
+            tracing::info!(node = %joining, role = role.name(), "a machine is let in");
+            Ok(ReplyKind::Invitation(invitation.into()))
+        }
+        Err(NotInvited::Refused(why)) => Err(NoReply::Refused(why)),
+        Err(NotInvited::Host(error)) => Err(error.into()),
+    }
 }
 
 fn idleness(idle: Option<Idleness>) -> Result<Idle, NoReply> {

@@ -12,6 +12,7 @@ mod apply_addons;
 mod back_up_node;
 mod control_plane;
 mod controllers;
+mod delete_node;
 mod drain;
 mod etcd_quorum_gate;
 mod etcd_snapshot;
@@ -19,6 +20,8 @@ mod fetch_packages;
 mod install_kubeadm;
 mod install_kubelet;
 mod kubeadm;
+mod kubeadm_join;
+mod kubeadm_reset;
 mod kubeadm_upgrade_apply;
 mod kubeadm_upgrade_node;
 mod kubelet;
@@ -28,6 +31,7 @@ mod package_versions;
 mod pull_images;
 mod redeploy;
 mod refresh_packages;
+mod remove_etcd_member;
 mod restart_kubelet;
 mod restore_schedulability;
 mod seal_protected_paths;
@@ -86,6 +90,18 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
             command: command.clone(),
             gate: etcd_quorum_gate::EtcdQuorumGate { allow_api_outage: *allow_api_outage },
         })),
+        Step::KubeadmJoin { version, role, ignore_preflight_errors } => {
+            Some(Box::new(kubeadm_join::KubeadmJoin {
+                version: *version,
+                role: *role,
+                ignore_preflight_errors: ignore_preflight_errors.clone(),
+            }))
+        }
+        Step::KubeadmReset { role } => Some(Box::new(kubeadm_reset::KubeadmReset { role: *role })),
+        Step::RemoveEtcdMember { node } => {
+            Some(Box::new(remove_etcd_member::RemoveEtcdMember { member: node.clone() }))
+        }
+        Step::DeleteNode { node } => Some(Box::new(delete_node::DeleteNode { leaver: node.clone() })),
         Step::RestartKubelet { version } => {
             Some(Box::new(restart_kubelet::RestartKubelet { version: *version }))
         }

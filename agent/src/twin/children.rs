@@ -7,13 +7,16 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::Argv;
 use liftlock_proto::version::KubernetesVersion;
+use secrecy::SecretString;
 
 use super::fault::Fault;
+use super::join;
 use super::kubeadm;
 use super::machine::{Failure, MANIFESTS, Unit};
 use super::node::NodeTwin;
 use super::redeploy;
 use super::world::World;
+use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
 use crate::host::{Bounds, Commands, HostError, HostResult, Limits, Lines, UnitState};
 
@@ -45,6 +48,17 @@ pub(super) enum Op {
     DaemonReload,
     RestartKubelet,
     StopKubelet,
+    /// Ends what the kubelet started.
+    StopContainers,
+    /// A file, or everything in a folder.
+    Remove(Utf8PathBuf),
+    /// The kubelet makes its Node.
+    Register {
+        control_plane: bool,
+    },
+    /// etcd learns of this node's member, or forgets it.
+    AddMember,
+    RemoveMember,
     /// Everything but the store gives way to a system with the packages that are offered, and the machine starts anew.
     ReplaceSystem,
     /// The command says that it failed.
@@ -68,6 +82,11 @@ impl Op {
             Self::DaemonReload => "child: daemon-reload".to_owned(),
             Self::RestartKubelet => "child: restart the kubelet".to_owned(),
             Self::StopKubelet => "child: stop the kubelet".to_owned(),
+            Self::StopContainers => "child: stop every container".to_owned(),
+            Self::Remove(path) => format!("child: remove {path}"),
+            Self::Register { .. } => "child: make the Node".to_owned(),
+            Self::AddMember => "child: add the member of etcd".to_owned(),
+            Self::RemoveMember => "child: remove the member of etcd".to_owned(),
             Self::ReplaceSystem => "child: replace the system".to_owned(),
             Self::GiveUp(_) => "child: give up".to_owned(),
         })
@@ -79,6 +98,17 @@ impl Op {
             Self::RaiseCluster(version) => world.cluster.version = *version,
             Self::RaiseProxy(version) => world.cluster.proxy_version = *version,
             Self::RestartKubelet => world.restart_kubelet(node),
+            // What the node lifecycle controller sees of a kubelet that reports no more.
+            Self::StopContainers => {
+                if let Some(object) = world.cluster.nodes.get_mut(node) {
+                    object.ready = false;
+                }
+            }
+            Self::Register { control_plane } => world.register(node, *control_plane),
+            Self::AddMember if !world.cluster.etcd_members.iter().any(|member| member == node) => {
+                world.cluster.etcd_members.push(node.to_owned());
+            }
+            Self::RemoveMember => world.cluster.etcd_members.retain(|member| member != node),
             Self::ReplaceSystem => redeploy::replace(world, node),
             Self::GiveUp(words) => return fail(world, node, unit, words.clone()),
             _ => {}
@@ -124,6 +154,14 @@ impl Op {
                 }
             }
             Self::StopKubelet => machine.kubelet = None,
+            Self::StopContainers => machine.containers.clear(),
+            Self::Remove(path) => {
+                let folder = machine.disk.folder_mode(path);
+                machine.disk.remove_tree(path);
+                if let Some(mode) = folder {
+                    machine.disk.make_folder(path, mode);
+                }
+            }
             Self::Hold(name) => {
                 if let Some(package) = machine.packages.get_mut(name) {
                     package.held = true;
@@ -374,6 +412,10 @@ impl Commands for NodeTwin {
         lines: &dyn Lines,
     ) -> HostResult<()> {
         self.child(unit, argv, |world, node| script(world, node, argv), limits.silence, lines).await
+    }
+
+    async fn upload_certificates(&self, _: &Idle, _: KubernetesVersion) -> HostResult<SecretString> {
+        Ok(join::CERTIFICATE_KEY.into())
     }
 
     async fn unit_state(&self, unit: &str) -> HostResult<UnitState> {

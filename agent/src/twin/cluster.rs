@@ -68,6 +68,8 @@ pub struct Cluster {
     pub dns: Option<Replicas>,
     /// Of any other kind, by path.
     pub stored: Stored,
+    /// Bootstrap tokens.
+    pub(super) tokens: Vec<String>,
 }
 
 impl Cluster {
@@ -81,6 +83,7 @@ impl Cluster {
             etcd_members: Vec::new(),
             dns: Some(Replicas { wanted: 2, ready: 2 }),
             stored: Stored::default(),
+            tokens: Vec::new(),
         }
     }
 
@@ -94,7 +97,7 @@ impl Cluster {
             control_plane,
         };
         self.nodes.insert(name.to_owned(), object);
-        if control_plane {
+        if control_plane && !self.etcd_members.iter().any(|member| member == name) {
             self.etcd_members.push(name.to_owned());
         }
         self.add_pod("kube-proxy", name, |pod| {

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use super::bolt;
 use super::fault::SnapshotFault;
 use super::node::NodeTwin;
+use super::world::World;
+use crate::engine::lease::Permit;
 use crate::host::{ChunkSink, Etcd, EtcdHead, EtcdMember, EtcdStatus, HostError, HostResult};
 use async_trait::async_trait;
 
@@ -96,6 +98,21 @@ impl Etcd for NodeTwin {
     async fn alarms(&self) -> HostResult<Vec<String>> {
         self.require_local_member("cannot list etcd's alarms")?;
         Ok(self.world(|world| world.etcd_alarms.clone()))
+    }
+
+    async fn remove_member(&self, _: &Permit, id: u64) -> HostResult<()> {
+        let what = "cannot take a member out of etcd";
+        self.require_local_member(what)?;
+        let refused = || self.etcd_error(what, "etcdserver: request timed out");
+        let remove = |world: &mut World| {
+            let members = &mut world.cluster.etcd_members;
+            if let Some(at) = usize::try_from(id).ok().and_then(|id| id.checked_sub(1))
+                && at < members.len()
+            {
+                members.remove(at);
+            }
+        };
+        self.change("remove a member of etcd", refused, remove).await
     }
 
     async fn snapshot(&self, sink: &mut dyn ChunkSink) -> HostResult<()> {

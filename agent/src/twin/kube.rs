@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use liftlock_proto::name::PlanId;
+use liftlock_proto::name::{NodeName, PlanId};
 use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::kubeadm;
 use super::node::NodeTwin;
 use super::world::World;
+use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
 use crate::host::{
     Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, OwnApiServer, PodState, Replicas,
 };
+use crate::invitation::BootstrapToken;
 
 pub(super) fn away(what: &str) -> HostError {
     HostError::Api {
@@ -223,6 +225,28 @@ impl Kube for NodeTwin {
 
     async fn stored_objects(&self, _collection: &str) -> HostResult<u32> {
         self.ask("cannot list what is stored", |_| Some(0))
+    }
+
+    async fn create_bootstrap_token(
+        &self,
+        _: &Idle,
+        token: &BootstrapToken,
+        _: &NodeName,
+        _: u64,
+    ) -> HostResult<()> {
+        self.ask("cannot make a bootstrap token", |world| {
+            world.admit(token);
+            Some(())
+        })
+    }
+
+    async fn delete_node(&self, _: &Permit, node: &NodeName) -> HostResult<()> {
+        self.tell("delete a Node", |world| {
+            world.cluster.nodes.remove(node.as_str());
+            world.cluster.pods.retain(|_, pod| pod.node.as_deref() != Some(node.as_str()));
+            Some(())
+        })
+        .await
     }
 
     async fn workloads(&self) -> HostResult<WorkloadDescription> {

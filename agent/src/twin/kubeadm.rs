@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::children::Op;
+use super::join;
 use super::machine::{STATIC_PODS, image_of, manifest_path};
 use super::world::World;
 
@@ -86,10 +87,13 @@ pub(super) fn manifests(
 
 /// What a kubeadm command is going to do, or what it says before it ends with an error.
 pub(super) fn script(world: &mut World, node: &str, argv: &[&str]) -> Result<VecDeque<Op>, String> {
+    let arguments: Vec<&str> = argv.iter().copied().filter(|argument| !argument.starts_with("--")).collect();
+    if arguments == ["reset"] {
+        return Ok(join::reset(world, node));
+    }
     if !world.api_is_up() {
         return Err("couldn't create a Kubernetes client: connection refused".to_owned());
     }
-    let arguments: Vec<&str> = argv.iter().copied().filter(|argument| !argument.starts_with("--")).collect();
     match arguments.as_slice() {
         ["upgrade", "apply", version] => {
             let version = version.parse().map_err(|error| format!("{error}"))?;
@@ -112,6 +116,7 @@ pub(super) fn script(world: &mut World, node: &str, argv: &[&str]) -> Result<Vec
             ops.push_back(say("[upgrade] The configuration for this node was successfully updated!"));
             Ok(ops)
         }
+        ["join"] => join::join(world, node, argv),
         other => Err(format!("unknown command {other:?}")),
     }
 }
@@ -243,7 +248,7 @@ fn write_kubelet_config(version: KubernetesVersion) -> [Op; 2] {
     ]
 }
 
-fn say(line: &str) -> Op {
+pub(super) fn say(line: &str) -> Op {
     Op::Say(line.to_owned())
 }
 

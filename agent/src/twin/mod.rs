@@ -27,6 +27,7 @@ mod disk;
 mod etcd;
 mod fault;
 mod files;
+mod join;
 mod kube;
 mod kubeadm;
 mod machine;
@@ -130,6 +131,7 @@ impl Twin {
             api_timeout: API_TIMEOUT,
             redeploy,
             addons,
+            invitations: Arc::new(join::Inviter { twin: self.clone(), node: node.to_owned() }),
         }
     }
 
@@ -181,6 +183,13 @@ impl Twin {
         }
         self.world().restart(node);
     }
+}
+
+/// What has let machines in so far: bootstrap tokens, and the key to the cluster's certificates.
+pub fn secrets(twin: &Twin) -> Vec<String> {
+    let world = twin.world();
+    let tokens = world.cluster.tokens.iter().cloned();
+    tokens.chain([join::CERTIFICATE_KEY.to_owned()]).collect()
 }
 
 fn layout() -> Layout {

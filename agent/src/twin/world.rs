@@ -11,6 +11,7 @@ use super::Shape;
 use super::cluster::{Cluster, Pod};
 use super::disk::Disk;
 use super::fault::{Fault, Faults, SnapshotFault, Watch};
+use super::join::CA;
 use super::kube::api_server;
 use super::kubeadm;
 use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
@@ -123,37 +124,12 @@ impl World {
     /// What `kubeadm init` and `kubeadm join` leave.
     fn join(&mut self, name: String, control_plane: bool, shape: Shape) {
         let version = shape.version;
-        let mut machine = Machine {
-            disk: Disk::default(),
-            packages: BTreeMap::new(),
-            kubelet: None,
-            unsynced: BTreeMap::new(),
-            containers: BTreeMap::new(),
-            lingering: Vec::new(),
-            stuck: [].into(),
-            images: kubeadm::images(version).into_iter().collect(),
-            unpullable: [].into(),
-            mounts: BTreeMap::new(),
-            units: BTreeMap::new(),
-            agent_is_dead: false,
-            powered: true,
-            starts: 0,
-            name: name.clone(),
-        };
-        for package in ["kubeadm", "kubelet", "kubectl"] {
-            let version = format!("{}-1.1", version.bare());
-            machine.packages.insert(package.to_owned(), Package { version, configured: true, held: true });
-        }
+        let mut machine = blank(&name, version);
         let disk = &mut machine.disk;
-        for folder in ["/var/lib/liftlock", "/var/cache/apt/archives", "/usr/bin"] {
-            disk.make_folder(folder.into(), 0o755);
-        }
         let server = api_server(if control_plane { &name } else { "cluster" });
         let kubeconfig = format!("clusters:\n- cluster:\n    server: {server}\nusers:\n- name: {name}\n");
         disk.put("/etc/kubernetes/kubelet.conf", kubeconfig, 0o600);
-        disk.put("/proc/swaps", "Filename Type Size Used Priority\n", 0o444);
-        disk.put("/sys/fs/cgroup/cgroup.controllers", "cpu memory\n", 0o444);
-        disk.put("/etc/kubernetes/pki/ca.crt", "the cluster's CA", 0o644);
+        disk.put("/etc/kubernetes/pki/ca.crt", CA, 0o644);
         disk.put("/var/lib/kubelet/config.yaml", kubeadm::kubelet_config(version), 0o644);
         disk.put("/var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"\"\n", 0o644);
         if control_plane {
@@ -176,6 +152,24 @@ impl World {
         machine.start_kubelet(Duration::ZERO);
         self.cluster.join(&name, control_plane, version);
         self.machines.insert(name, machine);
+    }
+
+    /// A machine with its packages at a version, in no cluster.
+    pub fn add_machine(&mut self, name: &str, version: KubernetesVersion) {
+        let mut machine = blank(name, version);
+        machine.boot();
+        self.machines.insert(name.to_owned(), machine);
+    }
+
+    /// A kubelet makes the Node of its machine, which is not Ready before it has reported.
+    pub(super) fn register(&mut self, node: &str, control_plane: bool) {
+        let Some(kubelet) = self.machines.get(node).and_then(|machine| machine.kubelet) else { return };
+        self.cluster.join(node, control_plane, kubelet.version);
+        if let Some(object) = self.cluster.nodes.get_mut(node) {
+            object.ready = false;
+        }
+        self.report_soon(node);
+        self.place_pods();
     }
 
     /// Since some moment before everything.
@@ -423,6 +417,8 @@ impl World {
                     return;
                 };
                 match self.cluster.nodes.get_mut(&node) {
+                    // One that joins makes it a moment later, and reports then.
+                    None if up => {}
                     Some(object) if up => {
                         object.ready = true;
                         object.kubelet_version = kubelet.version;
@@ -457,4 +453,36 @@ impl World {
             self.schedule(STATIC_POD_DELAY, Event::StartContainer(node.to_owned(), component.to_owned()));
         }
     }
+}
+
+/// A machine with its packages at a version and nothing else.
+fn blank(name: &str, version: KubernetesVersion) -> Machine {
+    let mut machine = Machine {
+        disk: Disk::default(),
+        packages: BTreeMap::new(),
+        kubelet: None,
+        unsynced: BTreeMap::new(),
+        containers: BTreeMap::new(),
+        lingering: Vec::new(),
+        stuck: [].into(),
+        images: kubeadm::images(version).into_iter().collect(),
+        unpullable: [].into(),
+        mounts: BTreeMap::new(),
+        units: BTreeMap::new(),
+        agent_is_dead: false,
+        powered: true,
+        starts: 0,
+        name: name.to_owned(),
+    };
+    for package in ["kubeadm", "kubelet", "kubectl"] {
+        let version = format!("{}-1.1", version.bare());
+        machine.packages.insert(package.to_owned(), Package { version, configured: true, held: true });
+    }
+    let disk = &mut machine.disk;
+    for folder in ["/var/lib/liftlock", "/var/cache/apt/archives", "/usr/bin"] {
+        disk.make_folder(folder.into(), 0o755);
+    }
+    disk.put("/proc/swaps", "Filename Type Size Used Priority\n", 0o444);
+    disk.put("/sys/fs/cgroup/cgroup.controllers", "cpu memory\n", 0o444);
+    machine
 }

@@ -25,6 +25,7 @@ pub mod pause;
 pub mod plan;
 pub mod progress;
 pub mod protect;
+pub mod replace;
 pub mod resume;
 pub mod retry;
 pub mod rollback;
@@ -125,6 +126,8 @@ pub enum OperatorVerb {
     Retry(retry::RetryArgs),
     /// Put back what the roll-out changed, on one node or on all, the last one first.
     Rollback(rollback::RollbackArgs),
+    /// Have one machine take the place of another, as a worker or as a control plane; the other may be dead.
+    Replace(replace::ReplaceArgs),
     /// Show, verify and remove the backups that a node keeps of itself.
     Backups(backups::BackupsArgs),
     /// Show the protected paths of a node, and whether they are as they were sealed.
@@ -191,6 +194,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Abort(args) => abort::run(&desk, args).await,
         OperatorVerb::Retry(args) => retry::run(&desk, args).await,
         OperatorVerb::Rollback(args) => rollback::run(&desk, args).await,
+        OperatorVerb::Replace(args) => replace::run(&desk, args).await,
         OperatorVerb::Backups(args) => backups::run(&desk, args).await,
         OperatorVerb::Protect(args) => protect::run(&desk, args).await,
         OperatorVerb::Etcd(args) => etcd::run(&desk, args).await,

@@ -64,17 +64,34 @@ pub(crate) fn refuse(
     view: &PlanAnswerView,
     format: Format,
 ) -> Result<Exit, CliError> {
+    told(desk, view, format, &refusals(to_version, &view.refusals, desk.error_paint))
+}
+
+/// The same of anything else that was wanted.
+pub(crate) fn refuse_that(
+    desk: &Desk,
+    what: &str,
+    view: &PlanAnswerView,
+    format: Format,
+) -> Result<Exit, CliError> {
+    told(desk, view, format, &reasons(what, &view.refusals, desk.error_paint))
+}
+
+fn told(desk: &Desk, view: &PlanAnswerView, format: Format, reasons: &str) -> Result<Exit, CliError> {
     if format != Format::Table {
         output::write(&output::render(view, format, desk.paint)?)?;
     }
-    output::note(refusals(to_version, &view.refusals, desk.error_paint).trim_end());
+    output::note(reasons.trim_end());
     Ok(Exit::Refused)
 }
 
 /// Every reason against a plan, one a line.
 pub(crate) fn refusals(to_version: &str, refusals: &[RefusalView], paint: Paint) -> String {
-    let mut text =
-        format!("{} the cluster cannot be raised to {to_version}:\n", paint.paint(Tone::Bad, "refused:"));
+    reasons(&format!("the cluster cannot be raised to {to_version}"), refusals, paint)
+}
+
+fn reasons(what: &str, refusals: &[RefusalView], paint: Paint) -> String {
+    let mut text = format!("{} {what}:\n", paint.paint(Tone::Bad, "refused:"));
     for refusal in refusals {
         let consent = if refusal.acceptable && !refusal.message.contains("--accept") {
             format!(" (--accept {} consents)", refusal.rule)

@@ -98,6 +98,7 @@ impl PolicyArgs {
                 canary: self.canary.map(|nodes| Canary { nodes, soak_seconds: self.soak }),
                 pools: Vec::new(),
             },
+            replacement: None,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod minors;
 pub mod path;
 pub mod planning;
 pub mod pools;
+pub mod replacement;
 pub mod restoration;
 pub mod reversal;
 pub mod rollout;

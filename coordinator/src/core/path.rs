@@ -17,6 +17,7 @@ use crate::core::gates::kubelets::is_too_old;
 use crate::core::gates::situation::Situation;
 use crate::core::gates::{self, Gate, Verdict};
 use crate::core::planning::{Refusal, is_sealed, plan_for};
+use crate::core::replacement;
 use crate::core::view::{ClusterView, NodeView};
 
 /// The plans that lead to a target, one a stop.
@@ -61,6 +62,10 @@ pub fn make_path(
     policy: &Policy,
     catalogue: &Catalogue,
 ) -> Result<Path, Vec<Refusal>> {
+    if let Some(replacement) = &policy.replacement {
+        let plan = replacement::plan(view, target, replacement, policy);
+        return plan.map(|first| Path { first, onward: Vec::new() });
+    }
     let (mut plans, mut refusals) = (Vec::new(), Vec::new());
     let mut told = BTreeSet::new();
     for approach in approaches(view, target, policy, catalogue) {

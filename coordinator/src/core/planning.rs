@@ -96,7 +96,7 @@ pub fn is_sealed(plan: &Plan) -> bool {
         .is_ok_and(|sealed| sealed.hash == plan.hash && sealed.id == plan.id)
 }
 
-fn seal(
+pub(super) fn seal(
     from_version: KubernetesVersion,
     to_version: KubernetesVersion,
     nodes: Vec<PlannedNode>,

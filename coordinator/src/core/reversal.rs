@@ -38,10 +38,23 @@ pub enum Cause {
     ApiMinor,
     /// The system is replaced as a whole, and nobody has the earlier one. Begins with the step.
     Replaced,
+    /// A machine takes another's place in the cluster. Begins with the step.
+    Membership,
 }
 
 /// Where the plan's way back ends.
 pub fn point_of_no_return(plan: &Plan) -> PointOfNoReturn {
+    if plan.policy.replacement.is_some() {
+        let membership = |step: &&Step| {
+            matches!(step, Step::KubeadmJoin { .. } | Step::RemoveEtcdMember { .. } | Step::DeleteNode { .. })
+        };
+        let first = plan.nodes.iter().find_map(|node| Some((node, node.steps.iter().find(membership)?)));
+        return first.map_or(PointOfNoReturn::Behind, |(node, step)| PointOfNoReturn::At {
+            node: node.name.clone(),
+            step: step.name(),
+            cause: Cause::Membership,
+        });
+    }
     if plan.from_version.minor == plan.to_version.minor {
         let replaced = plan.nodes.iter().find_map(|node| Some((node, redeploy(node)?)));
         return replaced.map_or(PointOfNoReturn::Nowhere, |(node, _)| PointOfNoReturn::At {
@@ -54,7 +67,7 @@ pub fn point_of_no_return(plan: &Plan) -> PointOfNoReturn {
     let ends_at = |step: &&Step| match cause {
         Cause::EtcdMinor => matches!(step, Step::KubeadmUpgradeApply { .. }),
         Cause::ApiMinor => matches!(step, Step::VerifyControlPlane { .. }),
-        Cause::Replaced => matches!(step, Step::Redeploy { .. }),
+        Cause::Replaced | Cause::Membership => matches!(step, Step::Redeploy { .. }),
     };
     let first = plan
         .nodes

@@ -611,6 +611,13 @@ impl Rollout {
                 self.plan.to_version
             )));
         }
+        if let Some(replacement) = &self.plan.policy.replacement {
+            return Err(refused(format!(
+                "{} takes the place of {}, and who has joined or left is not put back: go on with `liftlock retry`, or \
+                 `liftlock abort` ends the roll-out as things stand",
+                replacement.with, replacement.old
+            )));
+        }
         if let Some((holder, lease)) = self.leased().next() {
             return Err(refused(format!(
                 "{} holds lease {}: `liftlock pause`, and wait for its end",

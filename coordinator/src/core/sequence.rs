@@ -1,5 +1,6 @@
 //! Which steps a node of each role takes, and in which order.
 
+use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::{Policy, Role};
 use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
@@ -47,12 +48,7 @@ pub fn under_lease(
         steps.push(Step::VerifyControlPlane { version });
     }
     steps.extend([
-        Step::Drain {
-            timeout_seconds: policy.drain_timeout_seconds,
-            delete_unmanaged_pods: policy.delete_unmanaged_pods,
-            delete_empty_dir_data: policy.delete_empty_dir_data,
-            allow_only_schedulable_node: policy.accepts(DRAIN_ONLY_NODE),
-        },
+        drain(policy),
         replacement.map_or(Step::InstallKubelet { version }, |command| Step::Redeploy {
             version,
             command: command.to_vec(),
@@ -63,5 +59,63 @@ pub fn under_lease(
         Step::RestoreSchedulability {},
         Step::VerifyProtectedPaths {},
     ]);
+    steps
+}
+
+fn drain(policy: &Policy) -> Step {
+    Step::Drain {
+        timeout_seconds: policy.drain_timeout_seconds,
+        delete_unmanaged_pods: policy.delete_unmanaged_pods,
+        delete_empty_dir_data: policy.delete_empty_dir_data,
+        allow_only_schedulable_node: policy.accepts(DRAIN_ONLY_NODE),
+    }
+}
+
+/// What a machine does before the lease under which it joins. Images are kubeadm's to pull: before the join nobody there may
+/// ask which they are.
+pub fn prepare_to_join(version: KubernetesVersion) -> Vec<Step> {
+    vec![Step::RefreshPackages {}, Step::FetchPackages { version }, Step::MeasureSpace { role: Role::Worker }]
+}
+
+/// How a machine joins: with the packages of what the cluster runs, and proven to be a node of it.
+pub fn join(role: Role, version: KubernetesVersion, policy: &Policy) -> Vec<Step> {
+    let ignore_preflight_errors = policy.ignore_preflight_errors.clone();
+    let mut steps = vec![
+        // It is no control plane yet, whatever it is going to be.
+        Step::BackUpNode { role: Role::Worker },
+        Step::InstallKubeadm { version },
+        Step::InstallKubelet { version },
+        Step::KubeadmJoin { version, role, ignore_preflight_errors },
+    ];
+    if role.is_control_plane() {
+        steps.push(Step::VerifyControlPlane { version });
+    }
+    steps.push(Step::VerifyNode { version });
+    steps
+}
+
+/// How a node leaves: backed up, empty, and with a member of etcd that can be missed.
+pub fn leave(role: Role, policy: &Policy) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if role.is_control_plane() {
+        steps.push(Step::EtcdQuorumGate { allow_api_outage: policy.accepts(API_OUTAGE) });
+        steps.push(Step::EtcdSnapshot {});
+    }
+    steps.extend([Step::BackUpNode { role }, drain(policy), Step::KubeadmReset { role }]);
+    steps
+}
+
+/// How a control plane ends the membership of a node that has left. Where that could not back itself up, this one keeps a
+/// snapshot of etcd before its members change.
+pub fn end_membership(leaver: &NodeName, role: Role, answered: bool) -> Vec<Step> {
+    let node = || leaver.clone();
+    let mut steps = Vec::new();
+    if role.is_control_plane() {
+        if !answered {
+            steps.extend([Step::EtcdSnapshot {}, Step::BackUpNode { role }]);
+        }
+        steps.push(Step::RemoveEtcdMember { node: node() });
+    }
+    steps.push(Step::DeleteNode { node: node() });
     steps
 }

@@ -138,6 +138,11 @@ impl NodeView {
             || self.object.as_ref().is_some_and(|object| object.control_plane)
     }
 
+    /// A machine that is in no cluster, and is nobody's to raise.
+    pub fn is_fresh(&self) -> bool {
+        self.object.is_none() && self.agent.as_ref().is_some_and(|agent| agent.not_joined)
+    }
+
     /// What its kubelet reports.
     pub fn kubelet_version(&self) -> Option<KubernetesVersion> {
         self.object.as_ref().and_then(|object| object.kubelet_version)
@@ -149,6 +154,8 @@ impl NodeView {
 pub struct AgentView {
     /// Its stream is open now.
     pub connected: bool,
+    /// Its machine is in no cluster.
+    pub not_joined: bool,
     /// Has a kube-apiserver manifest or an admin.conf.
     pub control_plane: bool,
     /// What the running kube-apiserver is; `None` on workers, or where it could not be told.

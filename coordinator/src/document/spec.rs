@@ -70,6 +70,8 @@ impl From<Policy> for PolicySpec {
             redeploy,
             workers_skip_stops,
             workers: _,
+            // It is done once, and wanted of no cluster for good.
+            replacement: _,
         } = policy;
         Self {
             drain_timeout_seconds: Seconds::decided(drain_timeout_seconds),
@@ -109,6 +111,7 @@ impl From<PolicySpec> for Policy {
             redeploy,
             workers_skip_stops,
             workers: Workers::default(),
+            replacement: None,
         }
     }
 }

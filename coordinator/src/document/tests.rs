@@ -171,6 +171,7 @@ fn policies() -> impl Strategy<Value = Policy> {
     let on_failure = prop::sample::select(OnFailure::ALL.to_vec());
     (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, workers()).prop_map(
         |(drain_timeout_seconds, [pods, data, redeploy, skip], checks, gates, on_failure, workers)| Policy {
+            replacement: None,
             drain_timeout_seconds,
             delete_unmanaged_pods: pods,
             delete_empty_dir_data: data,

@@ -9,6 +9,7 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use super::State;
 use crate::core::gates::closed_before;
 use crate::core::gates::situation::Situation;
+use crate::core::replacement;
 use crate::core::rollout::{NodeState, Rollout};
 
 /// How long a control plane waits before it looks again at what was not well, in milliseconds.
@@ -47,9 +48,13 @@ impl State {
         }
         let view = self.view();
         let situation = Situation::new(&view, rollout.plan.to_version).excusing(&rollout.taken_away());
-        let closed = closed_before(planned.role, &situation, &rollout.plan.policy)
-            .map(|(gate, found)| format!("nothing is begun while the gate {gate} is closed: {found}"))
-            .or_else(|| rollout.crowded(planned, &situation));
+        let closed = match &rollout.plan.policy.replacement {
+            Some(replacement) => replacement::closed_before(&view, &rollout.plan, planned, replacement)
+                .map(|found| format!("nothing is begun while that is so: {found}")),
+            None => closed_before(planned.role, &situation, &rollout.plan.policy)
+                .map(|(gate, found)| format!("nothing is begun while the gate {gate} is closed: {found}"))
+                .or_else(|| rollout.crowded(planned, &situation)),
+        };
         let open = closed.is_none();
         if let Some(why) = &closed {
             tracing::info!("{why}");

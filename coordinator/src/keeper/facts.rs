@@ -144,6 +144,7 @@ impl State {
             }
             entry.agent = Some(AgentView {
                 connected: connected.contains(name),
+                not_joined: facts.not_joined,
                 control_plane: facts.control_plane,
                 control_plane_version: facts.control_plane_version.parse().ok(),
                 offered: facts

@@ -32,6 +32,7 @@ mod catalogue;
 mod facts;
 mod findings;
 mod forecast;
+mod joining;
 mod orders;
 mod path;
 mod plans;

@@ -52,6 +52,16 @@ impl Keeper {
         Ok(v1::ListGatesResponse { to_version: target.to_string(), gates })
     }
 
+    /// What kubeadm-config says that the cluster runs.
+    pub fn cluster_version(&self) -> Result<KubernetesVersion, KeeperError> {
+        let cluster = self.lock().view().cluster;
+        cluster.map(|cluster| cluster.kubeadm_config_version).ok_or_else(|| {
+            KeeperError::NotNow(
+                "no control plane has reported its cluster yet: look at `liftlock nodes`".to_owned(),
+            )
+        })
+    }
+
     /// Every node that has an agent, or that the cluster has.
     pub fn nodes(&self) -> Vec<v1::NodeEntry> {
         let state = self.lock();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use liftlock_proto::name::NodeName;
+use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::v1;
 use liftlock_proto::v1::answer::Outcome;
 use liftlock_proto::v1::asked::Kind as Asked;
@@ -18,7 +18,22 @@ use crate::core::rollout::NodeState;
 use crate::store::records::Change;
 
 /// What one session was asked and has not answered. When the session ends, so does the waiting.
-pub(super) type Unanswered = BTreeMap<u64, oneshot::Sender<Outcome>>;
+pub(super) type Unanswered = BTreeMap<u64, Waiting>;
+
+/// Who waits for an answer.
+pub(super) enum Waiting {
+    /// An operator, or the coordinator for one.
+    Caller(oneshot::Sender<Outcome>),
+    /// The holder of a lease that is going to join.
+    Joining(NodeName, FencingToken),
+}
+
+impl Waiting {
+    /// Whether whoever asked gave up.
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Caller(waiting) if waiting.is_closed())
+    }
+}
 
 impl Keeper {
     /// Asks the agent of a node and waits for its answer, at most `limit`.
@@ -110,6 +125,19 @@ impl State {
         now_ms: u64,
     ) -> Result<oneshot::Receiver<Outcome>, KeeperError> {
         self.refuse_in_a_failure(node, &asked)?;
+        let (waiting, answer) = oneshot::channel();
+        self.send_question(node, asked, now_ms, Waiting::Caller(waiting))?;
+        Ok(answer)
+    }
+
+    /// Sends a question into a node's session, with who waits for its answer.
+    pub(super) fn send_question(
+        &mut self,
+        node: &NodeName,
+        asked: v1::Asked,
+        now_ms: u64,
+        waiting: Waiting,
+    ) -> Result<(), KeeperError> {
         // Above every number of an earlier run of the coordinator: an agent may still have an answer to one of those.
         let id = now_ms.max(self.last_question.saturating_add(1));
         self.last_question = id;
@@ -124,11 +152,10 @@ impl State {
             });
         };
         // Those who gave up waiting are not answered any more.
-        unanswered.retain(|_, waiting| !waiting.is_closed());
-        let (waiting, answer) = oneshot::channel();
+        unanswered.retain(|_, waiting| !waiting.is_over());
         unanswered.insert(id, waiting);
         self.send(node, Told::Question(v1::Question { id, asked: Some(asked) }));
-        Ok(answer)
+        Ok(())
     }
 
     /// An answer that nobody waits for any more is dropped.
@@ -139,11 +166,11 @@ impl State {
                  Liftlock on both"
             ))
         })?;
-        if let Some(waiting) = self.unanswered_of(node).and_then(|unanswered| unanswered.remove(&answer.id)) {
+        match self.unanswered_of(node).and_then(|unanswered| unanswered.remove(&answer.id)) {
             // Whoever asked may have gone this moment.
-            let _ = waiting.send(outcome);
-        } else {
-            tracing::info!(%node, question = answer.id, "nobody waits for this answer any more");
+            Some(Waiting::Caller(waiting)) => drop(waiting.send(outcome)),
+            Some(Waiting::Joining(joining, token)) => self.pass_on(node, &joining, token, outcome),
+            None => tracing::info!(%node, question = answer.id, "nobody waits for this answer any more"),
         }
         Ok(())
     }

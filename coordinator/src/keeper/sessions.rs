@@ -137,6 +137,10 @@ impl Keeper {
                 Ok(())
             }
             Said::Answer(answer) => state.answered(node, answer),
+            Said::AskToJoin(asked) => {
+                state.ask_to_join(node, &asked, self.clock.unix_ms());
+                Ok(())
+            }
         };
         unless_unrecorded(heard)?;
         self.advance(&mut state);
@@ -312,7 +316,7 @@ impl Keeper {
                 None if state.rolls_back(node) => {
                     self.record(HistoryKind::LeaseEnded, format!("{node} is rolled back"))
                 }
-                None => self.record(HistoryKind::LeaseEnded, format!("{node} is raised")),
+                None => self.record(HistoryKind::LeaseEnded, state.done_by(node)),
                 Some(failure) => self.record(HistoryKind::LeaseFailed, format!("{node} failed: {failure}")),
             };
             let record = state.about(node, token, record);
@@ -456,7 +460,19 @@ impl State {
         matches!(state, Some(NodeState::Leased { purpose: Purpose::RollBack, .. }))
     }
 
-    fn lease_of(&self, node: &NodeName) -> Option<Lease> {
+    /// What a node has come to, in words, that fulfilled its lease.
+    fn done_by(&self, node: &NodeName) -> String {
+        let planned = self.saved.newest().and_then(|(_, rollout)| Some(rollout.node(node)?.0));
+        let part = planned.into_iter().flat_map(|planned| &planned.steps).find_map(|step| match step {
+            Step::KubeadmJoin { .. } => Some("has joined".to_owned()),
+            Step::KubeadmReset { .. } => Some("has left".to_owned()),
+            Step::DeleteNode { node } => Some(format!("has ended what {node} left")),
+            _ => None,
+        });
+        format!("{node} {}", part.unwrap_or_else(|| "is raised".to_owned()))
+    }
+
+    pub(super) fn lease_of(&self, node: &NodeName) -> Option<Lease> {
         let (_, rollout) = self.saved.newest()?;
         rollout.node(node).and_then(|(_, state): (_, &NodeState)| state.lease())
     }

@@ -10,7 +10,7 @@ use liftlock_proto::plan::{Plan, PlanError, Policy};
 use liftlock_proto::v1;
 use liftlock_proto::v1::asked::Kind;
 use liftlock_proto::v1::operator_service_server::OperatorService;
-use liftlock_proto::version::{KubernetesVersion, VersionError};
+use liftlock_proto::version::VersionError;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -68,9 +68,15 @@ impl OperatorService for Operators {
     ) -> Result<Response<v1::MakePlanResponse>, Status> {
         caller(&self.keeper, &request, READERS)?;
         let v1::MakePlanRequest { to_version, policy } = request.into_inner();
-        let target: KubernetesVersion = to_version.parse().map_err(|e: VersionError| invalid(&e))?;
-        let policy = Policy::from(policy.unwrap_or_default());
+        let policy = Policy::try_from(policy.unwrap_or_default()).map_err(|e: NameError| invalid(&e))?;
         let mut refusals = fresh_facts(&self.keeper, true).await;
+        // One that joins joins at what the cluster runs.
+        let target = match &policy.replacement {
+            Some(_) if to_version.is_empty() => {
+                with_keeper(&self.keeper, |keeper| keeper.cluster_version()).await?
+            }
+            _ => to_version.parse().map_err(|e: VersionError| invalid(&e))?,
+        };
         let planned = with_keeper(&self.keeper, move |keeper| Ok(keeper.plan(target, &policy))).await?;
         let path = match planned {
             Ok(path) if refusals.is_empty() => Some(path),
@@ -276,6 +282,8 @@ fn askers(asked: &Kind) -> &'static [Role] {
         | Kind::CompareProtectedPaths(_)
         | Kind::DescribeWorkloads(_)
         | Kind::PreviewAddons(_) => READERS,
+        // Only the coordinator asks that, for the holder of a lease.
+        Kind::Invite(_) => &[],
         Kind::PruneBackups(wanted) if wanted.dry_run => READERS,
         Kind::PruneBackups(_) | Kind::RehearseSnapshot(_) => WRITERS,
     }

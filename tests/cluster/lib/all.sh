@@ -14,6 +14,7 @@
 . "$HERE/lib/faults.sh"
 . "$HERE/lib/restoration.sh"
 . "$HERE/lib/replacement.sh"
+. "$HERE/lib/membership.sh"
 
 # prepare: everything that is made once and kept; seconds, when it is there
 prepare() {

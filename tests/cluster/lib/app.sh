@@ -15,7 +15,8 @@ app_has_budget() { [ "$(kubectl_ get poddisruptionbudget app -o 'jsonpath={.stat
 # client_start: asks through every node; returns once every one has answered
 client_start() {
   local node ways=()
-  for node in $(nodes); do ways+=("$(node_address "$node"):30080"); done
+  # shellcheck disable=SC2046 # one word a node
+  for node in $(joined $(nodes)); do ways+=("$(node_address "$node"):30080"); done
   container client --volume "$HERE/app:/srv/app:ro" --entrypoint sleep "$NODE_IMAGE" infinity
   for node in "${ways[@]}"; do
     within 60 "the app's answer through $node" on client curl --silent --fail --max-time 2 --output /dev/null "http://$node/"

@@ -78,7 +78,7 @@ check_etcd() {
     etcdctl_ "$node" endpoint health >/dev/null 2>&1 || wrong "$node: etcd is not healthy"
   done
   members=$(etcdctl_ cp1 member list | grep -c ', started, .*, false$') || members=0
-  [ "$members" = "$CONTROL_PLANES" ] || wrong "etcd has $members started members, not $CONTROL_PLANES"
+  [ "$members" = "$(control_planes | wc -l)" ] || wrong "etcd has $members started members, not $(control_planes | wc -l)"
   [ -z "$(etcdctl_ cp1 alarm list)" ] || wrong "etcd has raised an alarm"
   ((faults == 0))
 }

@@ -71,7 +71,7 @@ cluster_shape() {
 
 cluster_up() {
   local key node
-  rm -f "$STATE/shape"
+  rm -f "$STATE/shape" "$STATE/gone"
   key=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
   nodes_remove
   network_start
@@ -82,13 +82,14 @@ cluster_up() {
   logged kubeadm-init cluster_init "$key"
   JOIN=$(on cp1 kubeadm token create --print-join-command 2> "$LOGS/token.log")
   # One after another: each joins etcd, which takes one new member at a time.
-  for node in $(control_planes | tail -n +2); do
+  # shellcheck disable=SC2046
+  for node in $(joined $(control_planes) | tail -n +2); do
     say "kubeadm join on $node"
     logged "kubeadm-join-$node" cluster_join "$node" --control-plane --certificate-key "$key"
   done
   say "kubeadm join on the workers"
   # shellcheck disable=SC2046
-  together cluster_join $(workers)
+  together cluster_join $(joined $(workers))
   say "images of $TO"
   # shellcheck disable=SC2046
   together images_target $(nodes)

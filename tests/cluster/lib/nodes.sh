@@ -16,8 +16,12 @@ node_number() {
 node_address() { echo "$SUBNET.$(node_number "$1")"; }
 node_pods() { echo "10.244.$(node_number "$1").0/24"; }
 
-control_planes() { seq -f 'cp%g' "$CONTROL_PLANES"; }
-workers() { ((WORKERS == 0)) || seq -f 'w%g' "$WORKERS"; }
+control_planes() { seq -f 'cp%g' "$CONTROL_PLANES" | staying; }
+workers() { ((WORKERS == 0)) || seq -f 'w%g' "$WORKERS" | staying; }
+# Without those that have left for good, which a scenario writes down.
+staying() { grep --invert-match --line-regexp --fixed-strings --file <(cat "$STATE/gone" 2>/dev/null) || true; }
+# joined NODE...: without the machine that has its packages and has not joined, if there is one
+joined() { printf '%s\n' "$@" | grep --invert-match --line-regexp --fixed-strings -- "${FRESH:-none}" || true; }
 nodes() { control_planes; workers; }
 
 # on NODE COMMAND...: there, with our stdin

@@ -28,7 +28,7 @@ before() {
     grep -q '^spec.policy.acepted: there is no such field' || die "the unknown field is not named"
 }
 
-begin() {
+begun() {
   wanted autumn "$TO" | kubectl_ apply -f - || return
   # While the only API server is raised nobody answers kubectl.
   within 900 "upgradeplan autumn to have succeeded" kubectl_ wait --for=condition=Succeeded --timeout=60s upgradeplan/autumn

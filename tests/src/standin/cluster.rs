@@ -42,6 +42,8 @@ pub struct Shape {
     pub version: KubernetesVersion,
     /// What else the package repository offers.
     pub offered: Vec<KubernetesVersion>,
+    /// `n1`, …: machines with the packages that have not joined.
+    pub machines: usize,
     /// How slow things are.
     pub tempo: Tempo,
 }
@@ -54,6 +56,7 @@ impl Shape {
             workers,
             version: KubernetesVersion::new(1, 30, 4),
             offered: vec![KubernetesVersion::new(1, 31, 2)],
+            machines: 0,
             tempo: Tempo::default(),
         }
     }
@@ -114,10 +117,10 @@ impl Cluster {
 
         let [a, b, c] = subnet;
         let facts: Vec<NodeFacts> = (0..shape.control_planes)
-            .map(|index| (true, index))
-            .chain((0..shape.workers).map(|index| (false, index)))
-            .map(|(control_plane, index)| {
-                let (kind, first) = if control_plane { ("cp", 11) } else { ("w", 101) };
+            .map(|index| (true, "cp", 11, index))
+            .chain((0..shape.workers).map(|index| (false, "w", 101, index)))
+            .chain((0..shape.machines).map(|index| (false, "n", 201, index)))
+            .map(|(control_plane, kind, first, index)| {
                 let last = u8::try_from(first + index).context("too many nodes for one subnet")?;
                 Ok(NodeFacts {
                     name: format!("{kind}{}", index + 1),
@@ -140,20 +143,23 @@ impl Cluster {
         let mut members = Vec::new();
         for facts in facts {
             let tree = NodeTree::new(folder.join("nodes").join(&facts.name));
-            let joined = members.join(",");
+            let initial = members.join(",");
             let blueprint = Blueprint {
                 program,
                 release,
                 registry: release.registry(),
                 authorities: &authorities,
                 kubernetes: &kubernetes,
-                etcd_members: (!members.is_empty()).then_some(joined.as_str()),
+                etcd_members: (!members.is_empty()).then_some(initial.as_str()),
             };
-            tree.create(&facts, &blueprint)?;
+            let joined = !facts.name.starts_with('n');
+            tree.create(&facts, &blueprint, joined)?;
             if facts.control_plane {
                 members.push(format!("{}=https://{}:2380", facts.name, facts.address));
             }
-            put_node(&objects, &facts, release);
+            if joined {
+                put_node(&objects, &facts, release);
+            }
             let (systemd, systemd_task) = Systemd::start(&tree)?;
             let runtime = Runtime::new(tree.clone());
             let runtime_task = serve::unix(&tree.runtime_socket(), runtime.router(release.has_cri_v1()))?;
@@ -293,6 +299,14 @@ impl Cluster {
     pub fn label(&self, node: &str, key: &str, value: &str) {
         self.objects.update(&Key::new("nodes", "", node), |node| {
             merge(node, &json!({"metadata": {"labels": {key: value}}}));
+        });
+    }
+
+    /// Says what the node lifecycle controller would, of a kubelet that reports no more.
+    pub fn set_ready(&self, node: &str, ready: bool) {
+        let ready = if ready { "True" } else { "Unknown" };
+        self.objects.update(&Key::new("nodes", "", node), |node| {
+            node["status"]["conditions"] = json!([{"type": "Ready", "status": ready}]);
         });
     }
 
@@ -455,7 +469,8 @@ fn free_subnet() -> Result<(TcpListener, [u8; 3])> {
     )
 }
 
-fn put_node(objects: &Objects, facts: &NodeFacts, release: Release) {
+/// A Node as its kubelet makes it, and what its `DaemonSet` runs there.
+pub(crate) fn put_node(objects: &Objects, facts: &NodeFacts, release: Release) {
     let mut node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {

@@ -12,9 +12,10 @@ use liftlock_proto::etcd::cluster_server::{Cluster, ClusterServer};
 use liftlock_proto::etcd::kv_server::{Kv, KvServer};
 use liftlock_proto::etcd::maintenance_server::{Maintenance, MaintenanceServer};
 use liftlock_proto::etcd::{
-    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, Member as MemberMessage, MemberListRequest,
-    MemberListResponse, RangeRequest, RangeResponse, ResponseHeader, SnapshotRequest, SnapshotResponse,
-    StatusRequest, StatusResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, Member as MemberMessage, MemberAddRequest,
+    MemberAddResponse, MemberListRequest, MemberListResponse, MemberRemoveRequest, MemberRemoveResponse,
+    RangeRequest, RangeResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse,
 };
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
@@ -82,11 +83,15 @@ impl Ensemble {
         self.lock().members.clone()
     }
 
-    /// Says which version a node's member runs, or that it does not.
-    pub fn set_running(&self, node: &str, version: Option<&str>) {
+    /// Says which version the member at a node's address runs, or that it does not. One that was added has its name from
+    /// its first start on.
+    pub fn set_running(&self, node: &str, address: Ipv4Addr, version: Option<&str>) {
         let mut state = self.lock();
-        for member in state.members.iter_mut().filter(|member| member.name == node) {
+        for member in state.members.iter_mut().filter(|member| member.address == address) {
             member.running = version.map(str::to_owned);
+            if version.is_some() {
+                node.clone_into(&mut member.name);
+            }
         }
         let stopped = state.members.iter().filter(|member| member.running.is_none()).count();
         state.complete |= stopped == 0;
@@ -186,9 +191,18 @@ impl Ensemble {
         }
     }
 
-    /// The services of one member.
-    pub fn router(&self, node: &str) -> Router {
-        let id = self.members().iter().find(|member| member.name == node).map_or(0, |member| member.id);
+    /// Adds a voter that has not started, as `etcdctl member add` does.
+    fn add(&self, address: Ipv4Addr) -> Member {
+        let digest = Sha256::digest(format!("{address} at {}", self.objects.revision()));
+        let id = digest.iter().take(8).fold(0_u64, |id, byte| (id << 8) | u64::from(*byte));
+        let member = Member { id, name: String::new(), address, learner: false, running: None };
+        self.lock().members.push(member.clone());
+        member
+    }
+
+    /// The services of the member at an address.
+    pub fn router(&self, address: Ipv4Addr) -> Router {
+        let id = self.members().iter().find(|member| member.address == address).map_or(0, |member| member.id);
         let service = Service { ensemble: self.clone(), id };
         tonic::service::Routes::new(MaintenanceServer::new(service.clone()))
             .add_service(ClusterServer::new(service.clone()))
@@ -261,15 +275,60 @@ impl Cluster for Service {
         if request.into_inner().linearizable && !self.ensemble.has_quorum() {
             return Err(Status::unavailable("etcdserver: no leader"));
         }
-        let message = |member: Member| MemberMessage {
-            id: member.id,
-            name: member.name,
-            peer_urls: vec![format!("https://{}:2380", member.address)],
-            client_urls: vec![format!("https://{}:2379", member.address)],
-            is_learner: member.learner,
-        };
         let members = self.ensemble.members().into_iter().map(message).collect();
         Ok(Response::new(MemberListResponse { header: Some(self.ensemble.header(self.id)), members }))
+    }
+
+    async fn member_add(
+        &self,
+        request: Request<MemberAddRequest>,
+    ) -> Result<Response<MemberAddResponse>, Status> {
+        self.require_quorum()?;
+        let urls = request.into_inner().peer_urls;
+        let host = urls.first().and_then(|url| url.strip_prefix("https://")?.strip_suffix(":2380"));
+        let address = host.and_then(|host| host.parse().ok());
+        let address = address.ok_or_else(|| Status::invalid_argument("etcdserver: bad peer URL"))?;
+        if self.ensemble.members().iter().any(|member| member.address == address) {
+            return Err(Status::failed_precondition("etcdserver: Peer URLs already exists"));
+        }
+        let member = message(self.ensemble.add(address));
+        let members = self.ensemble.members().into_iter().map(message).collect();
+        let header = Some(self.ensemble.header(self.id));
+        Ok(Response::new(MemberAddResponse { header, member: Some(member), members }))
+    }
+
+    async fn member_remove(
+        &self,
+        request: Request<MemberRemoveRequest>,
+    ) -> Result<Response<MemberRemoveResponse>, Status> {
+        self.require_quorum()?;
+        let id = request.into_inner().id;
+        let known = self.ensemble.members().iter().any(|member| member.id == id);
+        if !known {
+            return Err(Status::not_found("etcdserver: member not found"));
+        }
+        self.ensemble.lock().members.retain(|member| member.id != id);
+        let members = self.ensemble.members().into_iter().map(message).collect();
+        Ok(Response::new(MemberRemoveResponse { header: Some(self.ensemble.header(self.id)), members }))
+    }
+}
+
+impl Service {
+    fn require_quorum(&self) -> Result<(), Status> {
+        if self.ensemble.has_quorum() { Ok(()) } else { Err(Status::unavailable("etcdserver: no leader")) }
+    }
+}
+
+fn message(member: Member) -> MemberMessage {
+    // One that has not started announces nothing.
+    let client_urls =
+        if member.name.is_empty() { Vec::new() } else { vec![format!("https://{}:2379", member.address)] };
+    MemberMessage {
+        id: member.id,
+        name: member.name,
+        peer_urls: vec![format!("https://{}:2380", member.address)],
+        client_urls,
+        is_learner: member.learner,
     }
 }
 

@@ -16,8 +16,10 @@ use crate::standin::node::{NodeTree, write_whole};
 /// A place in a stand-in program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Point {
-    /// kubeadm upgrade has been started and has done nothing.
+    /// kubeadm upgrade, join or reset has been started and has done nothing.
     KubeadmStarted,
+    /// kubeadm join has started the kubelet, which has no Node yet, and etcd knows a new member.
+    KubeadmJoining,
     /// kubeadm has copied etcd's data, and moved nothing yet.
     KubeadmEtcdCopied,
     /// The component's manifest was moved to the backup, and the new one is not there: kubeadm's two renames.
@@ -56,6 +58,7 @@ impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KubeadmStarted => f.write_str("kubeadm-started"),
+            Self::KubeadmJoining => f.write_str("kubeadm-joining"),
             Self::KubeadmEtcdCopied => f.write_str("kubeadm-etcd-copied"),
             Self::KubeadmBetweenRenames(component) => write!(f, "kubeadm-between-renames@{component}"),
             Self::KubeadmManifestReplaced(component) => write!(f, "kubeadm-manifest-replaced@{component}"),

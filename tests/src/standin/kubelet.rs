@@ -11,8 +11,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::standin::api::eviction::{is_ready, is_terminating};
+use crate::standin::api::eviction::{condition, is_ready, is_terminating};
 use crate::standin::api::server::ApiServer;
+use crate::standin::cluster::put_node;
 use crate::standin::cri::{Container, Runtime};
 use crate::standin::etcd::Ensemble;
 use crate::standin::manifest::{StaticPod, tag};
@@ -58,6 +59,7 @@ struct Noticed {
     service: KubeletService,
     broken: Vec<String>,
     held: bool,
+    joined: bool,
     /// Name, size, inode and modification time of each manifest.
     manifests: Vec<(std::ffi::OsString, u64, u64, i64, i64)>,
 }
@@ -121,7 +123,7 @@ impl Kubelet {
         self.etcd = None;
         self.report_at = None;
         self.noticed = None;
-        self.shared.etcd.set_running(&self.facts.name, None);
+        self.shared.etcd.set_running(&self.facts.name, self.facts.address, None);
         self.etcd_answers.store(false, Ordering::Release);
         for pod in self.bound_pods() {
             let part = |pointer| text(&pod, pointer).unwrap_or_default().to_owned();
@@ -159,7 +161,8 @@ impl Kubelet {
             .collect();
         manifests.sort();
         let (service, broken) = (self.systemd.kubelet(), self.broken.clone());
-        let noticed = Some(Noticed { service, broken, held: self.held.load(Ordering::Acquire), manifests });
+        let (held, joined) = (self.held.load(Ordering::Acquire), self.has_joined());
+        let noticed = Some(Noticed { service, broken, held, joined, manifests });
         let changed = noticed != self.noticed;
         self.noticed = noticed;
         let starting = self.static_pods.values().any(|running| running.since_ns.is_none());
@@ -169,7 +172,13 @@ impl Kubelet {
     /// One turn of the kubelet's loop. `api` says whether an API server can be reached.
     pub fn sync(&mut self, api: bool) -> Result<()> {
         let now = Instant::now();
-        if self.systemd.kubelet().running.is_some() {
+        if self.systemd.kubelet().running.is_none() && !self.has_joined() {
+            // `kubeadm reset` ends the containers too.
+            self.static_pods.clear();
+            self.api_pods.clear();
+            self.lose();
+        }
+        if self.systemd.kubelet().running.is_some() && self.has_joined() {
             self.sync_static_pods(now);
             if api {
                 self.sync_mirror_pods();
@@ -181,6 +190,22 @@ impl Kubelet {
         let (etcd, api) = (self.run_etcd(), self.run_api());
         self.runtime.set_containers(self.containers());
         etcd.and(api)
+    }
+
+    /// What the node lifecycle controller makes of a kubelet that is gone for good.
+    fn lose(&self) {
+        let key = Key::new("nodes", "", &self.facts.name);
+        if self.shared.objects.get(&key).is_some_and(|node| condition(&node, "Ready")) {
+            self.shared.objects.update(&key, |node| {
+                node["status"]["conditions"] =
+                    json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]);
+            });
+        }
+    }
+
+    /// A kubelet without credentials ends at its start, again and again.
+    fn has_joined(&self) -> bool {
+        self.tree.at("/etc/kubernetes/kubelet.conf").exists()
     }
 
     fn sync_static_pods(&mut self, now: Instant) {
@@ -234,10 +259,10 @@ impl Kubelet {
                 &["h2"],
             )?;
             let listener = serve::bind(self.facts.address, 2379)?;
-            let router = self.shared.etcd.router(&self.facts.name);
+            let router = self.shared.etcd.router(self.facts.address);
             self.etcd = Some(serve::tls(listener, None, config, router));
         }
-        self.shared.etcd.set_running(&self.facts.name, etcd.as_deref());
+        self.shared.etcd.set_running(&self.facts.name, self.facts.address, etcd.as_deref());
         self.etcd_answers.store(etcd.is_some() && self.shared.etcd.has_quorum(), Ordering::Release);
         Ok(())
     }
@@ -353,6 +378,11 @@ impl Kubelet {
             return;
         }
         let key = Key::new("nodes", "", &self.facts.name);
+        if self.shared.objects.get(&key).is_none() {
+            // A kubelet registers its Node at its start; who is a control plane is kubeadm's to mark.
+            let facts = NodeFacts { control_plane: false, ..self.facts.clone() };
+            put_node(&self.shared.objects, &facts, Release(version));
+        }
         let reported = self.shared.objects.update(&key, |node| {
             node["status"]["nodeInfo"]["kubeletVersion"] = json!(version.to_string());
             node["status"]["conditions"] = json!([{
@@ -380,7 +410,8 @@ impl Kubelet {
                 });
             }
         }
-        for pod in self.bound_pods().iter().filter(|pod| is_ready(pod)) {
+        let bound = if self.has_joined() { self.bound_pods() } else { Vec::new() };
+        for pod in bound.iter().filter(|pod| is_ready(pod)) {
             let part = |pointer| text(pod, pointer).unwrap_or_default().to_owned();
             containers.push(Container {
                 name: part("/spec/containers/0/name"),

@@ -176,8 +176,8 @@ impl NodeTree {
         self.at("/var/lib/containerd/images")
     }
 
-    /// Makes the node as `kubeadm init` or `kubeadm join` leaves it.
-    pub(crate) fn create(&self, facts: &NodeFacts, plan: &Blueprint<'_>) -> Result<()> {
+    /// Makes the node as `kubeadm init` or `kubeadm join` leaves it, or a machine with its packages that has not joined.
+    pub(crate) fn create(&self, facts: &NodeFacts, plan: &Blueprint<'_>, joined: bool) -> Result<()> {
         self.lay_system(plan.program)?;
         for folder in [
             "/etc/kubernetes",
@@ -198,11 +198,27 @@ impl NodeTree {
         fs::write(self.at("/etc/hostname"), format!("{}\n", facts.name))?;
         fs::write(self.at("/etc/machine-id"), format!("{:032x}\n", u32::from(facts.address)))?;
         self.create_packages(facts, plan)?;
-        self.create_kubelet(facts, plan)?;
+        if joined { self.join(facts, plan) } else { Ok(()) }
+    }
+
+    /// Writes down what the node is from now on.
+    pub(crate) fn become_node(&self, facts: &NodeFacts) -> Result<()> {
+        Ok(write_whole(&self.dir.join("node.json"), &serde_json::to_string_pretty(facts)?)?)
+    }
+
+    /// The folder with the cluster's authorities: what signs the requests of a kubelet that joins.
+    pub(crate) fn authorities(&self) -> Result<Utf8PathBuf> {
+        let nodes = self.dir.parent().and_then(Utf8Path::parent);
+        Ok(nodes.with_context(|| format!("{} is in no stand-in cluster", self.dir))?.join("authorities"))
+    }
+
+    /// What a kubelet has that has joined, and on control planes what runs there.
+    pub(crate) fn join(&self, facts: &NodeFacts, plan: &Blueprint<'_>) -> Result<()> {
+        fs::create_dir_all(self.at("/var/lib/kubelet/pki"))?;
         if facts.control_plane {
             self.create_control_plane(facts, plan)?;
         }
-        Ok(())
+        self.create_kubelet(facts, plan)
     }
 
     /// What the kernel shows of a machine with cgroup v2 and without swap.

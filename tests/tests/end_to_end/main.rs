@@ -22,6 +22,7 @@ mod plans;
 mod protection;
 mod raise;
 mod redeploy;
+mod replace;
 mod resource;
 mod rollback;
 mod workers;

@@ -9,6 +9,7 @@ use liftlock_proto::name::NodeName;
 use crate::addons::Addons;
 use crate::etcd::RealEtcd;
 use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout, Trees};
+use crate::invitation::NoInvitations;
 use crate::kube::RealKube;
 use crate::packages::Apt;
 use crate::redeploy::replacement::Replacement;
@@ -101,5 +102,6 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
         api_timeout: config.api_timeout,
         redeploy: config.redeploy.clone(),
         addons: config.addons.clone(),
+        invitations: Arc::new(NoInvitations),
     })
 }

@@ -12,7 +12,7 @@ use crate::host::HostError;
 use crate::twin::{Fault, Meanwhile, Picture};
 
 /// Faults that a lease has to survive, and what children did meanwhile.
-const FAULTS: [(Fault, Meanwhile); 4] = [
+pub(super) const FAULTS: [(Fault, Meanwhile); 4] = [
     (Fault::Fails, Meanwhile::StillRunning),
     (Fault::AgentDies, Meanwhile::StillRunning),
     (Fault::AgentDies, Meanwhile::Ended),
@@ -20,13 +20,13 @@ const FAULTS: [(Fault, Meanwhile); 4] = [
 ];
 
 /// Compares the node with a picture of it.
-fn same(leased: &Leased, picture: &Picture, when: &str) {
+pub(super) fn same(leased: &Leased, picture: &Picture, when: &str) {
     let differences = leased.picture().differences(picture);
     assert!(differences.is_empty(), "{when}:\n{}", differences.join("\n"));
 }
 
 /// The lease before each of its steps.
-fn before_each(leased: &Leased) -> Vec<Leased> {
+pub(super) fn before_each(leased: &Leased) -> Vec<Leased> {
     let mut leased = leased.fork();
     (0..leased.steps.len())
         .map(|index| {
@@ -122,7 +122,7 @@ fn every_step_unwinds_idempotently() {
 }
 
 /// Calls `then` with a lease that a fault struck before each change of each step, and the step's position.
-fn struck_everywhere(
+pub(super) fn struck_everywhere(
     leased: &Leased,
     faults: &[(Fault, Meanwhile)],
     mut then: impl FnMut(Leased, usize, &str),

@@ -50,6 +50,9 @@ pub struct NodeView {
     pub agent_memory_bytes: Option<u64>,
     /// What the agent could not read.
     pub errors: Vec<String>,
+    /// Its machine is in no cluster; left out where it is in one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_joined: bool,
 }
 
 impl From<v1::ListNodesResponse> for NodesView {
@@ -79,6 +82,7 @@ impl From<v1::NodeEntry> for NodeView {
             agent_version: said(facts.agent_version),
             agent_memory_bytes: Some(facts.agent_memory_bytes).filter(|&bytes| bytes > 0),
             errors: facts.errors,
+            not_joined: facts.not_joined,
         }
     }
 }
@@ -86,6 +90,7 @@ impl From<v1::NodeEntry> for NodeView {
 impl NodeView {
     fn state(&self) -> Cell {
         match (self.ready, self.unschedulable) {
+            (None, _) if self.not_joined => Cell::new(Tone::Notice, "not joined"),
             (None, _) => Cell::new(Tone::Bad, "not in the cluster"),
             (Some(false), _) => Cell::new(Tone::Bad, "not ready"),
             (Some(true), Some(true)) => Cell::new(Tone::Notice, "ready, cordoned"),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use liftlock_proto::argv::{Argv, commands, kubeadm_upgrade_apply_force};
-use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
+use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Replacement, Role};
 use liftlock_proto::step::{self, Step};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
@@ -90,6 +90,9 @@ pub struct PolicyView {
     /// So many workers may fail before nothing more is begun; left out where none may.
     #[serde(skip_serializing_if = "is_none")]
     pub failure_budget: u32,
+    /// One machine takes the place of another; left out where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
 }
 
 /// One node's part.
@@ -177,6 +180,7 @@ impl From<Policy> for PolicyView {
             redeploy: policy.redeploy,
             workers_skip_stops: policy.workers_skip_stops,
             failure_budget: policy.workers.failure_budget,
+            replacement: policy.replacement,
         }
     }
 }
@@ -327,13 +331,18 @@ impl PlanView {
     fn heading(&self, paint: Paint) -> String {
         let nodes = self.nodes.len();
         let plural = if nodes == 1 { "" } else { "s" };
-        let line = format!(
-            "Plan {}: {} → {}, {nodes} node{plural}, {}",
-            self.id,
-            self.from_version,
-            self.to_version,
-            if self.pools.is_empty() { "one after the other" } else { "control planes one after the other" }
-        );
+        let order =
+            if self.pools.is_empty() { "one after the other" } else { "control planes one after the other" };
+        let line = match &self.policy.replacement {
+            Some(Replacement { old, with }) => format!(
+                "Plan {}: {with} takes the place of {old} at {}, {nodes} nodes, one after the other",
+                self.id, self.to_version
+            ),
+            None => format!(
+                "Plan {}: {} → {}, {nodes} node{plural}, {order}",
+                self.id, self.from_version, self.to_version
+            ),
+        };
         let mut text = format!("{}\n", paint.paint(Tone::Strong, &line));
         let _ = writeln!(text, "When a node fails: {}", when_a_node_fails(self.policy.on_failure));
         write_pools(&mut text, self);
@@ -366,7 +375,7 @@ impl PlanView {
                 if node.as_str() == first.name && *at == step.step);
             let begins = matches!(
                 self.way_back,
-                PointOfNoReturn::At { cause: Cause::EtcdMinor | Cause::Replaced, .. }
+                PointOfNoReturn::At { cause: Cause::EtcdMinor | Cause::Replaced | Cause::Membership, .. }
             );
             if here && begins {
                 write_point(text, paint);
@@ -412,6 +421,7 @@ fn no_way_back(cause: Cause, to: KubernetesVersion) -> String {
             "From its start on etcd is of another minor version, whose data the earlier one refuses: the cluster goes forward to {minor}, \
              back only by restoring the snapshot, which loses what was written since"
         ),
+        Cause::Membership => "From its start on nodes join and leave, which is not put back: a node that fails is retried".to_owned(),
         Cause::Replaced => "From its start on the node's system is replaced as a whole, and nobody has the earlier one: a node that \
                             fails is retried"
             .to_owned(),
@@ -520,6 +530,20 @@ fn asks(step: &Step) -> Option<String> {
             "stops the containers, exports the protected paths to the node's store, and waits for the new system, with the paths \
              back and kubeadm and kubelet at {version}"
         ),
+        Step::KubeadmJoin { role, .. } => {
+            let also = if role.is_control_plane() { " and a key to the cluster's certificates" } else { "" };
+            format!(
+                "is let in by a control plane: a bootstrap token{also}, made for this lease, kept in a file of the agent's own \
+                 while kubeadm runs, and shown nowhere"
+            )
+        }
+        Step::KubeadmReset { .. } => {
+            "takes the node out of the cluster, its member of etcd too, and ends every container that is left".to_owned()
+        }
+        Step::RemoveEtcdMember { node } => {
+            format!("takes {node}'s member out of etcd, where it is still there, does not answer, and the others are a quorum")
+        }
+        Step::DeleteNode { node } => format!("deletes the Node {node}"),
         Step::VerifyNode { version } => format!("waits until the Node is Ready with its kubelet at {version}"),
         Step::RestoreSchedulability {} => "uncordons the node, unless it was cordoned before".to_owned(),
         Step::ApplyAddons { version, digest } => format!(

@@ -33,11 +33,9 @@ pub struct Candidate<'a> {
 impl<'a> Situation<'a> {
     /// The cluster as it is seen, and where it is to go.
     pub fn new(view: &'a ClusterView, target: KubernetesVersion) -> Self {
-        let nodes = view
-            .nodes
-            .iter()
-            .map(|(name, node)| Candidate { name, spared: false, excused: false, node })
-            .collect();
+        let nodes = view.nodes.iter().filter(|(_, node)| !node.is_fresh());
+        let nodes =
+            nodes.map(|(name, node)| Candidate { name, spared: false, excused: false, node }).collect();
         Self { view, target, nodes, catalogue: &OPEN, ahead: false }
     }
 

@@ -49,7 +49,7 @@ pub(crate) fn sound_cluster(etcd_members: u32) -> ClusterFindings {
     }
 }
 
-fn version(minor: u16) -> KubernetesVersion {
+pub(crate) fn version(minor: u16) -> KubernetesVersion {
     KubernetesVersion::new(1, minor, 2)
 }
 
@@ -59,6 +59,7 @@ pub(crate) fn cluster_at(minor: u16) -> ClusterView {
     let node = |(name, control_plane): (&str, bool)| {
         let view = NodeView {
             agent: Some(AgentView {
+                not_joined: false,
                 connected: true,
                 control_plane,
                 control_plane_version: control_plane.then_some(present),

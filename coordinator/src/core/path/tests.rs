@@ -26,6 +26,7 @@ fn everything() -> Vec<KubernetesVersion> {
 fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView {
     NodeView {
         agent: Some(AgentView {
+            not_joined: false,
             connected: true,
             control_plane,
             control_plane_version: control_plane.then_some(version),

@@ -17,6 +17,7 @@ fn name(text: &str) -> NodeName {
 pub(crate) fn view(control_planes: u32, workers: u32) -> ClusterView {
     let node = |name: &str, control_plane: bool| NodeView {
         agent: Some(AgentView {
+            not_joined: false,
             connected: true,
             control_plane,
             control_plane_version: control_plane.then_some(FROM),

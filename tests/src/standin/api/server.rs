@@ -49,6 +49,7 @@ async fn answer(
     body: Bytes,
 ) -> Answer {
     let applies = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == apply::CONTENT_TYPE);
+    let subject = subject.or_else(|| server.bearer(&headers));
     server.answer(subject.as_ref(), &method, &uri, applies, &body).unwrap_or_else(Answer::from)
 }
 
@@ -173,6 +174,25 @@ fn percent_decoded(text: &str) -> String {
 }
 
 impl ApiServer {
+    /// Whoever a bootstrap token lets in, while it has not ended.
+    fn bearer(&self, headers: &HeaderMap) -> Option<Subject> {
+        let token = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+        let (id, secret) = token.split_once('.')?;
+        let key = Key::new("secrets", "kube-system", &format!("bootstrap-token-{id}"));
+        let known = self.objects.get(&key)?;
+        let ends: jiff::Timestamp = text(&known, "/stringData/expiration")?.parse().ok()?;
+        let valid = text(&known, "/stringData/token-secret") == Some(secret)
+            && text(&known, "/stringData/usage-bootstrap-authentication") == Some("true")
+            && ends > jiff::Timestamp::now();
+        valid.then(|| Subject {
+            common_name: format!("system:bootstrap:{id}"),
+            organizations: text(&known, "/stringData/auth-extra-groups")
+                .map(str::to_owned)
+                .into_iter()
+                .collect(),
+        })
+    }
+
     fn answer(
         &self,
         subject: Option<&Subject>,
@@ -331,7 +351,20 @@ impl ApiServer {
                     return Err(Failure::conflict("Conflict", format!("it is not {meant}")));
                 }
                 self.objects.remove(&key);
+                if target.resource == "nodes" {
+                    self.collect_pods(target.name);
+                }
                 Ok(object(200, &found))
+            }
+        }
+    }
+
+    /// What the pod garbage collector does with the pods of a Node that is gone.
+    fn collect_pods(&self, node: &str) {
+        for pod in self.objects.list("pods", None) {
+            if text(&pod, "/spec/nodeName") == Some(node) {
+                let part = |pointer| text(&pod, pointer).unwrap_or_default();
+                self.objects.remove(&Key::new("pods", part("/metadata/namespace"), part("/metadata/name")));
             }
         }
     }

@@ -4,10 +4,11 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::{Call, err, kubeadm_upgrade, out, version_json};
+use super::{Call, err, kubeadm_join, kubeadm_upgrade, out, version_json};
 use crate::standin::release::Release;
 
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
+    "--upload-certs",
     "-y",
     "--yes",
     "-f",
@@ -39,6 +40,9 @@ pub(super) fn kubeadm(call: &Call) -> Result<u8> {
         ["config", "images", "list", ..] => return images(call, own),
         ["upgrade", "apply", target] => return kubeadm_upgrade::apply(call, own, target),
         ["upgrade", "diff", target] => return kubeadm_upgrade::diff(call, target),
+        ["init", "phase", "upload-certs"] => return kubeadm_join::upload_certs(call),
+        ["join"] => return kubeadm_join::join(call, own),
+        ["reset"] => return kubeadm_join::reset(call),
         ["upgrade", "node"] => return kubeadm_upgrade::node(call, own),
         _ => return Ok(failed(&format!("unknown command \"{}\" for \"kubeadm\"", words.join(" ")))),
     }

@@ -38,12 +38,12 @@ struct Upgrade<'a> {
 }
 
 /// The API, with one of the node's kubeconfigs.
-struct Api {
+pub(super) struct Api {
     client: Client,
 }
 
 impl Api {
-    async fn connect(call: &Call, kubeconfig: &str) -> Result<Self> {
+    pub(super) async fn connect(call: &Call, kubeconfig: &str) -> Result<Self> {
         let path = call.node.at(kubeconfig);
         let config = Kubeconfig::read_from(&path)?;
         let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
@@ -53,7 +53,21 @@ impl Api {
         Ok(Self { client: Client::try_from(config)? })
     }
 
-    async fn get(&self, path: &str) -> kube::Result<Value> {
+    /// With a bootstrap token, at an API server whose certificate somebody else has looked at.
+    pub(super) fn with_token(server: &str, token: &str) -> Result<Self> {
+        let mut config = Config::new(format!("https://{server}").parse()?);
+        config.accept_invalid_certs = true;
+        config.auth_info.token = Some(token.to_owned().into());
+        config.default_retry = false;
+        Ok(Self { client: Client::try_from(config)? })
+    }
+
+    /// Any other request.
+    pub(super) async fn send(&self, request: http::request::Builder, body: &Value) -> Result<Value> {
+        Ok(self.client.request(request.body(serde_json::to_vec(body)?)?).await?)
+    }
+
+    pub(super) async fn get(&self, path: &str) -> kube::Result<Value> {
         self.client.request(Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?).await
     }
 
@@ -76,7 +90,7 @@ impl Api {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     _ = rustls::crypto::ring::default_provider().install_default();
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
@@ -456,12 +470,12 @@ fn certificates(component: &str) -> &'static [&'static str] {
     }
 }
 
-fn version_in(configuration: &str) -> Result<KubernetesVersion> {
+pub(super) fn version_in(configuration: &str) -> Result<KubernetesVersion> {
     let version = configuration.lines().find_map(|line| line.strip_prefix("kubernetesVersion: "));
     Ok(version.context("kubeadm-config names no version")?.parse()?)
 }
 
-fn registry_in(configuration: &str) -> &str {
+pub(super) fn registry_in(configuration: &str) -> &str {
     configuration.lines().find_map(|line| line.strip_prefix("imageRepository: ")).unwrap_or_default()
 }
 

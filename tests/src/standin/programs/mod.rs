@@ -4,6 +4,7 @@ mod apt;
 mod dpkg;
 mod etcdctl;
 mod kubeadm;
+mod kubeadm_join;
 mod kubeadm_policy;
 mod kubeadm_upgrade;
 mod replace_system;
