@@ -21,9 +21,12 @@ prepare() {
   host_check
   host_watches
   mkdir -p "$CACHE/locks"
-  kubernetes "$FROM" "$TO"
-  images "$FROM" "$TO"
-  packages "$FROM" "$TO"
+  # shellcheck disable=SC2046 # one word a version
+  {
+    kubernetes $(versions)
+    images $(versions)
+    packages $(versions)
+  }
   engine_start
   node_image
 }

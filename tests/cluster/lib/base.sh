@@ -9,6 +9,8 @@ ROOT=$(cd "$HERE/../.." && pwd)
 CACHE=${LIFTLOCK_CLUSTER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/liftlock-cluster}
 FROM=${LIFTLOCK_CLUSTER_FROM:-v1.19.7}
 TO=${LIFTLOCK_CLUSTER_TO:-v1.20.2}
+# Stops between the two: a scenario of a longer path says which.
+VIA=()
 CONTROL_PLANES=${LIFTLOCK_CLUSTER_CONTROL_PLANES:-3}
 WORKERS=${LIFTLOCK_CLUSTER_WORKERS:-2}
 # A second cluster beside the first needs a prefix and a /24 (its first three numbers) of its own.
@@ -84,6 +86,9 @@ cached() {
   fi
   exec {lock}>&-
 }
+
+# versions: every version that the cluster comes by, the first one first
+versions() { echo "$FROM" "${VIA[@]}" "$TO"; }
 
 # close_descriptors: in a process that will outlive us: let go of every lock and pipe that we hold.
 close_descriptors() {

@@ -90,11 +90,14 @@ cluster_up() {
   say "kubeadm join on the workers"
   # shellcheck disable=SC2046
   together cluster_join $(joined $(workers))
-  say "images of $TO"
+  say "images of ${VIA[*]} $TO"
   # shellcheck disable=SC2046
   together images_target $(nodes)
   logged cluster-ready cluster_ready
   cluster_remember
 }
 
-images_target() { node_images "$1" "$TO"; }
+images_target() {
+  local version
+  for version in "${VIA[@]}" "$TO"; do node_images "$1" "$version"; done
+}

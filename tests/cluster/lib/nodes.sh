@@ -68,7 +68,7 @@ outlives() { :; }
 volume() { echo "$PREFIX$1${2//\//-}"; }
 
 node_start() {
-  local node=$1 other routes="" folder volumes=()
+  local node=$1 other routes="" folder version volumes=()
   for other in $(nodes); do
     [ "$other" = "$node" ] || routes+=" $(node_pods "$other")=$(node_address "$other")"
   done
@@ -76,9 +76,9 @@ node_start() {
     docker volume create --label "$LABEL" "$(volume "$node" "$folder")"
     volumes+=(--volume "$(volume "$node" "$folder"):$folder")
   done
-  machine "$node" --env "NODE_ROUTES=$routes" "${volumes[@]}" \
-    --volume "$(repository "$FROM" "$TO"):/srv/packages:ro" \
-    --volume "$(image_archive "$FROM"):/srv/images/$FROM.tar:ro" --volume "$(image_archive "$TO"):/srv/images/$TO.tar:ro"
+  for version in $(versions); do volumes+=(--volume "$(image_archive "$version"):/srv/images/$version.tar:ro"); done
+  # shellcheck disable=SC2046 # one word a version
+  machine "$node" --env "NODE_ROUTES=$routes" "${volumes[@]}" --volume "$(repository $(versions)):/srv/packages:ro"
   within 60 "containerd on $node" on "$node" ctr version
 }
 
