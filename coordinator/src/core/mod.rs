@@ -5,10 +5,12 @@
 //! ([`crate::rpc`]).
 
 pub mod catalogue;
+pub mod conduct;
 pub mod decide;
 pub mod forecast;
 pub mod gates;
 pub mod history;
+pub mod hold;
 pub mod leg;
 pub mod minors;
 pub mod path;
@@ -18,3 +20,4 @@ pub mod reversal;
 pub mod rollout;
 pub mod sequence;
 pub mod view;
+pub mod window;

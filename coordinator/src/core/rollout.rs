@@ -4,6 +4,7 @@ use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
 
+use crate::core::conduct::Conduct;
 use crate::core::leg::{Leg, Next};
 use crate::core::reversal::{etcd_has_moved_on, is_replaced};
 
@@ -29,6 +30,9 @@ pub struct Rollout {
     /// Which stop of its path the plan leads to, and which follow.
     #[serde(default)]
     pub leg: Leg,
+    /// When nodes may be begun on, and what is asked before.
+    #[serde(default, skip_serializing_if = "Conduct::is_default")]
+    pub conduct: Conduct,
 }
 
 /// What the operator wants.
@@ -385,6 +389,7 @@ impl Rollout {
             ended_at_ms: None,
             answered: None,
             leg: Leg::default(),
+            conduct: Conduct::default(),
         }
     }
 
@@ -392,6 +397,12 @@ impl Rollout {
     #[must_use]
     pub fn on(self, leg: Leg) -> Self {
         Self { leg, ..self }
+    }
+
+    /// The same, conducted like this.
+    #[must_use]
+    pub fn conducted(self, conduct: Conduct) -> Self {
+        Self { conduct, ..self }
     }
 
     /// Each node of the plan with its state, in the order of leases.

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! It says what is wanted and nothing of how: nodes, order and steps are the coordinator's to plan. What it says and what
-//! options say come to the same version and [`Policy`].
+//! options say come to the same version and [`Policy`]. Beside them it says how the roll-out is [conducted](Conduct).
 
 use liftlock_proto::plan::Policy;
 use liftlock_proto::version::KubernetesVersion;
@@ -22,12 +22,16 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::core::conduct::Conduct;
+
+mod conduct;
 mod difference;
 mod read;
 mod schema;
 mod spec;
 mod values;
 
+pub use conduct::{Days, WindowSpec};
 pub use difference::{Difference, differences};
 pub use read::{DocumentError, parse};
 pub use schema::schema;
@@ -94,9 +98,22 @@ impl UpgradePlan {
             api_version: ApiVersion::V1,
             kind: Kind::UpgradePlan,
             metadata: Some(Metadata { name: DocumentName::of_target(to_version) }),
-            spec: Spec { to_version, policy: policy.into() },
+            spec: Spec { to_version, policy: policy.into(), windows: Vec::new() },
             status: Unread,
         }
+    }
+
+    /// The same, with a roll-out that is conducted like this.
+    #[must_use]
+    pub fn conducted(mut self, conduct: Conduct) -> Self {
+        let Conduct { windows } = conduct;
+        self.spec.windows = windows.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How its roll-out is to be conducted.
+    pub fn conduct(&self) -> Conduct {
+        Conduct { windows: self.spec.windows.iter().cloned().map(Into::into).collect() }
     }
 
     /// What it wants, as plans are made from it.

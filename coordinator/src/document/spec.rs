@@ -5,6 +5,7 @@ use liftlock_proto::version::KubernetesVersion;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::conduct::WindowSpec;
 use super::schema;
 use super::values::{self, GateName, PreflightCheck, Seconds};
 
@@ -18,6 +19,9 @@ pub struct Spec {
     /// What is decided beforehand.
     #[serde(default)]
     pub policy: PolicySpec,
+    /// Nodes are begun on only inside one of these windows; at any time where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowSpec>,
 }
 
 /// What an operator decides before the roll-out starts: the fields of [`Policy`], each checked where it stands.

@@ -48,6 +48,12 @@ pub struct PreflightCheck(String);
 #[schemars(with = "u32", extend("minimum" = 1, "maximum" = u32::MAX))]
 pub struct Seconds(u32);
 
+impl ValueError {
+    pub(super) fn of(why: String) -> Self {
+        Self(why)
+    }
+}
+
 impl DocumentName {
     /// `to-v1.20.2`
     pub(super) fn of_target(version: KubernetesVersion) -> Self {

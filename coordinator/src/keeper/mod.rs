@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::core::decide::{Decision, decide};
 use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::hold::Hold;
 use crate::core::rollout::{Event, Lease, Rollout, TransitionError};
 use crate::identity::authority::{Authority, IdentityError};
 use crate::identity::token::TokenRefused;
@@ -31,6 +32,7 @@ mod catalogue;
 mod facts;
 mod findings;
 mod forecast;
+mod hold;
 mod orders;
 mod path;
 mod plans;
@@ -69,6 +71,8 @@ struct State {
     facts: BTreeMap<NodeName, facts::Reported>,
     /// Whether gates are asked again before each node, and what came of it last.
     between: Option<between::Between>,
+    /// Why the node that is due is not begun on.
+    held: Option<Hold>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
     /// Nodes whose agents have said what they hold since this coordinator started.
@@ -220,8 +224,16 @@ impl Keeper {
     /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word, and a
     /// stop of a path that is reached is left for the next.
     fn advance(&self, state: &mut State) {
+        let held = state.held.clone();
+        self.carry_on(state);
+        if state.held != held {
+            self.announce();
+        }
+    }
+
+    fn carry_on(&self, state: &mut State) {
         loop {
-            while let Some((node, purpose)) = state.tell() {
+            while let Some((node, purpose)) = state.tell(self.clock.as_ref()) {
                 if let Err(error) = self.grant(state, &node, purpose) {
                     tracing::error!(%node, %error, "no lease was granted");
                     return;
@@ -296,7 +308,7 @@ impl State {
     }
 
     /// Sends what is due from the recorded state, and returns the node that is to be granted a lease.
-    fn tell(&mut self) -> Option<(NodeName, Purpose)> {
+    fn tell(&mut self, clock: &dyn Clock) -> Option<(NodeName, Purpose)> {
         let (number, rollout) = self.saved.newest()?;
         let rollout = rollout.clone();
         let (stranger, silent) = (self.holder_of_unknown_lease(), self.silent());
@@ -313,7 +325,7 @@ impl State {
                 Decision::Grant { node, purpose } => {
                     if silent.is_none()
                         && stranger.as_ref().is_none_or(|holder| *holder == node)
-                        && self.may_begin(&rollout, &node)
+                        && self.may_begin(&rollout, &node, clock)
                     {
                         due = Some((node, purpose));
                     }

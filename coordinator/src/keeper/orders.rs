@@ -5,6 +5,7 @@ use liftlock_proto::plan::Policy;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Keeper, KeeperError};
+use crate::core::conduct::Conduct;
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::Leg;
 use crate::core::path::{Path, make_path};
@@ -36,16 +37,33 @@ impl Keeper {
 
     /// Starts the roll-out of a path's first plan, if the same path follows from what is known now.
     pub fn apply(&self, path: &Path, operator: &str) -> Result<(), KeeperError> {
-        self.start(path, operator, None)
+        self.start(path, &Conduct::default(), operator, None)
+    }
+
+    /// The same, conducted like this.
+    pub fn apply_conducted(&self, path: &Path, conduct: &Conduct, operator: &str) -> Result<(), KeeperError> {
+        self.start(path, conduct, operator, None)
     }
 
     /// The same for a document, given by its hash, in a file of the folder that is followed. Only where no roll-out goes on,
     /// between two stops of a path neither, and never again for the same document.
-    pub fn apply_document(&self, path: &Path, file: &str, document: String) -> Result<(), KeeperError> {
-        self.start(path, &format!("plans:{file}"), Some(&ActedOn { document }))
+    pub fn apply_document(
+        &self,
+        path: &Path,
+        conduct: &Conduct,
+        file: &str,
+        document: String,
+    ) -> Result<(), KeeperError> {
+        self.start(path, conduct, &format!("plans:{file}"), Some(&ActedOn { document }))
     }
 
-    fn start(&self, path: &Path, operator: &str, document: Option<&ActedOn>) -> Result<(), KeeperError> {
+    fn start(
+        &self,
+        path: &Path,
+        conduct: &Conduct,
+        operator: &str,
+        document: Option<&ActedOn>,
+    ) -> Result<(), KeeperError> {
         if let Some(plan) = path.unsealed() {
             return Err(KeeperError::Invalid(format!(
                 "plan {} is not what its hash says: it was changed after it was made; make it again with `liftlock plan`",
@@ -76,10 +94,15 @@ impl Keeper {
         let number = last.map_or(1, |(number, _)| number + 1);
         let (plan, target) = (&path.first, path.last().to_version);
         let catalogue = self.catalogue()?;
-        let now = make_path(&state.view(), target, &plan.policy, &catalogue).map_err(|refusals| {
+        let refused = |refusals: Vec<Refusal>| {
             let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
             KeeperError::NotNow(format!("plan {} cannot be started now: {}", plan.id, why.join("; ")))
-        })?;
+        };
+        let now = make_path(&state.view(), target, &plan.policy, &catalogue).map_err(refused)?;
+        let refusals = state.conduct_refusals(path, conduct, self.clock.as_ref());
+        if !refusals.is_empty() {
+            return Err(refused(refusals));
+        }
         if !now.is(path) {
             return Err(KeeperError::NotNow(format!(
                 "the cluster has changed since plan {} was made, it would be {} now: look at it with `liftlock plan {target}` \
@@ -97,7 +120,8 @@ impl Keeper {
             )
         });
         let leg = Leg::first(&now.onward);
-        change.rollouts.insert(number, Rollout::start(now.first, operator.to_owned(), at_ms).on(leg));
+        let rollout = Rollout::start(now.first, operator.to_owned(), at_ms);
+        change.rollouts.insert(number, rollout.on(leg).conducted(conduct.clone()));
         state.last_output.clear();
         state.ask_anew();
         self.commit(&mut state, change)?;

@@ -37,11 +37,15 @@ pub(super) struct Look {
 }
 
 impl Keeper {
-    /// Asks the agents once more where something speaks against the next stop. To be called every [`LOOK_AGAIN`].
+    /// Asks the agents once more where something speaks against the next stop, and looks at the clock where something holds
+    /// the next node. To be called every [`LOOK_AGAIN`].
     pub fn look_again(&self) {
         let mut state = self.lock();
-        if state.look.as_ref().is_some_and(|look| look.against.is_some()) {
+        let against = state.look.as_ref().is_some_and(|look| look.against.is_some());
+        if against {
             state.ask_everybody();
+        }
+        if against || state.held.is_some() {
             self.advance(&mut state);
         }
     }
@@ -78,7 +82,8 @@ impl Keeper {
         match (now, against) {
             (Ok(plan), None) => {
                 let rollout = Rollout::start(plan, reached.started_by.clone(), self.clock.unix_ms());
-                self.begin(state, number, &reached, rollout.on(reached.leg.following()))?;
+                let rollout = rollout.on(reached.leg.following()).conducted(reached.conduct.clone());
+                self.begin(state, number, &reached, rollout)?;
                 Ok(true)
             }
             (_, against) => {

@@ -10,6 +10,7 @@ use liftlock_proto::version::KubernetesVersion;
 use super::{Keeper, KeeperError, State};
 use crate::core::catalogue::Catalogue;
 use crate::core::history::HistoryRecord;
+use crate::core::hold::Hold;
 use crate::core::path::gates_on_the_way;
 use crate::core::planning::unknown_consents;
 use crate::core::rollout::Rollout;
@@ -30,7 +31,8 @@ impl Keeper {
         let plans = state.plans.clone().filter(|_| newest).unwrap_or_default();
         let told =
             convert::rollout(rollout, &|node| state.live(node, newest), state.obstacle(newest).as_deref());
-        Ok(v1::Rollout { plans, ..told })
+        let held_until_ms = state.held_until_ms(newest);
+        Ok(v1::Rollout { plans, held_until_ms, ..told })
     }
 
     /// Every gate and what became of it, for a target or for the newest version that every node could be raised to now.
@@ -112,6 +114,17 @@ impl State {
         }
     }
 
+    /// When what holds the present roll-out opens by itself, milliseconds since the Unix epoch; 0 where nothing does.
+    fn held_until_ms(&self, newest: bool) -> u64 {
+        let until = self.held.as_ref().filter(|_| newest && self.is_due()).and_then(Hold::until);
+        until.and_then(|until| u64::try_from(until.as_millisecond()).ok()).unwrap_or(0)
+    }
+
+    /// Whether some node is next and would be begun on if nothing held it.
+    fn is_due(&self) -> bool {
+        self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok())
+    }
+
     /// What stands in the way of the present roll-out and is no part of it.
     fn obstacle(&self, newest: bool) -> Option<String> {
         if !newest {
@@ -135,9 +148,8 @@ impl State {
                 )
             })
         };
-        let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
-        let closed = || awaited().or_else(|| self.closed_between());
-        let held_up = || if goes_on { closed() } else { self.before_the_next_stop() };
+        let closed = || awaited().or_else(|| self.held.as_ref().map(ToString::to_string));
+        let held_up = || if self.is_due() { closed() } else { self.before_the_next_stop() };
         self.failure.clone().or_else(unknown_lease).or_else(held_up)
     }
 }

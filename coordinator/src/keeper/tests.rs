@@ -19,6 +19,7 @@ use crate::store::memory::MemoryStore;
 
 mod catalogue;
 mod forecast;
+mod hold;
 mod path;
 mod plans;
 

@@ -112,11 +112,12 @@ impl Follower {
         let (keeper, file) = (Arc::clone(&self.keeper), wanted.file.clone());
         let (document, hash) = (wanted.document.clone(), wanted.hash.clone());
         let done = spawn_blocking(move || {
+            let conduct = document.conduct();
             let (target, policy) = document.wanted();
             let because = |error: KeeperError| refused(&file, &[error.to_string()]);
-            match keeper.plan(target, &policy) {
+            match keeper.plan_conducted(target, &policy, &conduct) {
                 Ok(path) => {
-                    keeper.apply_document(&path, &file, hash).map_err(because)?;
+                    keeper.apply_document(&path, &conduct, &file, hash).map_err(because)?;
                     tracing::info!(%file, plan = %path.first.id, "a followed document is begun with");
                     Ok(())
                 }

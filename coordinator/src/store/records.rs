@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Store, StoreError};
+use crate::core::conduct::Conduct;
 use crate::core::history::HistoryRecord;
 use crate::core::leg::{Leg, Next, Passing, Stop};
 use crate::core::rollout::{Intent, NodeState, Rollout};
@@ -86,6 +87,8 @@ struct Head {
     answered: Option<String>,
     #[serde(default)]
     leg: LegHead,
+    #[serde(default, skip_serializing_if = "Conduct::is_default")]
+    conduct: Conduct,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -265,7 +268,8 @@ fn put_rollout(
     after: &Rollout,
 ) -> Result<(), StoreError> {
     let head = |rollout: &Rollout| {
-        (rollout.intent, rollout.ended_at_ms, rollout.answered.clone(), rollout.leg.next.clone())
+        let Rollout { intent, ended_at_ms, answered, leg, conduct, .. } = rollout;
+        (*intent, *ended_at_ms, answered.clone(), leg.next.clone(), conduct.clone())
     };
     if before.map(head) != Some(head(after)) {
         batch.put(head_key(number), &Head::of(after))?;
@@ -321,6 +325,7 @@ impl Head {
             ended_at_ms: rollout.ended_at_ms,
             answered: rollout.answered.clone(),
             leg: LegHead::of(&rollout.leg),
+            conduct: rollout.conduct.clone(),
         }
     }
 }
@@ -365,6 +370,7 @@ impl Entries {
             ended_at_ms: head.ended_at_ms,
             answered: head.answered,
             leg: self.leg(key, head.leg)?,
+            conduct: head.conduct,
         })
     }
 

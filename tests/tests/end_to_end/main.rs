@@ -14,6 +14,7 @@ mod catalogue;
 mod documents;
 mod forecast;
 mod gates;
+mod holds;
 mod interruptions;
 mod operators;
 mod paths;

@@ -1,6 +1,7 @@
 //! What is remembered of the folder of documents that is followed.
 
 use super::*;
+use crate::core::conduct::Conduct;
 
 fn document() -> String {
     "0".repeat(64)
@@ -10,7 +11,10 @@ fn document() -> String {
 fn a_document_is_begun_with_once_though_its_roll_out_was_aborted_and_the_coordinator_restarted() {
     let coordinator = Coordinator::new();
     let _agents = coordinator.connect_all();
-    coordinator.keeper.apply_document(&coordinator.plan(), "plan.yaml", document()).unwrap();
+    coordinator
+        .keeper
+        .apply_document(&coordinator.plan(), &Conduct::default(), "plan.yaml", document())
+        .unwrap();
     assert_eq!(coordinator.rollout().started_by, "plans:plan.yaml");
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
     assert_eq!(coordinator.keeper.unfinished(), None);
@@ -18,9 +22,13 @@ fn a_document_is_begun_with_once_though_its_roll_out_was_aborted_and_the_coordin
     let coordinator = coordinator.restarted();
     let _agents = coordinator.connect_all();
     assert_eq!(coordinator.keeper.acted_on(), Some(document()));
-    let again = coordinator.keeper.apply_document(&coordinator.plan(), "plan.yaml", document());
+    let again =
+        coordinator.keeper.apply_document(&coordinator.plan(), &Conduct::default(), "plan.yaml", document());
     assert!(matches!(again, Err(KeeperError::NotNow(_))), "{again:?}");
-    coordinator.keeper.apply_document(&coordinator.plan(), "plan.yaml", "1".repeat(64)).unwrap();
+    coordinator
+        .keeper
+        .apply_document(&coordinator.plan(), &Conduct::default(), "plan.yaml", "1".repeat(64))
+        .unwrap();
 }
 
 #[test]
@@ -30,7 +38,8 @@ fn a_document_waits_for_the_end_of_whatever_goes_on_and_is_not_taken_for_begun()
     coordinator.apply();
     let path = coordinator.plan();
     assert_eq!(coordinator.keeper.unfinished(), Some(path.first.id.clone()));
-    let refused = coordinator.keeper.apply_document(&path, "plan.yaml", document()).unwrap_err();
+    let refused =
+        coordinator.keeper.apply_document(&path, &Conduct::default(), "plan.yaml", document()).unwrap_err();
     assert!(refused.to_string().contains("has not ended"), "{refused}");
     assert_eq!(coordinator.keeper.acted_on(), None);
 }
