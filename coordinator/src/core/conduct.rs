@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::alerts::AlertFilter;
 use crate::core::window::Window;
 
 /// How a roll-out is conducted. By default nothing holds a node back but the gates.
@@ -14,6 +15,9 @@ pub struct Conduct {
     /// Nodes are begun on only inside one of them; at any time where there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<Window>,
+    /// Which alerts hold it, where the coordinator asks a Prometheus.
+    #[serde(skip_serializing_if = "AlertFilter::is_default")]
+    pub alerts: AlertFilter,
 }
 
 impl Conduct {

@@ -4,7 +4,7 @@
 //! that runs when a window closes or a gate shuts is finished, a node that failed may always be leased again, and what
 //! goes back goes back at any time.
 //!
-//! Reasons are asked in this order, the first one counts: windows, gates. What costs a question to somebody is asked only
+//! Reasons are asked in this order, the first one counts: windows, alerts, gates. What costs a question to somebody is asked only
 //! where nothing before it holds.
 
 use std::cmp::Reverse;
@@ -13,6 +13,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use liftlock_proto::plan::{Policy, Role};
 
+use crate::core::alerts::Alarm;
 use crate::core::conduct::Conduct;
 use crate::core::forecast::Expected;
 use crate::core::gates::closed_before;
@@ -26,6 +27,8 @@ use crate::core::window::{Shut, minutes, next_begin, openings, shut};
 pub enum Hold {
     /// No window is open that is long enough.
     Window(Shut),
+    /// Alerts fire, or nobody can tell.
+    Alerts(Alarm),
     /// One of the gates that are asked between nodes is closed.
     Gate {
         /// Its name.
@@ -50,7 +53,7 @@ impl Hold {
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Window(shut) => shut.next.as_ref().map(|opening| opening.opens),
-            Self::Gate { .. } => None,
+            Self::Alerts(_) | Self::Gate { .. } => None,
         }
     }
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Window(shut) => write!(f, "{shut}"),
+            Self::Alerts(alarm) => write!(f, "{alarm}"),
             Self::Gate { name, found } => {
                 write!(f, "nothing is begun while the gate {name} is closed: {found}")
             }

@@ -31,7 +31,7 @@ mod schema;
 mod spec;
 mod values;
 
-pub use conduct::{Days, WindowSpec};
+pub use conduct::{AlertsSpec, Days, WindowSpec};
 pub use difference::{Difference, differences};
 pub use read::{DocumentError, parse};
 pub use schema::schema;
@@ -98,7 +98,12 @@ impl UpgradePlan {
             api_version: ApiVersion::V1,
             kind: Kind::UpgradePlan,
             metadata: Some(Metadata { name: DocumentName::of_target(to_version) }),
-            spec: Spec { to_version, policy: policy.into(), windows: Vec::new() },
+            spec: Spec {
+                to_version,
+                policy: policy.into(),
+                windows: Vec::new(),
+                alerts: AlertsSpec::default(),
+            },
             status: Unread,
         }
     }
@@ -106,14 +111,18 @@ impl UpgradePlan {
     /// The same, with a roll-out that is conducted like this.
     #[must_use]
     pub fn conducted(mut self, conduct: Conduct) -> Self {
-        let Conduct { windows } = conduct;
+        let Conduct { windows, alerts } = conduct;
         self.spec.windows = windows.into_iter().map(Into::into).collect();
+        self.spec.alerts = alerts.into();
         self
     }
 
     /// How its roll-out is to be conducted.
     pub fn conduct(&self) -> Conduct {
-        Conduct { windows: self.spec.windows.iter().cloned().map(Into::into).collect() }
+        Conduct {
+            windows: self.spec.windows.iter().cloned().map(Into::into).collect(),
+            alerts: self.spec.alerts.clone().into(),
+        }
     }
 
     /// What it wants, as plans are made from it.

@@ -5,7 +5,7 @@ use liftlock_proto::version::KubernetesVersion;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::conduct::WindowSpec;
+use super::conduct::{AlertsSpec, WindowSpec};
 use super::schema;
 use super::values::{self, GateName, PreflightCheck, Seconds};
 
@@ -22,6 +22,9 @@ pub struct Spec {
     /// Nodes are begun on only inside one of these windows; at any time where there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<WindowSpec>,
+    /// Which alerts hold the roll-out, where the coordinator asks a Prometheus.
+    #[serde(default, skip_serializing_if = "AlertsSpec::is_default")]
+    pub alerts: AlertsSpec,
 }
 
 /// What an operator decides before the roll-out starts: the fields of [`Policy`], each checked where it stands.

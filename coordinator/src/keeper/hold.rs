@@ -38,11 +38,18 @@ impl Keeper {
 
 impl State {
     pub(super) fn conduct_refusals(&self, path: &Path, conduct: &Conduct, clock: &dyn Clock) -> Vec<Refusal> {
-        if conduct.is_default() {
-            return Vec::new();
-        }
         let expected = Expected::of(&path.first.policy, self.saved.rollouts.values());
-        hold::refusals(path, conduct, now(clock), &expected)
+        let mut refusals = hold::refusals(path, conduct, now(clock), &expected);
+        if !conduct.alerts.is_default() && self.alerts.is_none() {
+            refusals.push(Refusal {
+                rule: "alerts-not-configured",
+                message: "spec.alerts says which alerts hold the roll-out, and this coordinator asks no Prometheus: write \
+                          [alerts] with its url into /etc/liftlock/coordinator.toml, or leave spec.alerts out"
+                    .to_owned(),
+                acceptable: false,
+            });
+        }
+        refusals
     }
 
     /// Whether this node, which is due, may be begun on. A node that was begun on before may always: what is not well may
@@ -57,6 +64,14 @@ impl State {
                 self.ask_anew();
                 return self.held_by(hold);
             }
+        }
+        match self.word_of_alerts(rollout, clock) {
+            None => return false,
+            Some(Err(hold)) => {
+                self.ask_anew();
+                return self.held_by(hold);
+            }
+            Some(Ok(())) => {}
         }
         match self.word_of_control_planes(rollout, planned) {
             Word::Awaited => false,

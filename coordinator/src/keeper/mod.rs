@@ -27,6 +27,7 @@ use crate::identity::token::TokenRefused;
 use crate::store::records::{Change, Saved};
 use crate::store::{Store, StoreError};
 
+mod alerts;
 mod between;
 mod catalogue;
 mod facts;
@@ -71,6 +72,8 @@ struct State {
     facts: BTreeMap<NodeName, facts::Reported>,
     /// Whether gates are asked again before each node, and what came of it last.
     between: Option<between::Between>,
+    /// What is known of alerts, where a Prometheus is asked.
+    alerts: Option<alerts::Alerts>,
     /// Why the node that is due is not begun on.
     held: Option<Hold>,
     last_seen_ms: BTreeMap<NodeName, u64>,
@@ -224,9 +227,9 @@ impl Keeper {
     /// Tells each session what it should be told now, once. Leases are granted one at a time by the core's word, and a
     /// stop of a path that is reached is left for the next.
     fn advance(&self, state: &mut State) {
-        let held = state.held.clone();
+        let before = (state.held.clone(), state.wants_alerts());
         self.carry_on(state);
-        if state.held != held {
+        if (state.held.clone(), state.wants_alerts()) != before {
             self.announce();
         }
     }

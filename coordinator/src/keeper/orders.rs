@@ -124,6 +124,7 @@ impl Keeper {
         change.rollouts.insert(number, rollout.on(leg).conducted(conduct.clone()));
         state.last_output.clear();
         state.ask_anew();
+        state.forget_alerts();
         self.commit(&mut state, change)?;
         self.advance(&mut state);
         Ok(())

@@ -2,6 +2,7 @@
 
 use liftlock_proto::v1;
 
+use crate::core::alerts::AlertFilter;
 use crate::core::conduct::Conduct;
 use crate::core::window::{Day, Window, WindowError};
 
@@ -20,8 +21,11 @@ pub enum ConductError {
 
 impl From<Conduct> for v1::Conduct {
     fn from(conduct: Conduct) -> Self {
-        let Conduct { windows } = conduct;
-        Self { windows: windows.into_iter().map(Into::into).collect() }
+        let Conduct { windows, alerts } = conduct;
+        Self {
+            windows: windows.into_iter().map(Into::into).collect(),
+            alerts: (!alerts.is_default()).then(|| alerts.into()),
+        }
     }
 }
 
@@ -29,8 +33,27 @@ impl TryFrom<v1::Conduct> for Conduct {
     type Error = ConductError;
 
     fn try_from(message: v1::Conduct) -> Result<Self, ConductError> {
-        let v1::Conduct { windows } = message;
-        Ok(Self { windows: windows.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()? })
+        let v1::Conduct { windows, alerts } = message;
+        Ok(Self {
+            windows: windows.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            alerts: alerts.unwrap_or_default().into(),
+        })
+    }
+}
+
+impl From<AlertFilter> for v1::AlertFilter {
+    fn from(filter: AlertFilter) -> Self {
+        let AlertFilter { ignore, only_matching } = filter;
+        let only_matching = only_matching.into_iter().map(|(label, values)| v1::LabelMatch { label, values });
+        Self { ignore, only_matching: only_matching.collect() }
+    }
+}
+
+impl From<v1::AlertFilter> for AlertFilter {
+    fn from(message: v1::AlertFilter) -> Self {
+        let v1::AlertFilter { ignore, only_matching } = message;
+        let only_matching = only_matching.into_iter().map(|v1::LabelMatch { label, values }| (label, values));
+        Self { ignore, only_matching: only_matching.collect() }
     }
 }
 

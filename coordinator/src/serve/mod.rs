@@ -30,8 +30,10 @@ use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
 use crate::store::{SledStore, Store as _, StoreError};
 
+mod alerts;
 mod catalogue;
 mod door;
+mod https;
 mod settings;
 
 use door::{Door, Greeter};
@@ -158,6 +160,7 @@ impl Coordinator {
         let follow = |folder| tokio::spawn(Follower::new(Arc::clone(&self.keeper), folder).follow());
         let follower = self.settings.plans.map(follow);
         let fetcher = tokio::spawn(catalogue::keep(self.settings.catalogue));
+        let asker = tokio::spawn(alerts::ask(Arc::clone(&self.keeper), self.settings.alerts));
 
         tokio::pin!(server);
         tokio::select! {
@@ -172,6 +175,7 @@ impl Coordinator {
             follower.abort();
         }
         fetcher.abort();
+        asker.abort();
         let _ = stopping.send(());
         self.keeper.stop();
         // Whoever keeps a connection open past the grace loses it.
@@ -203,7 +207,8 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
         .timeout(HANDSHAKE);
     let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
     let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
-    Ok((keeper.asking_between_nodes(), tls))
+    let keeper = keeper.asking_between_nodes();
+    Ok((if settings.alerts.is_some() { keeper.asking_for_alerts() } else { keeper }, tls))
 }
 
 /// Every service, behind the door.

@@ -10,6 +10,7 @@ use liftlock_proto::address::DEFAULT_PORT;
 use serde::Deserialize;
 
 use super::ServeError;
+use super::alerts::Prometheus;
 use crate::core::catalogue::Checksum;
 use crate::identity::files;
 use crate::keeper::{CatalogueSource, Fetched, LEASE_TTL_MS};
@@ -60,6 +61,7 @@ struct ConfigFile {
     plans: Option<PathBuf>,
     catalogue: Option<String>,
     catalogue_sha256: Option<Checksum>,
+    alerts: Option<Prometheus>,
 }
 
 /// What counts.
@@ -72,6 +74,8 @@ pub(super) struct Settings {
     /// The folder of documents that is followed.
     pub(super) plans: Option<PathBuf>,
     pub(super) catalogue: Option<CatalogueSource>,
+    /// Whose alerts hold a roll-out.
+    pub(super) alerts: Option<Prometheus>,
     names: Vec<String>,
 }
 
@@ -89,12 +93,16 @@ impl Settings {
             None => (file.catalogue, options.catalogue_sha256.or(file.catalogue_sha256)),
         };
         let catalogue = catalogue_source(catalogue.as_deref(), sha256, &state_dir)?;
+        let path = options.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let alerts = file.alerts.map(Prometheus::checked).transpose();
+        let alerts = alerts.map_err(|why| ServeError::Config { path, why })?;
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             state_dir,
             lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
             plans: options.plans.or(file.plans),
             catalogue,
+            alerts,
             names,
         })
     }

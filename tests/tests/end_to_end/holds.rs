@@ -5,8 +5,9 @@ use std::fs;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use liftlock_proto::v1::{NodePhase, RolloutPhase};
+use liftlock_tests::standin::prometheus::Prometheus;
 
-use crate::{TO, history, raised, small_fleet, until};
+use crate::{TO, history, node, raised, small_fleet, until};
 
 /// A document whose roll-out is conducted as these lines say.
 fn document(conduct: &str) -> String {
@@ -79,4 +80,32 @@ async fn a_plan_that_fits_into_no_window_or_names_an_unknown_zone_is_refused() {
         }
     }
     assert!(history(&fleet).await.iter().all(|event| event.kind != "plan-applied"));
+}
+
+#[tokio::test]
+async fn an_alert_or_a_prometheus_that_is_away_holds_the_next_node_until_it_is_well_again() {
+    let mut fleet = small_fleet().await;
+    let refused =
+        fleet.cli_with_input(&["plan", "-f", "-"], &document("  alerts: {ignore: [Known]}\n")).await.unwrap();
+    assert!(refused.stderr.contains("alerts-not-configured"), "{}{}", refused.stdout, refused.stderr);
+    let prometheus = Prometheus::start().unwrap();
+    prometheus.fire(&["Known", "NodeDiskFull"]);
+    fleet.reconfigure_coordinator(&format!("[alerts]\nurl = \"{}\"\n", prometheus.url)).await.unwrap();
+    let apply = ["apply", "-f", "-", "--yes", "--detach"];
+    let applied = fleet.cli_with_input(&apply, &document("  alerts: {ignore: [Known]}\n")).await.unwrap();
+    applied.success().unwrap();
+    let fires = "while an alert fires: NodeDiskFull (severity warning)";
+    let held = until(&fleet, "the alert to hold it", |rollout| rollout.reason.contains(fires)).await;
+    assert_eq!(node(&held, "cp1").phase(), NodePhase::Prepared);
+    prometheus.fire(&["Known"]);
+    until(&fleet, "cp1 to be begun on", |rollout| node(rollout, "cp1").step_number > 1).await;
+    let url = prometheus.url.clone();
+    drop(prometheus);
+    let away = format!("{url} cannot be asked");
+    let held = until(&fleet, "nobody to be able to tell", |rollout| rollout.reason.contains(&away)).await;
+    assert_eq!(node(&held, "cp1").phase(), NodePhase::Raised, "what was begun is finished");
+    assert_eq!(node(&held, "w1").phase(), NodePhase::Prepared);
+    let prometheus = Prometheus::start().unwrap();
+    fleet.reconfigure_coordinator(&format!("[alerts]\nurl = \"{}\"\n", prometheus.url)).await.unwrap();
+    raised(&fleet, TO).await;
 }

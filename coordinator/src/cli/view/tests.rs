@@ -18,6 +18,7 @@ use crate::cli::view::rollout::RolloutView;
 use crate::cli::view::tokens::{NewTokenView, TokensView};
 use crate::cli::view::upgrade_plan::UpgradePlanView;
 use crate::cli::view::versions::VersionsView;
+use crate::core::alerts::AlertFilter;
 use crate::core::conduct::Conduct;
 use crate::core::sequence::{prepare, under_lease};
 use crate::core::window::{Day, Window};
@@ -379,6 +380,7 @@ fn saturday_nights() -> Conduct {
     let time = |text: &str| text.to_owned().try_into().unwrap();
     let time_zone = "Europe/Berlin".to_owned().try_into().unwrap();
     Conduct {
+        alerts: AlertFilter::default(),
         windows: vec![Window {
             days: vec![Day::Sat, Day::Sun],
             from: time("22:00"),

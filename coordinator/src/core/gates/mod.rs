@@ -9,6 +9,7 @@ use crate::core::planning::Refusal;
 use crate::core::view::ControlPlaneReport;
 
 mod agents;
+mod alerts;
 mod api;
 mod catalogue;
 mod certificates;
@@ -115,7 +116,7 @@ pub enum Verdict {
 }
 
 /// Every gate, in the order in which they would be met.
-pub static GATES: [&Gate; 39] = [
+pub static GATES: [&Gate; 40] = [
     &manifests::STRAY_MANIFEST,
     &certificates::EXPIRED,
     &agents::WITHOUT_NODE,
@@ -155,6 +156,7 @@ pub static GATES: [&Gate; 39] = [
     &machines::SWAP,
     &kubelets::AHEAD,
     &manifests::DRIFT,
+    &alerts::FIRING,
 ];
 
 /// The gate that is met last, once it is known that there is something to raise at all.

@@ -28,7 +28,8 @@ fn path(nodes: &[&str]) -> Path {
 fn saturdays(from: &str, to: &str) -> Conduct {
     let time = |text: &str| text.to_owned().try_into().unwrap();
     let time_zone = "Europe/Berlin".to_owned().try_into().unwrap();
-    Conduct { windows: vec![Window { days: vec![Day::Sat], from: time(from), to: time(to), time_zone }] }
+    let window = Window { days: vec![Day::Sat], from: time(from), to: time(to), time_zone };
+    Conduct { windows: vec![window], ..Conduct::default() }
 }
 
 /// A Friday.

@@ -1,6 +1,7 @@
 //! What holds the next node, and opens by itself.
 
 use super::*;
+use crate::core::alerts::{Alert, AlertFilter};
 use crate::core::conduct::Conduct;
 use crate::core::window::{Day, Window};
 
@@ -32,6 +33,7 @@ fn saturday_nights() -> Conduct {
     let time = |text: &str| text.to_owned().try_into().unwrap();
     let time_zone = "Europe/Berlin".to_owned().try_into().unwrap();
     Conduct {
+        alerts: AlertFilter::default(),
         windows: vec![Window { days: vec![Day::Sat], from: time("22:00"), to: time("04:00"), time_zone }],
     }
 }
@@ -155,4 +157,67 @@ fn what_control_planes_said_before_a_window_opened_counts_no_more() {
         agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
     }
     assert_eq!(control_plane[0].grants().len(), 1);
+}
+
+fn alert(name: &str) -> Alert {
+    Alert { labels: [("alertname".to_owned(), name.to_owned())].into() }
+}
+
+/// A roll-out whose first lease waits for what Prometheus says.
+fn alarmed(conduct: &Conduct, policy: &Policy) -> (Arc<Hands>, Coordinator, Vec<Agent>) {
+    let hands = Hands::at("2026-11-28T12:00:00Z");
+    let Coordinator { keeper, store, state_dir } =
+        Coordinator::on_hands(&hands, Arc::default(), tempfile::tempdir().unwrap());
+    let coordinator = Coordinator { keeper: keeper.asking_for_alerts(), store, state_dir };
+    let agents = coordinator.connect_all();
+    let path = coordinator.keeper.plan("v1.31.2".parse().unwrap(), policy).unwrap();
+    coordinator.keeper.apply_conducted(&path, conduct, "alice").unwrap();
+    prepare_all(&coordinator, &agents);
+    (hands, coordinator, agents)
+}
+
+#[test]
+fn nothing_is_begun_while_an_alert_fires_or_nobody_can_tell_and_it_goes_on_by_itself() {
+    let (hands, coordinator, mut agents) = alarmed(&Conduct::default(), &Policy::default());
+    assert!(coordinator.keeper.wants_alerts());
+    coordinator.keeper.alerts_are(Ok(vec![alert("NodeNotReady")]));
+    assert_eq!(agents[0].grants(), []);
+    assert!(coordinator.rollout().reason.contains("while an alert fires: NodeNotReady"));
+    hands.set("2026-11-28T12:00:16Z");
+    coordinator.keeper.look_again();
+    assert!(coordinator.keeper.wants_alerts(), "what was said a while ago is asked again");
+    coordinator.keeper.alerts_are(Err("it is away".to_owned()));
+    assert_eq!(agents[0].grants(), []);
+    assert!(coordinator.rollout().reason.contains("nobody can tell"), "{}", coordinator.rollout().reason);
+    coordinator.keeper.alerts_are(Ok(Vec::new()));
+    assert_eq!(agents[0].grants().len(), 1);
+    assert_eq!(coordinator.rollout().reason, "");
+
+    agents[0].ends(&coordinator, 1, "");
+    assert_eq!(agents[1].grants(), [], "asked before each node, however fresh the last answer is");
+    assert!(coordinator.keeper.wants_alerts());
+    coordinator.keeper.alerts_are(Ok(Vec::new()));
+    assert_eq!(agents[1].grants().len(), 1);
+}
+
+#[test]
+fn an_alert_that_the_document_ignores_holds_nothing_and_an_operator_may_consent_to_all() {
+    let ignore = vec!["NodeNotReady".to_owned()];
+    let alerts = AlertFilter { ignore, ..AlertFilter::default() };
+    let ignoring = Conduct { alerts, ..Conduct::default() };
+    let (_, coordinator, mut agents) = alarmed(&ignoring, &Policy::default());
+    coordinator.keeper.alerts_are(Ok(vec![alert("NodeNotReady")]));
+    assert_eq!(agents[0].grants().len(), 1);
+
+    let accepting = Policy { accepted: vec!["alerts-firing".to_owned()], ..Policy::default() };
+    let (_, coordinator, mut agents) = alarmed(&Conduct::default(), &accepting);
+    assert!(!coordinator.keeper.wants_alerts());
+    assert_eq!(agents[0].grants().len(), 1);
+
+    let coordinator = Coordinator::new();
+    let _agents = coordinator.connect_all();
+    let target = "v1.31.2".parse().unwrap();
+    let refused = coordinator.keeper.plan_conducted(target, &Policy::default(), &ignoring).unwrap_err();
+    assert_eq!(refused[0].rule, "alerts-not-configured");
+    assert!(refused[0].message.contains("/etc/liftlock/coordinator.toml"), "{}", refused[0].message);
 }
