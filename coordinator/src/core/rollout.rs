@@ -249,6 +249,11 @@ pub enum Event {
         /// When, milliseconds since the Unix epoch.
         at_ms: u64,
     },
+    /// It is conducted otherwise from now on.
+    Edited {
+        /// How.
+        conduct: Conduct,
+    },
     /// The cluster is not as the next stop was planned for, and an operator is asked.
     NextStopRefused {
         /// What is different, and what to do.
@@ -612,6 +617,10 @@ impl Rollout {
             Event::NextStopBegun { at_ms } => {
                 next.leave_the_stop(Next::Begun)?;
                 next.note_end(*at_ms);
+            }
+            Event::Edited { conduct } => {
+                next.refuse_final()?;
+                next.conduct = conduct.clone();
             }
             Event::NextStopRefused { why } => next.leave_the_stop(Next::Halted { reason: why.clone() })?,
         }

@@ -30,6 +30,7 @@ use crate::store::{Store, StoreError};
 mod alerts;
 mod between;
 mod catalogue;
+mod edit;
 mod facts;
 mod findings;
 mod forecast;

@@ -18,6 +18,7 @@ use crate::identity::subject::{Peer, Subject};
 use crate::store::memory::MemoryStore;
 
 mod catalogue;
+mod edit;
 mod forecast;
 mod hold;
 mod path;

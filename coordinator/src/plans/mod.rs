@@ -77,9 +77,21 @@ impl Follower {
             return Ok(());
         }
         if let Some(plan) = self.keeper.unfinished() {
-            return Err(format!("{} waits until the roll-out of plan {plan} has ended", wanted.file));
+            return self.edit(wanted).await.map_err(|(file, why)| {
+                format!("{file} waits until the roll-out of plan {plan} has ended: {why}")
+            });
         }
         self.try_it(wanted).await
+    }
+
+    /// What says something else only of how the roll-out that goes on is conducted, counts at once.
+    async fn edit(&self, wanted: Wanted) -> Result<(), (String, String)> {
+        let keeper = Arc::clone(&self.keeper);
+        let Wanted { file, document, hash } = wanted;
+        let name = file.clone();
+        let edited = spawn_blocking(move || keeper.edit_by_document(&document, &name, hash)).await;
+        let edited = edited.map_err(|error| error.to_string());
+        edited.and_then(|done| done.map_err(|error| error.to_string())).map_err(|why| (file, why))
     }
 
     async fn try_it(&mut self, wanted: Wanted) -> Result<(), String> {

@@ -21,6 +21,7 @@ use super::{convert, status, with_keeper};
 use crate::core;
 use crate::core::conduct::Conduct;
 use crate::core::path::Path;
+use crate::document::UpgradePlan;
 use crate::identity::subject::{Role, Subject};
 use crate::keeper::{Keeper, Order};
 
@@ -118,6 +119,19 @@ impl OperatorService for Operators {
         answer_of_all(&self.keeper, false).await?;
         let rollout = with_keeper(&self.keeper, move |keeper| {
             keeper.apply_conducted(&path, &conduct, &operator)?;
+            keeper.rollout(None)
+        });
+        Ok(Response::new(rollout.await?))
+    }
+
+    async fn edit(&self, request: Request<v1::EditRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
+        let v1::EditRequest { to_version, policy, conduct } = request.into_inner();
+        let target: KubernetesVersion = to_version.parse().map_err(|e: VersionError| invalid(&e))?;
+        let policy = Policy::from(policy.unwrap_or_default());
+        let document = UpgradePlan::new(target, policy).conducted(read_conduct(conduct)?);
+        let rollout = with_keeper(&self.keeper, move |keeper| {
+            keeper.edit(&document, &operator)?;
             keeper.rollout(None)
         });
         Ok(Response::new(rollout.await?))

@@ -109,3 +109,35 @@ async fn an_alert_or_a_prometheus_that_is_away_holds_the_next_node_until_it_is_w
     fleet.reconfigure_coordinator(&format!("[alerts]\nurl = \"{}\"\n", prometheus.url)).await.unwrap();
     raised(&fleet, TO).await;
 }
+
+#[tokio::test]
+async fn a_window_that_is_opened_by_an_edit_lets_the_roll_out_go_on_at_once() {
+    let fleet = small_fleet().await;
+    // It opened an hour ago for seven hours, or opens in two for as long: never a minute before now.
+    let time = |hours: i64| {
+        let moment = Timestamp::now() + SignedDuration::from_hours(hours);
+        moment.to_zoned(TimeZone::UTC).strftime("%H:%M").to_string()
+    };
+    let window = |from: i64| {
+        let (from, to) = (time(from), time(from + 7));
+        document(&format!("  windows: [{{{EVERY_DAY}, from: \"{from}\", to: \"{to}\", timeZone: UTC}}]\n"))
+    };
+    let (shut, open) = (window(2), window(-1));
+    fleet.cli_with_input(&["apply", "-f", "-", "--yes", "--detach"], &shut).await.unwrap().success().unwrap();
+    until(&fleet, "the window to be waited for", |rollout| rollout.reason.contains("waits for the window"))
+        .await;
+    let same = fleet.cli_with_input(&["diff", "-f", "-"], &shut).await.unwrap();
+    assert_eq!(same.code, 0, "{same:?}");
+    let other = fleet.cli_with_input(&["diff", "-f", "-"], &open).await.unwrap();
+    assert_eq!(other.code, 1, "{other:?}");
+    assert!(other.stdout.contains("spec.windows"), "{}", other.stdout);
+    let sealed = open.replace("drainTimeoutSeconds: 60", "drainTimeoutSeconds: 61");
+    let refused = fleet.cli_with_input(&["edit", "-f", "-"], &sealed).await.unwrap();
+    assert_eq!(refused.code, 3, "{refused:?}");
+    for part in ["spec.policy.drainTimeoutSeconds (it is 60, and not 61)", "allowed are spec.windows"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    fleet.cli_with_input(&["edit", "-f", "-"], &open).await.unwrap().success().unwrap();
+    raised(&fleet, TO).await;
+    assert_eq!(history(&fleet).await.iter().filter(|event| event.kind == "edited").count(), 1);
+}
