@@ -1,6 +1,6 @@
 //! The Prometheus whose alerts hold a roll-out: asked whenever the keeper wants to know.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,9 +116,9 @@ impl Prometheus {
     }
 }
 
-fn authorities(file: &PathBuf) -> Result<RootCertStore, AskError> {
-    let failed = |why: String| AskError::NoAuthority { file: file.clone(), why };
-    let text = files::read(file)?.ok_or_else(|| AskError::NoFile(file.clone()))?;
+fn authorities(file: &Path) -> Result<RootCertStore, AskError> {
+    let failed = |why: String| AskError::NoAuthority { file: file.to_owned(), why };
+    let text = files::read(file)?.ok_or_else(|| AskError::NoFile(file.to_owned()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
         let certificate = certificate.map_err(|error| failed(error.to_string()))?;

@@ -51,9 +51,9 @@ pub enum DiffError {
 
 impl DiffView {
     /// The document beside a roll-out that goes on: beside what that wants.
-    pub fn beside_rollout(spec: &Spec, rollout: v1::Rollout) -> Result<Self, DiffError> {
+    pub fn beside_rollout(spec: &Spec, rollout: &v1::Rollout) -> Result<Self, DiffError> {
         let plan = Plan::try_from(rollout.plan.clone().unwrap_or_default()).map_err(UnreadRollout::from)?;
-        let other = wanted(&plan, &rollout)?;
+        let other = wanted(&plan, rollout)?;
         let view = |Difference { field, one, other }| DifferenceView {
             field,
             document: one,
