@@ -251,14 +251,14 @@ async fn an_operator_by_token_does_what_the_local_one_does() {
 async fn requests_that_make_no_sense_are_told_so() {
     let served = Served::start().await;
     let mut operator = served.operator().await;
-    let version = v1::MakePlanRequest { to_version: "latest".into(), policy: None };
+    let version = v1::MakePlanRequest { to_version: "latest".into(), policy: None, conduct: None };
     let node =
         v1::CreateTokenRequest { subject: v1::Subject::Node.into(), name: "../x".into(), ttl_seconds: 60 };
     let invalid = [
         operator.make_plan(version).await.unwrap_err(),
         operator.apply(v1::ApplyRequest::default()).await.unwrap_err(),
         operator
-            .apply(v1::ApplyRequest { plan: Some(v1::Plan::default()), onward: vec![] })
+            .apply(v1::ApplyRequest { plan: Some(v1::Plan::default()), onward: vec![], conduct: None })
             .await
             .unwrap_err(),
         operator.get(v1::GetRequest { plan_id: "no-plan".into() }).await.unwrap_err(),
@@ -349,7 +349,7 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
         accepted: vec!["api-outage".to_owned(), "drain-only-node".to_owned()],
         ..v1::Policy::default()
     };
-    let request = v1::MakePlanRequest { to_version: "v1.31.2".into(), policy: Some(policy) };
+    let request = v1::MakePlanRequest { to_version: "v1.31.2".into(), policy: Some(policy), conduct: None };
 
     let mut planner = operator.clone();
     let planning = tokio::spawn(async move { planner.make_plan(request).await });
@@ -358,7 +358,7 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     let plan = answer.plan.unwrap_or_else(|| panic!("{:?}", answer.refusals));
 
     let (mut applier, order) =
-        (operator.clone(), v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![] });
+        (operator.clone(), v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![], conduct: None });
     let applying = tokio::spawn(async move { applier.apply(order).await });
     answer_facts(&mut agent, false).await;
     let rollout = applying.await.unwrap().unwrap().into_inner();

@@ -34,11 +34,12 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
         ));
     }
     let request = args.wanted.request()?;
-    let to_version = request.to_version.clone();
+    let (to_version, conduct) = (request.to_version.clone(), request.conduct.clone());
     let mut client = desk.whereabouts.connect().await?;
     let answer = client.make_plan(request).await?.into_inner();
-    let order = ApplyRequest { plan: answer.plan.clone(), onward: answer.onward.clone() };
-    let answer = plan::view(answer)?;
+    let order =
+        ApplyRequest { plan: answer.plan.clone(), onward: answer.onward.clone(), conduct: conduct.clone() };
+    let answer = plan::view(answer, conduct)?;
     let Some(view) = &answer.plan else {
         return plan::refuse(desk, &to_version, &answer, args.output.output);
     };

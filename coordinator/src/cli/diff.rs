@@ -44,8 +44,8 @@ async fn compare(desk: &Desk, spec: &Spec) -> Result<DiffView, CliError> {
         Err(status) => return Err(status.into()),
     };
     if let Some(goes_on) = newest.filter(|rollout| rollout.ended_at_ms == 0) {
-        return DiffView::beside_rollout(spec, goes_on).map_err(|error| match error {
-            DiffError::Plan(error) => error.into(),
+        return DiffView::beside_rollout(spec, &goes_on).map_err(|error| match error {
+            DiffError::Rollout(error) => error.into(),
             DiffError::Form(error) => CliError::Unwritable { why: error.to_string() },
         });
     }

@@ -50,6 +50,11 @@ pub fn name(path: &Path) -> String {
 
 /// As the coordinator is asked.
 pub fn request(document: UpgradePlan) -> v1::MakePlanRequest {
+    let conduct = document.conduct();
     let (to_version, policy) = document.wanted();
-    v1::MakePlanRequest { to_version: to_version.to_string(), policy: Some(policy.into()) }
+    v1::MakePlanRequest {
+        to_version: to_version.to_string(),
+        policy: Some(policy.into()),
+        conduct: (!conduct.is_default()).then(|| conduct.into()),
+    }
 }

@@ -11,6 +11,7 @@ use liftlock_proto::plan::PlanError;
 use tonic::{Code, Status};
 
 use crate::cli::exit::Exit;
+use crate::cli::view::upgrade_plan::UnreadRollout;
 use crate::document::DocumentError;
 use crate::identity::files::FileError;
 
@@ -140,6 +141,9 @@ pub enum CliError {
     /// A message that does not read.
     #[error("the coordinator's answer does not read: {0}")]
     Answer(#[from] PlanError),
+    /// A roll-out that does not read.
+    #[error("the coordinator's answer does not read: {0}")]
+    Rollout(#[from] UnreadRollout),
     /// The token does not read.
     #[error(transparent)]
     Token(#[from] JoinTokenError),

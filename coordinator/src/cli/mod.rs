@@ -9,6 +9,7 @@ pub mod confirm;
 pub mod connect;
 pub mod diff;
 pub mod document;
+pub mod edit;
 pub mod error;
 pub mod etcd;
 pub mod exit;
@@ -108,6 +109,8 @@ pub enum OperatorVerb {
     Apply(apply::ApplyArgs),
     /// Show what sets a document apart from what runs; changes nothing.
     Diff(diff::DiffArgs),
+    /// Change when the nodes of the roll-out that goes on may be begun on: windows and alerts of its document.
+    Edit(edit::EditArgs),
     /// Show where the roll-out stands.
     Status(status::StatusArgs),
     /// Show a roll-out with its whole plan; as YAML or JSON it is the document that wants it.
@@ -185,6 +188,7 @@ pub async fn run(globals: Globals, verb: OperatorVerb) -> Exit {
         OperatorVerb::Gates(args) => gates::run(&desk, args).await,
         OperatorVerb::Apply(args) => apply::run(&desk, args).await,
         OperatorVerb::Diff(args) => diff::run(&desk, args).await,
+        OperatorVerb::Edit(args) => edit::run(&desk, args).await,
         OperatorVerb::Status(args) => status::run(&desk, args).await,
         OperatorVerb::Get(args) => get::run(&desk, args).await,
         OperatorVerb::Nodes(args) => nodes::run(&desk, args).await,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use liftlock_proto::plan::Plan;
-use liftlock_proto::v1::MakePlanResponse;
+use liftlock_proto::v1::{self, MakePlanResponse};
 
 use crate::cli::Desk;
 use crate::cli::error::CliError;
@@ -12,7 +12,9 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{self, Format, OutputArgs};
 use crate::cli::paint::{Paint, Tone};
 use crate::cli::view::plan::{PlanAnswerView, PlanView, RefusalView};
+use crate::cli::view::upgrade_plan::UnreadRollout;
 use crate::cli::wanted::WantedArgs;
+use crate::core::conduct::Conduct;
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
@@ -25,9 +27,9 @@ pub struct PlanArgs {
 
 pub(crate) async fn run(desk: &Desk, args: PlanArgs) -> Result<Exit, CliError> {
     let request = args.wanted.request()?;
-    let to_version = request.to_version.clone();
+    let (to_version, conduct) = (request.to_version.clone(), request.conduct.clone());
     let answer = desk.whereabouts.connect().await?.make_plan(request).await?.into_inner();
-    let view = view(answer)?;
+    let view = view(answer, conduct)?;
     if view.plan.is_none() {
         return refuse(desk, &to_version, &view, args.output.output);
     }
@@ -35,8 +37,12 @@ pub(crate) async fn run(desk: &Desk, args: PlanArgs) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// A path, or why there is none; never both.
-pub(crate) fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError> {
+/// A path under this conduct, or why there is none; never both.
+pub(crate) fn view(
+    answer: MakePlanResponse,
+    conduct: Option<v1::Conduct>,
+) -> Result<PlanAnswerView, CliError> {
+    let conduct = Conduct::try_from(conduct.unwrap_or_default()).map_err(UnreadRollout::from)?;
     let refusals: Vec<RefusalView> = answer.refusals.into_iter().map(Into::into).collect();
     let view = |plan| Plan::try_from(plan).map(PlanView::from);
     match answer.plan {
@@ -45,6 +51,7 @@ pub(crate) fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError>
             onward: answer.onward.into_iter().map(view).collect::<Result<_, _>>()?,
             forecast: answer.forecast.map(Into::into),
             addons: answer.addons.into_iter().map(Into::into).collect(),
+            conduct,
             refusals,
         }),
         _ => Ok(PlanAnswerView {
@@ -52,6 +59,7 @@ pub(crate) fn view(answer: MakePlanResponse) -> Result<PlanAnswerView, CliError>
             onward: Vec::new(),
             forecast: None,
             addons: Vec::new(),
+            conduct,
             refusals,
         }),
     }

@@ -63,7 +63,7 @@ impl ReplaceArgs {
             replacement: Some(Replacement { old: self.old.clone(), with: self.with.clone() }),
             ..Policy::default()
         };
-        MakePlanRequest { to_version: String::new(), policy: Some(policy.into()) }
+        MakePlanRequest { to_version: String::new(), policy: Some(policy.into()), conduct: None }
     }
 }
 
@@ -77,8 +77,8 @@ pub(crate) async fn run(desk: &Desk, args: ReplaceArgs) -> Result<Exit, CliError
     let format = args.output.output;
     let mut client = desk.whereabouts.connect().await?;
     let answer = client.make_plan(args.request()).await?.into_inner();
-    let order = ApplyRequest { plan: answer.plan.clone(), onward: answer.onward.clone() };
-    let answer = plan::view(answer)?;
+    let order = ApplyRequest { plan: answer.plan.clone(), onward: answer.onward.clone(), conduct: None };
+    let answer = plan::view(answer, None)?;
     let Some(view) = &answer.plan else {
         let what = format!("{} cannot take the place of {}", args.with, args.old);
         return plan::refuse_that(desk, &what, &answer, format);

@@ -21,7 +21,7 @@ mod simulation;
 mod tests;
 mod words;
 
-pub use duration::{Durations, RoleDuration, durations};
+pub use duration::{Durations, Expected, RoleDuration, durations};
 use simulation::{Met, Simulation};
 
 /// What runs on the cluster's nodes, and what lets it be evicted.

@@ -54,6 +54,7 @@ pub enum HistoryKind {
     BackupsPruned,
     StopReached,
     PathHalted,
+    Edited,
 }
 
 impl HistoryKind {
@@ -94,6 +95,7 @@ impl HistoryKind {
             Self::BackupsPruned => "backups-pruned",
             Self::StopReached => "stop-reached",
             Self::PathHalted => "path-halted",
+            Self::Edited => "edited",
         }
     }
 }

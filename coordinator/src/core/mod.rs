@@ -5,13 +5,16 @@
 //! ([`crate::rpc`]).
 
 pub mod addons;
+pub mod alerts;
 pub mod batches;
 pub mod budget;
 pub mod catalogue;
+pub mod conduct;
 pub mod decide;
 pub mod forecast;
 pub mod gates;
 pub mod history;
+pub mod hold;
 pub mod leg;
 pub mod minors;
 pub mod path;
@@ -24,3 +27,4 @@ pub mod rollout;
 pub mod selector;
 pub mod sequence;
 pub mod view;
+pub mod window;

@@ -4,6 +4,7 @@ use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
 
+use crate::core::conduct::Conduct;
 use crate::core::leg::{Leg, Next};
 use crate::core::reversal::{etcd_has_moved_on, is_replaced};
 
@@ -32,6 +33,9 @@ pub struct Rollout {
     /// The pool after which it waits for an operator, as the plan says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_after: Option<String>,
+    /// When nodes may be begun on, and what is asked before.
+    #[serde(default, skip_serializing_if = "Conduct::is_default")]
+    pub conduct: Conduct,
 }
 
 /// What the operator wants.
@@ -251,6 +255,11 @@ pub enum Event {
         /// When, milliseconds since the Unix epoch.
         at_ms: u64,
     },
+    /// It is conducted otherwise from now on.
+    Edited {
+        /// How.
+        conduct: Conduct,
+    },
     /// The cluster is not as the next stop was planned for, and an operator is asked.
     NextStopRefused {
         /// What is different, and what to do.
@@ -397,6 +406,7 @@ impl Rollout {
             answered: None,
             leg: Leg::default(),
             paused_after: None,
+            conduct: Conduct::default(),
         }
     }
 
@@ -404,6 +414,12 @@ impl Rollout {
     #[must_use]
     pub fn on(self, leg: Leg) -> Self {
         Self { leg, ..self }
+    }
+
+    /// The same, conducted like this.
+    #[must_use]
+    pub fn conducted(self, conduct: Conduct) -> Self {
+        Self { conduct, ..self }
     }
 
     /// Each node of the plan with its state, in the order of leases.
@@ -580,6 +596,10 @@ impl Rollout {
             Event::NextStopBegun { at_ms } => {
                 next.leave_the_stop(Next::Begun)?;
                 next.note_end(*at_ms);
+            }
+            Event::Edited { conduct } => {
+                next.refuse_final()?;
+                next.conduct = conduct.clone();
             }
             Event::NextStopRefused { why } => next.leave_the_stop(Next::Halted { reason: why.clone() })?,
         }

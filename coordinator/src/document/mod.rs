@@ -14,7 +14,7 @@
 //! ```
 //!
 //! It says what is wanted and nothing of how: nodes, order and steps are the coordinator's to plan. What it says and what
-//! options say come to the same version and [`Policy`].
+//! options say come to the same version and [`Policy`]. Beside them it says how the roll-out is [conducted](Conduct).
 
 use liftlock_proto::plan::Policy;
 use liftlock_proto::version::KubernetesVersion;
@@ -22,6 +22,9 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::core::conduct::Conduct;
+
+mod conduct;
 mod difference;
 mod read;
 mod schema;
@@ -29,6 +32,7 @@ mod spec;
 mod values;
 mod workers;
 
+pub use conduct::{AlertsSpec, Days, WindowSpec};
 pub use difference::{Difference, differences};
 pub use read::{DocumentError, parse};
 pub use schema::schema;
@@ -99,14 +103,37 @@ impl UpgradePlan {
             api_version: ApiVersion::V1,
             kind: Kind::UpgradePlan,
             metadata: Some(Metadata { name: DocumentName::of_target(to_version) }),
-            spec: Spec { to_version, policy: policy.into(), workers },
+            spec: Spec {
+                to_version,
+                policy: policy.into(),
+                workers,
+                windows: Vec::new(),
+                alerts: AlertsSpec::default(),
+            },
             status: Unread,
+        }
+    }
+
+    /// The same, with a roll-out that is conducted like this.
+    #[must_use]
+    pub fn conducted(mut self, conduct: Conduct) -> Self {
+        let Conduct { windows, alerts } = conduct;
+        self.spec.windows = windows.into_iter().map(Into::into).collect();
+        self.spec.alerts = alerts.into();
+        self
+    }
+
+    /// How its roll-out is to be conducted.
+    pub fn conduct(&self) -> Conduct {
+        Conduct {
+            windows: self.spec.windows.iter().cloned().map(Into::into).collect(),
+            alerts: self.spec.alerts.clone().into(),
         }
     }
 
     /// What it wants, as plans are made from it.
     pub fn wanted(self) -> (KubernetesVersion, Policy) {
-        let Spec { to_version, policy, workers } = self.spec;
+        let Spec { to_version, policy, workers, windows: _, alerts: _ } = self.spec;
         (to_version, Policy { workers: workers.into(), ..policy.into() })
     }
 }

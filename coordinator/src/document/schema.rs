@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::UpgradePlan;
 use crate::core::gates;
+use crate::core::window::Day;
 
 /// The JSON schema (draft 2020-12) that every document satisfies.
 pub fn schema() -> Schema {
@@ -95,6 +96,25 @@ pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
 /// What follows a failure.
 pub(super) fn on_failure(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": OnFailure::ALL.map(OnFailure::name) })
+}
+
+/// Days of the week, at least one.
+pub(super) fn days(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "string", "enum": Day::ALL.map(Day::name) },
+        "minItems": 1,
+    })
+}
+
+/// A time of day in whole minutes.
+pub(super) fn time_of_day(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$", "examples": ["22:00"] })
+}
+
+/// A name of the IANA time zone database.
+pub(super) fn time_zone(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "examples": ["Europe/Berlin"] })
 }
 
 /// What the coordinator tells and does not read: schemas call that read-only.

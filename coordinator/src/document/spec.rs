@@ -6,6 +6,7 @@ use liftlock_proto::workers::Workers;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::conduct::{AlertsSpec, WindowSpec};
 use super::schema;
 use super::values::{self, GateName, PreflightCheck, Seconds};
 use super::workers::WorkersSpec;
@@ -23,6 +24,12 @@ pub struct Spec {
     /// How workers are raised.
     #[serde(default, skip_serializing_if = "WorkersSpec::is_default")]
     pub workers: WorkersSpec,
+    /// Nodes are begun on only inside one of these windows; at any time where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowSpec>,
+    /// Which alerts hold the roll-out, where the coordinator asks a Prometheus.
+    #[serde(default, skip_serializing_if = "AlertsSpec::is_default")]
+    pub alerts: AlertsSpec,
 }
 
 /// What an operator decides before the roll-out starts: the fields of [`Policy`] but for its workers, each checked where it stands.

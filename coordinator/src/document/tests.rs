@@ -31,6 +31,7 @@ fn a_document_holds_a_version_and_a_policy() {
 fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_allowed() {
     let with = |more: &str| why(&format!("{PLAN}  policy:\n    {more}\n"));
     let workers = |more: &str| why(&format!("{PLAN}  workers:\n    {more}\n"));
+    let windows = |window: &str| why(&format!("{PLAN}  windows:\n  - {{{window}}}\n"));
     let refused = [
         with("drainTimeout: 5"),
         with("drainTimeoutSeconds: ten"),
@@ -79,6 +80,14 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         why(&PLAN.replace("liftlock.dev/v1", "liftlock.dev/v2")),
         why(&format!("{PLAN}---\n{PLAN}")),
         why(&PLAN.replace("spec:", "spec: *anchor")),
+        windows("days: [sat], from: \"22:00\", to: \"24:00\", timeZone: UTC"),
+        windows("days: [sat], from: \"22:00\", to: \"04:00\", timeZone: Europe/Berln"),
+        windows("days: [sat, sunday], from: \"22:00\", to: \"04:00\", timeZone: UTC"),
+        windows("days: [], from: \"22:00\", to: \"04:00\", timeZone: UTC"),
+        windows("days: sat, from: \"22:00\", to: \"04:00\", timeZone: UTC"),
+        windows("days: [sat], from: 22, to: \"04:00\", timeZone: UTC"),
+        windows("days: [sat], from: \"22:00\", to: \"04:00\""),
+        windows("day: [sat]"),
         why("{"),
         why("a: \"b"),
         why("- a\n"),
@@ -110,6 +119,21 @@ fn a_document_says_how_workers_are_raised() {
     assert_eq!(policy, Policy { workers, ..Policy::default() });
     let (_, empty) = parse(&format!("{PLAN}  workers: {{}}\n")).unwrap().wanted();
     assert_eq!(empty, Policy::default());
+}
+
+#[test]
+fn a_document_says_how_its_roll_out_is_conducted_and_nothing_of_that_is_part_of_the_plan() {
+    let windows = "  windows:\n  - {days: [sat, sun], from: 22:00, to: 04:00, timeZone: Europe/Berlin}\n";
+    let document = parse(&format!("{PLAN}{windows}")).unwrap();
+    assert_eq!(document.clone().wanted(), parse(PLAN).unwrap().wanted());
+    let told: Vec<String> = document.conduct().windows.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["sat, sun 22:00–04:00 Europe/Berlin"]);
+    let (version, policy) = document.clone().wanted();
+    let again = UpgradePlan::new(version, policy).conducted(document.conduct());
+    assert_eq!(parse(&printed(&again)).unwrap(), again);
+    assert_eq!(again.spec, document.spec);
+    assert!(!printed(&parse(PLAN).unwrap()).contains("windows"), "what is not said is not printed");
+    assert!(satisfies(schema().as_value(), &serde_json::to_value(&again).unwrap()));
 }
 
 #[test]

@@ -67,6 +67,12 @@ pub struct PoolName(String);
 #[schemars(with = "String", extend("examples" = ["pool=gpu"]))]
 pub struct SelectorText(String);
 
+impl ValueError {
+    pub(super) fn of(why: String) -> Self {
+        Self(why)
+    }
+}
+
 impl DocumentName {
     /// `to-v1.20.2`
     pub(super) fn of_target(version: KubernetesVersion) -> Self {

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use liftlock_proto::name::{FencingToken, NodeName};
+use liftlock_proto::plan::PlannedNode;
 use liftlock_proto::v1;
 use liftlock_proto::v1::coordinator_message::Message as Told;
 
 use super::State;
-use crate::core::gates::closed_before;
 use crate::core::gates::situation::Situation;
+use crate::core::hold::Hold;
 use crate::core::replacement;
-use crate::core::rollout::{NodeState, Rollout};
+use crate::core::rollout::Rollout;
 
 /// How long a control plane waits before it looks again at what was not well, in milliseconds.
 const LOOK_AGAIN_MS: u32 = 5000;
@@ -22,56 +23,54 @@ pub(super) struct Between {
     after: Option<(FencingToken, usize)>,
     /// How often each control plane had reported when it was asked.
     asked: BTreeMap<NodeName, u64>,
-    /// The gate that was closed, and what it found.
-    closed: Option<String>,
+}
+
+/// What the control planes say of the gates.
+pub(super) enum Word {
+    /// Not all of them have spoken yet.
+    Awaited,
+    /// A gate is closed.
+    Closed(Hold),
+    /// No gate is.
+    Open,
 }
 
 impl State {
-    /// Whether this node, which is due, may be begun on: every connected control plane has said how things are since a lease
-    /// began or ended, and no gate is closed. A node that was begun on before may always: what is not well may be the
-    /// node itself, and only its lease mends it.
-    pub(super) fn may_begin(&mut self, rollout: &Rollout, node: &NodeName) -> bool {
-        let Some((planned, NodeState::Prepared)) = rollout.node(node) else { return true };
-        let Some(between) = &self.between else { return true };
+    /// What they say before this node: open where every connected control plane has said how things are since a lease began
+    /// or ended, and no gate is closed. They are asked as far as they were not.
+    pub(super) fn word_of_control_planes(&mut self, rollout: &Rollout, planned: &PlannedNode) -> Word {
+        let Some(between) = &self.between else { return Word::Open };
         let last = Some((self.saved.fence, rollout.leased().count()));
         if between.after != last {
             self.ask_control_planes(rollout, 0);
-            self.keep_between(|between| {
-                between.after = last;
-                between.closed = None;
-            });
-            return false;
+            self.keep_between(|between| between.after = last);
+            self.held = None;
+            return Word::Awaited;
         }
         let answered = between.asked.iter().any(|(name, before)| self.answers(name) > *before);
         if !answered || !self.unanswered(&between.asked).is_empty() {
-            return false;
+            return Word::Awaited;
         }
         let view = self.view();
         let situation = Situation::new(&view, rollout.plan.to_version).excusing(&rollout.taken_away());
-        let closed = match &rollout.plan.policy.replacement {
-            Some(replacement) => replacement::closed_before(&view, &rollout.plan, planned, replacement)
-                .map(|found| format!("nothing is begun while that is so: {found}")),
-            None => closed_before(planned.role, &situation, &rollout.plan.policy)
-                .map(|(gate, found)| format!("nothing is begun while the gate {gate} is closed: {found}"))
-                .or_else(|| rollout.crowded(planned, &situation)),
+        let hold = match &rollout.plan.policy.replacement {
+            Some(replacement) => {
+                replacement::closed_before(&view, &rollout.plan, planned, replacement).map(Hold::Replacement)
+            }
+            None => Hold::by_gates(planned.role, &situation, &rollout.plan.policy)
+                .or_else(|| rollout.crowded(planned, &situation).map(Hold::Budget)),
         };
-        let open = closed.is_none();
-        if let Some(why) = &closed {
-            tracing::info!("{why}");
-            self.ask_control_planes(rollout, LOOK_AGAIN_MS);
-        }
-        self.keep_between(|between| between.closed = closed);
-        open
+        let Some(hold) = hold else {
+            return Word::Open;
+        };
+        self.ask_control_planes(rollout, LOOK_AGAIN_MS);
+        Word::Closed(hold)
     }
 
     /// What the control planes said counts no more: time has gone by, or another roll-out begins.
     pub(super) fn ask_anew(&mut self) {
         self.keep_between(|between| *between = Between::default());
-    }
-
-    /// What holds the roll-out up, if a gate does.
-    pub(super) fn closed_between(&self) -> Option<String> {
-        self.between.as_ref()?.closed.clone()
+        self.held = None;
     }
 
     fn ask_control_planes(&mut self, rollout: &Rollout, pause_ms: u32) {

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::core::decide::{Decision, decide};
 use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::hold::Hold;
 use crate::core::rollout::{Event, Lease, Rollout, TransitionError};
 use crate::identity::authority::{Authority, IdentityError};
 use crate::identity::token::TokenRefused;
@@ -27,11 +28,14 @@ use crate::store::records::{Change, Saved};
 use crate::store::{Store, StoreError};
 
 pub mod addons;
+mod alerts;
 mod between;
 mod catalogue;
+mod edit;
 mod facts;
 mod findings;
 mod forecast;
+mod hold;
 mod joining;
 mod orders;
 mod path;
@@ -75,6 +79,10 @@ struct State {
     between: Option<between::Between>,
     /// Where the coordinator runs, as far as that is known.
     machine: Option<Whereabouts>,
+    /// What is known of alerts, where a Prometheus is asked.
+    alerts: Option<alerts::Alerts>,
+    /// Why the node that is due is not begun on.
+    held: Option<Hold>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
     /// Nodes whose agents have said what they hold since this coordinator started.
@@ -240,8 +248,16 @@ impl Keeper {
     /// Tells each session what it should be told now, once. Leases are granted one after the other by the core's word, and a
     /// stop of a path that is reached is left for the next.
     fn advance(&self, state: &mut State) {
+        let before = (state.held.clone(), state.wants_alerts());
+        self.carry_on(state);
+        if (state.held.clone(), state.wants_alerts()) != before {
+            self.announce();
+        }
+    }
+
+    fn carry_on(&self, state: &mut State) {
         loop {
-            while let Some((node, purpose)) = state.tell(self.clock.unix_ms()) {
+            while let Some((node, purpose)) = state.tell(self.clock.as_ref()) {
                 if let Err(error) = self.grant(state, &node, purpose) {
                     tracing::error!(%node, %error, "no lease was granted");
                     return;
@@ -314,12 +330,12 @@ impl State {
     }
 
     /// Sends what is due from the recorded state, and returns the node that is to be granted a lease.
-    fn tell(&mut self, now_ms: u64) -> Option<(NodeName, Purpose)> {
+    fn tell(&mut self, clock: &dyn Clock) -> Option<(NodeName, Purpose)> {
         let (number, rollout) = self.saved.newest()?;
         let rollout = rollout.clone();
         let (stranger, silent) = (self.holder_of_unknown_lease(), self.silent());
         let mut due = None;
-        for decision in decide(&rollout, &self.connected(), now_ms) {
+        for decision in decide(&rollout, &self.connected(), clock.unix_ms()) {
             match decision {
                 Decision::Prepare { node } => self.send_prepare(number, &rollout, &node),
                 Decision::Tidy { node } => self.send_tidy(number, &rollout, &node),
@@ -332,7 +348,7 @@ impl State {
                     if due.is_none()
                         && silent.is_none()
                         && stranger.as_ref().is_none_or(|holder| *holder == node)
-                        && self.may_begin(&rollout, &node)
+                        && self.may_begin(&rollout, &node, clock)
                     {
                         due = Some((node, purpose));
                     }

@@ -5,6 +5,7 @@ use liftlock_proto::plan::Policy;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Followed, Keeper, KeeperError};
+use crate::core::conduct::Conduct;
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::Leg;
 use crate::core::path::{Path, make_path};
@@ -36,7 +37,12 @@ impl Keeper {
 
     /// Starts the roll-out of a path's first plan, if the same path follows from what is known now.
     pub fn apply(&self, path: &Path, operator: &str) -> Result<(), KeeperError> {
-        self.start(path, operator, None)
+        self.start(path, &Conduct::default(), operator, None)
+    }
+
+    /// The same, conducted like this.
+    pub fn apply_conducted(&self, path: &Path, conduct: &Conduct, operator: &str) -> Result<(), KeeperError> {
+        self.start(path, conduct, operator, None)
     }
 
     /// The same for a document that is followed, given by its hash. Only where no roll-out goes on, between two stops of a
@@ -44,15 +50,17 @@ impl Keeper {
     pub fn apply_document(
         &self,
         path: &Path,
+        conduct: &Conduct,
         followed: &Followed,
         document: String,
     ) -> Result<(), KeeperError> {
-        self.start(path, &followed.to_string(), Some((followed, document)))
+        self.start(path, conduct, &followed.to_string(), Some((followed, document)))
     }
 
     fn start(
         &self,
         path: &Path,
+        conduct: &Conduct,
         operator: &str,
         document: Option<(&Followed, String)>,
     ) -> Result<(), KeeperError> {
@@ -89,10 +97,15 @@ impl Keeper {
         }
         let (plan, target) = (&path.first, path.last().to_version);
         let catalogue = self.catalogue()?;
-        let now = make_path(&state.view(), target, &plan.policy, &catalogue).map_err(|refusals| {
+        let refused = |refusals: Vec<Refusal>| {
             let why: Vec<String> = refusals.into_iter().map(|refusal| refusal.message).collect();
             KeeperError::NotNow(format!("plan {} cannot be started now: {}", plan.id, why.join("; ")))
-        })?;
+        };
+        let now = make_path(&state.view(), target, &plan.policy, &catalogue).map_err(refused)?;
+        let refusals = state.conduct_refusals(path, conduct, self.clock.as_ref());
+        if !refusals.is_empty() {
+            return Err(refused(refusals));
+        }
         if !now.is(path) {
             return Err(KeeperError::NotNow(format!(
                 "the cluster has changed since plan {} was made, it would be {} now: look at it with `liftlock plan {target}` \
@@ -110,9 +123,11 @@ impl Keeper {
             )
         });
         let leg = Leg::first(&now.onward);
-        change.rollouts.insert(number, Rollout::start(now.first, operator.to_owned(), at_ms).on(leg));
+        let rollout = Rollout::start(now.first, operator.to_owned(), at_ms);
+        change.rollouts.insert(number, rollout.on(leg).conducted(conduct.clone()));
         state.last_output.clear();
         state.ask_anew();
+        state.forget_alerts();
         self.commit(&mut state, change)?;
         self.advance(&mut state);
         Ok(())

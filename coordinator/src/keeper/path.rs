@@ -38,21 +38,23 @@ pub(super) struct Look {
 }
 
 impl Keeper {
-    /// Asks the agents once more where something speaks against the next stop, and goes on where the canaries of a pool have
-    /// been looked at for long enough. To be called every [`LOOK_AGAIN`].
+    /// Asks the agents once more where something speaks against the next stop, looks at the clock where something holds the
+    /// next node, and goes on where the canaries of a pool have been looked at for long enough. To be called every
+    /// [`LOOK_AGAIN`].
     pub fn look_again(&self) {
         let mut state = self.lock();
-        if state.saved.newest().is_some_and(|(_, rollout)| rollout.may_soak()) {
-            self.advance(&mut state);
-            // How long it soaks is told anew.
-            let due = |(_, rollout): (u64, &Rollout)| rollout.due(self.clock.unix_ms()).err();
-            if matches!(state.saved.newest().and_then(due), Some(Wait::Soaking { .. })) {
-                self.announce();
-            }
-        }
-        if state.look.as_ref().is_some_and(|look| look.against.is_some()) {
+        let soaks = state.saved.newest().is_some_and(|(_, rollout)| rollout.may_soak());
+        let against = state.look.as_ref().is_some_and(|look| look.against.is_some());
+        if against {
             state.ask_everybody();
+        }
+        if against || soaks || state.held.is_some() {
             self.advance(&mut state);
+        }
+        // How long it soaks is told anew.
+        let due = |(_, rollout): (u64, &Rollout)| rollout.due(self.clock.unix_ms()).err();
+        if matches!(state.saved.newest().and_then(due), Some(Wait::Soaking { .. })) {
+            self.announce();
         }
     }
 
@@ -88,7 +90,8 @@ impl Keeper {
         match (now, against) {
             (Ok(plan), None) => {
                 let rollout = Rollout::start(plan, reached.started_by.clone(), self.clock.unix_ms());
-                self.begin(state, number, &reached, rollout.on(reached.leg.following()))?;
+                let rollout = rollout.on(reached.leg.following()).conducted(reached.conduct.clone());
+                self.begin(state, number, &reached, rollout)?;
                 Ok(true)
             }
             (_, against) => {

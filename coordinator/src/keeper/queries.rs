@@ -11,6 +11,7 @@ use super::{Keeper, KeeperError, State};
 use crate::core::budget::Wait;
 use crate::core::catalogue::Catalogue;
 use crate::core::history::HistoryRecord;
+use crate::core::hold::Hold;
 use crate::core::path::gates_on_the_way;
 use crate::core::planning::unknown_consents;
 use crate::core::rollout::Rollout;
@@ -114,7 +115,7 @@ impl State {
         let plans = if newest { self.plans.join("; ") } else { String::new() };
         let obstacle = self.obstacle(newest, now_ms);
         let told = convert::rollout(rollout, &|node| self.live(node, newest), obstacle.as_deref());
-        v1::Rollout { plans, ..told }
+        v1::Rollout { plans, held_until_ms: self.held_until_ms(newest, now_ms), ..told }
     }
 
     fn live(&self, node: &NodeName, newest: bool) -> Live {
@@ -126,6 +127,17 @@ impl State {
                 String::new()
             },
         }
+    }
+
+    /// When what holds the present roll-out opens by itself, milliseconds since the Unix epoch; 0 where nothing does.
+    fn held_until_ms(&self, newest: bool, now_ms: u64) -> u64 {
+        let until = self.held.as_ref().filter(|_| newest && self.is_due(now_ms)).and_then(Hold::until);
+        until.and_then(|until| u64::try_from(until.as_millisecond()).ok()).unwrap_or(0)
+    }
+
+    /// Whether some node is next and would be begun on if nothing held it.
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.saved.newest().is_some_and(|(_, rollout)| rollout.due(now_ms).is_ok())
     }
 
     /// What stands in the way of the present roll-out and is no part of it.
@@ -151,7 +163,7 @@ impl State {
                 )
             })
         };
-        let closed = || awaited().or_else(|| self.closed_between());
+        let closed = || awaited().or_else(|| self.held.as_ref().map(ToString::to_string));
         let held_up = || match self.saved.newest()?.1.due(now_ms) {
             Ok(_) => closed(),
             Err(soaking @ Wait::Soaking { .. }) => Some(soaking.to_string()),

@@ -19,7 +19,9 @@ use crate::store::memory::MemoryStore;
 
 mod budget;
 mod catalogue;
+mod edit;
 mod forecast;
+mod hold;
 mod path;
 mod plans;
 

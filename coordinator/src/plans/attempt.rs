@@ -65,8 +65,9 @@ impl Attempts {
         document: &UpgradePlan,
         hash: &str,
     ) -> Result<(), NotBegun> {
+        let conduct = document.conduct();
         let (target, policy) = document.clone().wanted();
-        let known = keeper.plan(target, &policy).err().unwrap_or_default();
+        let known = keeper.plan_conducted(target, &policy, &conduct).err().unwrap_or_default();
         if let Some(before) = &self.failed
             && before.hash == hash
             && before.known == known
@@ -95,6 +96,7 @@ async fn begin(
     if !silent.is_empty() {
         return Err(NotBegun::NotNow(silent.into_iter().map(|refusal| refusal.message).collect()));
     }
+    let conduct = document.conduct();
     let (target, policy) = document.clone().wanted();
     if let Ok(path) = keeper.plan(target, &policy) {
         let against = addons::refused(&path, &keeper.preview_addons(&path).await);
@@ -105,9 +107,9 @@ async fn begin(
     let (keeper, followed, hash) = (Arc::clone(keeper), followed.clone(), hash.to_owned());
     let done = spawn_blocking(move || {
         let because = |error: KeeperError| NotBegun::NotNow(vec![error.to_string()]);
-        match keeper.plan(target, &policy) {
+        match keeper.plan_conducted(target, &policy, &conduct) {
             Ok(path) => {
-                keeper.apply_document(&path, &followed, hash).map_err(because)?;
+                keeper.apply_document(&path, &conduct, &followed, hash).map_err(because)?;
                 tracing::info!(%followed, plan = %path.first.id, "a followed document is begun with");
                 Ok(())
             }

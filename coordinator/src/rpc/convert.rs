@@ -76,6 +76,8 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         stop: rollout.leg.stop,
         onward: rollout.leg.onward.iter().map(stop).collect(),
         plans: String::new(),
+        conduct: (!rollout.conduct.is_default()).then(|| rollout.conduct.clone().into()),
+        held_until_ms: 0,
     }
 }
 
@@ -204,6 +206,7 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
         bound_otherwise,
         durations: durations.roles.into_iter().map(role).collect(),
         duration_ms: durations.total_ms,
+        windows: String::new(),
     }
 }
 

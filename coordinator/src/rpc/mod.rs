@@ -9,6 +9,7 @@ use crate::keeper::{Keeper, KeeperError};
 
 pub mod access;
 pub mod agents;
+pub mod conduct;
 pub mod convert;
 pub mod operators;
 

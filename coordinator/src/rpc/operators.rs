@@ -19,7 +19,9 @@ use tonic::{Request, Response, Status};
 use super::access::caller;
 use super::{convert, status, with_keeper};
 use crate::core;
+use crate::core::conduct::Conduct;
 use crate::core::path::Path;
+use crate::document::UpgradePlan;
 use crate::identity::subject::{Role, Subject};
 use crate::keeper::addons::refused;
 use crate::keeper::{Keeper, Order};
@@ -67,8 +69,9 @@ impl OperatorService for Operators {
         request: Request<v1::MakePlanRequest>,
     ) -> Result<Response<v1::MakePlanResponse>, Status> {
         caller(&self.keeper, &request, READERS)?;
-        let v1::MakePlanRequest { to_version, policy } = request.into_inner();
+        let v1::MakePlanRequest { to_version, policy, conduct } = request.into_inner();
         let policy = Policy::try_from(policy.unwrap_or_default()).map_err(|e: NameError| invalid(&e))?;
+        let conduct = read_conduct(conduct)?;
         let mut refusals = fresh_facts(&self.keeper, true).await;
         // One that joins joins at what the cluster runs.
         let target = match &policy.replacement {
@@ -77,8 +80,10 @@ impl OperatorService for Operators {
             }
             _ => to_version.parse().map_err(|e: VersionError| invalid(&e))?,
         };
-        let planned = with_keeper(&self.keeper, move |keeper| Ok(keeper.plan(target, &policy))).await?;
-        let path = match planned {
+        let wanted = conduct.clone();
+        let planned =
+            with_keeper(&self.keeper, move |keeper| Ok(keeper.plan_conducted(target, &policy, &wanted)));
+        let path = match planned.await? {
             Ok(path) if refusals.is_empty() => Some(path),
             Ok(_) => None,
             Err(more) => {
@@ -93,7 +98,7 @@ impl OperatorService for Operators {
         }
         let path = path.filter(|_| refusals.is_empty());
         let forecast = match &path {
-            Some(path) => Some(forecast(&self.keeper, path.clone()).await?),
+            Some(path) => Some(forecast(&self.keeper, path.clone(), conduct).await?),
             None => None,
         };
         let (plan, onward) = path.map_or((None, Vec::new()), |Path { first, onward }| {
@@ -118,14 +123,28 @@ impl OperatorService for Operators {
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::Rollout>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
-        let v1::ApplyRequest { plan, onward } = request.into_inner();
+        let v1::ApplyRequest { plan, onward, conduct } = request.into_inner();
+        let conduct = read_conduct(conduct)?;
         let plan = plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
         let read = |plan| Plan::try_from(plan).map_err(|e: PlanError| invalid(&e));
         let path =
             Path { first: read(plan)?, onward: onward.into_iter().map(read).collect::<Result<_, _>>()? };
         answer_of_all(&self.keeper, false).await?;
         let rollout = with_keeper(&self.keeper, move |keeper| {
-            keeper.apply(&path, &operator)?;
+            keeper.apply_conducted(&path, &conduct, &operator)?;
+            keeper.rollout(None)
+        });
+        Ok(Response::new(rollout.await?))
+    }
+
+    async fn edit(&self, request: Request<v1::EditRequest>) -> Result<Response<v1::Rollout>, Status> {
+        let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
+        let v1::EditRequest { to_version, policy, conduct } = request.into_inner();
+        let target = to_version.parse().map_err(|e: VersionError| invalid(&e))?;
+        let policy = Policy::try_from(policy.unwrap_or_default()).map_err(|e: NameError| invalid(&e))?;
+        let document = UpgradePlan::new(target, policy).conducted(read_conduct(conduct)?);
+        let rollout = with_keeper(&self.keeper, move |keeper| {
+            keeper.edit(&document, &operator)?;
             keeper.rollout(None)
         });
         Ok(Response::new(rollout.await?))
@@ -364,11 +383,12 @@ async fn answer_of_all(keeper: &Arc<Keeper>, refresh_packages: bool) -> Result<(
 }
 
 /// What the roll-out of a path will meet, by what a control plane says of the cluster now.
-async fn forecast(keeper: &Arc<Keeper>, path: Path) -> Result<v1::Forecast, Status> {
+async fn forecast(keeper: &Arc<Keeper>, path: Path, conduct: Conduct) -> Result<v1::Forecast, Status> {
     let workloads = keeper.workloads().await;
     let forecast = with_keeper(keeper, move |keeper| {
         let met = workloads.map(|workloads| core::forecast::forecast(&path, &workloads));
-        Ok(convert::forecast(met, keeper.durations(&path)))
+        let windows = keeper.fit_into_windows(&path, &conduct).unwrap_or_default();
+        Ok(v1::Forecast { windows, ..convert::forecast(met, keeper.durations(&path)) })
     });
     forecast.await
 }
@@ -388,6 +408,10 @@ fn newest_within(bytes: usize, mut events: Vec<v1::HistoryEvent>) -> Vec<v1::His
 /// Empty names the newest.
 fn plan_id(text: &str) -> Result<Option<PlanId>, Status> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|e: NameError| invalid(&e)) }
+}
+
+fn read_conduct(message: Option<v1::Conduct>) -> Result<Conduct, Status> {
+    Conduct::try_from(message.unwrap_or_default()).map_err(|error| invalid(&error))
 }
 
 fn invalid(error: &dyn std::error::Error) -> Status {

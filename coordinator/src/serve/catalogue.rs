@@ -1,17 +1,13 @@
 //! A catalogue that somebody else keeps: fetched over HTTPS until a copy has its checksum, and then never again.
 
-use std::error::Error;
-use std::io;
 use std::time::Duration;
 
-use http::StatusCode;
-use http_body_util::{BodyExt as _, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use http::{Request, StatusCode};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use liftlock_proto::causes::causes;
 
+use super::https::{HttpsClient, HttpsError, exchange};
 use crate::core::catalogue::Checksum;
 use crate::identity::files::{self, FileError};
 use crate::keeper::{CatalogueSource, Fetched};
@@ -25,23 +21,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A catalogue has a line or three a version.
 const MAX_BYTES: usize = 1024 * 1024;
 
-type HttpsClient = Client<HttpsConnector<HttpConnector>, String>;
-
 /// Why nothing was fetched.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error(
-        "this machine knows no authorities that its certificate could be checked with: {0}; install ca-certificates"
-    )]
-    Authorities(io::Error),
-    #[error("{}", causes(.0))]
-    Request(#[from] hyper_util::client::legacy::Error),
+    #[error(transparent)]
+    Https(#[from] HttpsError),
     #[error("the answer is {0}, and only 200 is taken: give the address that it lies at")]
     Status(StatusCode),
-    #[error("the answer does not come to an end within {MAX_BYTES} bytes: {0}")]
-    Body(Box<dyn Error + Send + Sync>),
-    #[error("there was no answer within {} s", LIMIT.as_secs())]
-    Slow,
     #[error("what lies there has the SHA-256 {0}, and catalogue-sha256 names another")]
     OtherContent(Checksum),
     #[error("what lies there is no text")]
@@ -66,22 +52,19 @@ async fn obtain(fetched: &Fetched) -> Result<(), FetchError> {
     if fetched.read()?.is_some() {
         return Ok(());
     }
-    let https = HttpsConnectorBuilder::new().with_native_roots().map_err(FetchError::Authorities)?;
+    let https = HttpsConnectorBuilder::new().with_native_roots().map_err(HttpsError::Authorities)?;
     let https = https.https_only().enable_http1().build();
     fetch(fetched, &Client::builder(TokioExecutor::new()).build(https)).await
 }
 
 /// Leaves a copy of what lies there, if it is what it has to be.
 async fn fetch(fetched: &Fetched, client: &HttpsClient) -> Result<(), FetchError> {
-    let get = async {
-        let answer = client.get(fetched.url.clone()).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(FetchError::Status(answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await.map_err(FetchError::Body)?;
-        Ok(body.to_bytes())
-    };
-    let content = tokio::time::timeout(LIMIT, get).await.map_err(|_| FetchError::Slow)??;
+    let mut request = Request::new(String::new());
+    request.uri_mut().clone_from(&fetched.url);
+    let (status, content) = exchange(client, request, LIMIT, MAX_BYTES).await?;
+    if status != StatusCode::OK {
+        return Err(FetchError::Status(status));
+    }
     let sha256 = Checksum::of(&content);
     if sha256 != fetched.sha256 {
         return Err(FetchError::OtherContent(sha256));

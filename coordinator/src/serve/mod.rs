@@ -33,8 +33,10 @@ use crate::rpc::agents::{Agents, MAX_MESSAGE};
 use crate::rpc::operators::Operators;
 use crate::store::{SledStore, Store as _, StoreError};
 
+mod alerts;
 mod catalogue;
 mod door;
+mod https;
 mod settings;
 
 use door::{Door, Greeter};
@@ -173,6 +175,7 @@ impl Coordinator {
         let lookout = tokio::spawn(look_again(Arc::clone(&self.keeper)));
         let follower = self.settings.plans.map(|source| follow(&self.keeper, source));
         let fetcher = tokio::spawn(catalogue::keep(self.settings.catalogue));
+        let asker = tokio::spawn(alerts::ask(Arc::clone(&self.keeper), self.settings.alerts));
 
         tokio::pin!(server);
         tokio::select! {
@@ -187,6 +190,7 @@ impl Coordinator {
             follower.abort();
         }
         fetcher.abort();
+        asker.abort();
         let _ = stopping.send(());
         self.keeper.stop();
         // Whoever keeps a connection open past the grace loses it.
@@ -230,7 +234,8 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
     let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
     let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
     let machine = settings.on_node.clone().map(Whereabouts::Node).or_else(this_machine);
-    Ok((keeper.on(machine).asking_between_nodes(), tls))
+    let keeper = keeper.on(machine).asking_between_nodes();
+    Ok((if settings.alerts.is_some() { keeper.asking_for_alerts() } else { keeper }, tls))
 }
 
 /// This machine by its machine-id. One that has none, as in many containers, is taken for none of the nodes.

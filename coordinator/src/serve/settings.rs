@@ -11,6 +11,7 @@ use liftlock_proto::name::NodeName;
 use serde::Deserialize;
 
 use super::ServeError;
+use super::alerts::Prometheus;
 use crate::core::catalogue::Checksum;
 use crate::identity::files;
 use crate::keeper::{CatalogueSource, Fetched, LEASE_TTL_MS};
@@ -71,6 +72,7 @@ struct ConfigFile {
     catalogue: Option<String>,
     catalogue_sha256: Option<Checksum>,
     on_node: Option<NodeName>,
+    alerts: Option<Prometheus>,
 }
 
 /// Where what is wanted stands.
@@ -94,6 +96,8 @@ pub(super) struct Settings {
     pub(super) catalogue: Option<CatalogueSource>,
     /// The node that it runs on, where somebody says so.
     pub(super) on_node: Option<NodeName>,
+    /// Whose alerts hold a roll-out.
+    pub(super) alerts: Option<Prometheus>,
     names: Vec<String>,
 }
 
@@ -116,6 +120,9 @@ impl Settings {
             (None, None) => plans_source(file.plans, file.plans_kubeconfig)?,
             (folder, kubeconfig) => plans_source(folder, kubeconfig)?,
         };
+        let path = options.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let alerts = file.alerts.map(Prometheus::checked).transpose();
+        let alerts = alerts.map_err(|why| ServeError::Config { path, why })?;
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             state_dir,
@@ -123,6 +130,7 @@ impl Settings {
             plans,
             catalogue,
             on_node: options.on_node.or(file.on_node),
+            alerts,
             names,
         })
     }

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Store, StoreError};
+use crate::core::conduct::Conduct;
 use crate::core::history::HistoryRecord;
 use crate::core::leg::{Leg, Next, Passing, Stop};
 use crate::core::rollout::{Intent, NodeState, Rollout};
@@ -101,6 +102,8 @@ struct Head {
     leg: LegHead,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     paused_after: Option<String>,
+    #[serde(default, skip_serializing_if = "Conduct::is_default")]
+    conduct: Conduct,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -291,7 +294,8 @@ fn put_rollout(
     after: &Rollout,
 ) -> Result<(), StoreError> {
     let head = |rollout: &Rollout| {
-        (rollout.intent, rollout.ended_at_ms, rollout.answered.clone(), rollout.leg.next.clone())
+        let Rollout { intent, ended_at_ms, answered, leg, conduct, .. } = rollout;
+        (*intent, *ended_at_ms, answered.clone(), leg.next.clone(), conduct.clone())
     };
     if before.map(head) != Some(head(after)) {
         batch.put(head_key(number), &Head::of(after))?;
@@ -349,6 +353,7 @@ impl Head {
             answered: rollout.answered.clone(),
             leg: LegHead::of(&rollout.leg),
             paused_after: rollout.paused_after.clone(),
+            conduct: rollout.conduct.clone(),
         }
     }
 }
@@ -394,6 +399,7 @@ impl Entries {
             answered: head.answered,
             leg: self.leg(key, head.leg)?,
             paused_after: head.paused_after,
+            conduct: head.conduct,
         })
     }
 

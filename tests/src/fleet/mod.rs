@@ -221,6 +221,10 @@ impl Fleet {
             arguments.extend(["--catalogue", catalogue.as_str()]);
         }
         arguments.extend(self.terms.on_node.into_iter().flat_map(|node| ["--on-node", node]));
+        let config = self.coordinator_config();
+        if config.exists() {
+            arguments.extend(["--config", config.as_str()]);
+        }
         let process = Process::start(
             self.binaries,
             &self.binaries.liftlock,
@@ -244,6 +248,19 @@ impl Fleet {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Has the coordinator start again with this configuration, and waits until every agent is back.
+    pub async fn reconfigure_coordinator(&mut self, config: &str) -> Result<()> {
+        self.kill_coordinator()?;
+        fs::write(self.coordinator_config(), config)?;
+        self.start_coordinator().await?;
+        let nodes: Vec<String> = self.agents.keys().cloned().collect();
+        self.operator().await?.wait_for_facts(&nodes, START_LIMIT).await
+    }
+
+    fn coordinator_config(&self) -> Utf8PathBuf {
+        self.folder().join("coordinator.toml")
     }
 
     /// SIGKILL to the coordinator.

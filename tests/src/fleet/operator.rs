@@ -64,12 +64,13 @@ impl Operator {
 
     /// Plans a raise and applies the plan.
     pub async fn apply(&mut self, to_version: &str, policy: Policy) -> Result<Rollout> {
-        let request = MakePlanRequest { to_version: to_version.to_owned(), policy: Some(policy) };
+        let request =
+            MakePlanRequest { to_version: to_version.to_owned(), policy: Some(policy), conduct: None };
         let answer = self.client.make_plan(request).await?.into_inner();
         if answer.plan.is_none() || !answer.refusals.is_empty() {
             bail!("no plan: {:#?}", answer.refusals);
         }
-        let order = ApplyRequest { plan: answer.plan, onward: answer.onward };
+        let order = ApplyRequest { plan: answer.plan, onward: answer.onward, conduct: None };
         Ok(self.client.apply(order).await?.into_inner())
     }
 

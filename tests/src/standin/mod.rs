@@ -21,6 +21,7 @@ pub mod objects;
 pub mod packages;
 pub mod pki;
 pub mod programs;
+pub mod prometheus;
 pub mod release;
 pub mod serve;
 pub mod systemd;

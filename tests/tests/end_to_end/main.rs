@@ -15,6 +15,7 @@ mod catalogue;
 mod documents;
 mod forecast;
 mod gates;
+mod holds;
 mod interruptions;
 mod operators;
 mod paths;

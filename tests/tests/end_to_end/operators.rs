@@ -120,20 +120,28 @@ async fn a_viewer_may_look_and_not_touch_and_an_operator_may_do_both() {
 async fn a_plan_that_would_come_out_differently_now_is_not_applied() {
     let fleet = small_fleet().await;
     let mut operator = fleet.operator().await.unwrap();
-    let request = liftlock_proto::v1::MakePlanRequest { to_version: TO.to_string(), policy: Some(policy()) };
+    let request = liftlock_proto::v1::MakePlanRequest {
+        to_version: TO.to_string(),
+        policy: Some(policy()),
+        conduct: None,
+    };
     let plan = operator.client.make_plan(request).await.unwrap().into_inner().plan.unwrap();
     let mut altered = plan.clone();
     altered.nodes.reverse();
-    let refused =
-        operator.client.apply(liftlock_proto::v1::ApplyRequest { plan: Some(altered), onward: vec![] }).await;
+    let refused = operator
+        .client
+        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(altered), onward: vec![], conduct: None })
+        .await;
     assert!(refused.is_err(), "a plan that somebody changed was applied");
     operator
         .client
-        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![] })
+        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![], conduct: None })
         .await
         .unwrap();
-    let twice =
-        operator.client.apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan), onward: vec![] }).await;
+    let twice = operator
+        .client
+        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan), onward: vec![], conduct: None })
+        .await;
     assert_eq!(twice.unwrap_err().code(), tonic::Code::FailedPrecondition);
     raised(&fleet, TO).await;
 }

@@ -19,14 +19,18 @@ fn request(old: &str, accepted: &[&str]) -> MakePlanRequest {
     let replacement = Some(Replacement { old: old.to_owned(), with: "n1".to_owned() });
     let accepted = accepted.iter().map(|&one| one.to_owned()).collect();
     let policy = Policy { replacement, accepted, drain_timeout_seconds: 60, ..Policy::default() };
-    MakePlanRequest { to_version: String::new(), policy: Some(policy) }
+    MakePlanRequest { to_version: String::new(), policy: Some(policy), conduct: None }
 }
 
 async fn apply(fleet: &Fleet, old: &str, accepted: &[&str]) {
     let mut operator = fleet.operator().await.unwrap();
     let answer = operator.client.make_plan(request(old, accepted)).await.unwrap().into_inner();
     assert!(answer.refusals.is_empty(), "{:#?}", answer.refusals);
-    operator.client.apply(ApplyRequest { plan: answer.plan, onward: Vec::new() }).await.unwrap();
+    operator
+        .client
+        .apply(ApplyRequest { plan: answer.plan, onward: Vec::new(), conduct: None })
+        .await
+        .unwrap();
 }
 
 /// The rules that refuse it.

@@ -44,6 +44,10 @@ pub fn changes(before: Option<&RolloutView>, now: &RolloutView) -> Vec<Change> {
     // A stop that was reached is told once, whether or not the next has begun meanwhile.
     if before.is_none_or(|before| before.phase != now.phase && !(reached(before) && reached(now))) {
         changes.push(phase(now));
+    } else if let Some(waits) = now.waits()
+        && before.and_then(RolloutView::waits) != Some(waits)
+    {
+        changes.push(Change::of(Tone::Notice, format!("held: {waits}")));
     }
     changes
 }

@@ -1,6 +1,6 @@
 //! What sets a document apart from what runs.
 
-use liftlock_proto::plan::{Plan, PlanError};
+use liftlock_proto::plan::Plan;
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::cli::output::View;
 use crate::cli::paint::{Paint, Tone};
 use crate::cli::table::{Cell, Table};
 use crate::cli::view::nodes::NodeView;
-use crate::cli::view::upgrade_plan::wanted;
+use crate::cli::view::upgrade_plan::{UnreadRollout, wanted};
 use crate::document::{Difference, Spec, differences};
 
 /// Every difference; of a document that wants what runs there is none.
@@ -43,7 +43,7 @@ pub struct DifferenceView {
 pub enum DiffError {
     /// The coordinator's answer does not read.
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Rollout(#[from] UnreadRollout),
     /// A document has no textual form.
     #[error(transparent)]
     Form(#[from] serde_json::Error),
@@ -51,9 +51,9 @@ pub enum DiffError {
 
 impl DiffView {
     /// The document beside a roll-out that goes on: beside what that wants.
-    pub fn beside_rollout(spec: &Spec, rollout: v1::Rollout) -> Result<Self, DiffError> {
-        let plan = Plan::try_from(rollout.plan.unwrap_or_default())?;
-        let other = wanted(&plan, &rollout.onward)?;
+    pub fn beside_rollout(spec: &Spec, rollout: &v1::Rollout) -> Result<Self, DiffError> {
+        let plan = Plan::try_from(rollout.plan.clone().unwrap_or_default()).map_err(UnreadRollout::from)?;
+        let other = wanted(&plan, rollout)?;
         let view = |Difference { field, one, other }| DifferenceView {
             field,
             document: one,

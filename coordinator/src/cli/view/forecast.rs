@@ -28,6 +28,9 @@ pub struct ForecastView {
     pub leases: Vec<RoleDurationView>,
     /// All leases of the path one after the other, in seconds; null where some role was never raised here.
     pub duration_s: Option<f64>,
+    /// How the leases fit into the windows; left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<String>,
 }
 
 /// Something that a drain will meet.
@@ -88,6 +91,7 @@ impl From<v1::Forecast> for ForecastView {
             bound_otherwise: message.bound_otherwise,
             leases: message.durations.iter().map(Into::into).collect(),
             duration_s: message.duration_ms.map(seconds),
+            windows: said(message.windows),
         }
     }
 }
@@ -152,6 +156,9 @@ impl ForecastView {
             None => (Tone::Notice, "every drain ends, but workloads will notice".to_owned()),
         };
         let mut text = format!("{} {verdict}; {}.\n", paint.paint(tone, "Forecast:"), self.how_long());
+        if let Some(windows) = &self.windows {
+            let _ = writeln!(text, "  Windows: {windows}");
+        }
         for (kind, most) in
             [("blocked", usize::MAX), ("refused", usize::MAX), ("downtime", SHOWN), ("no-room", SHOWN)]
         {

@@ -15,6 +15,7 @@ use crate::cli::paint::{Paint, Tone};
 use crate::cli::view::addons::AddonsView;
 use crate::cli::view::forecast::ForecastView;
 use crate::cli::view::pools::{PoolView, is_none, write_pools};
+use crate::core::conduct::Conduct;
 use crate::core::reversal::{Cause, PointOfNoReturn, changes_etcd_minor, point_of_no_return};
 
 /// What the coordinator says to a wanted version: a path of one plan or several, or why there is none.
@@ -24,6 +25,9 @@ pub struct PlanAnswerView {
     pub plan: Option<PlanView>,
     /// What follows, one plan a stop, the last one to the wanted version.
     pub onward: Vec<PlanView>,
+    /// How its roll-out is conducted: what the document says, for people.
+    #[serde(skip)]
+    pub conduct: Conduct,
     /// What their roll-outs will meet; null where there is no plan.
     pub forecast: Option<ForecastView>,
     /// What the add-ons of each stop that has some would change.
@@ -237,14 +241,22 @@ fn step_view(step: &Step, etcd_changes: bool) -> StepView {
 
 impl View for PlanAnswerView {
     fn table(&self, paint: Paint) -> String {
-        self.each_stop(paint, PlanView::table) + &self.forecast(paint)
+        self.each_stop(paint, PlanView::table) + &self.conduct() + &self.forecast(paint)
     }
 }
 
 impl PlanAnswerView {
     /// Each stop's nodes in order and its way back, without the steps: what `apply` shows before it asks.
     pub fn summary(&self, paint: Paint) -> String {
-        self.each_stop(paint, PlanView::summary) + &self.forecast(paint)
+        self.each_stop(paint, PlanView::summary) + &self.conduct() + &self.forecast(paint)
+    }
+
+    fn conduct(&self) -> String {
+        let mut text = String::new();
+        for window in &self.conduct.windows {
+            let _ = writeln!(text, "Nodes are begun on only: {window}");
+        }
+        text
     }
 
     fn forecast(&self, paint: Paint) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use liftlock_proto::v1;
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use crate::cli::paint::{Paint, Tone};
 use crate::cli::table::{Cell, Table};
 use crate::cli::time::{clock, moment, seconds, span};
 use crate::cli::view::said;
+use crate::core::window::minutes;
 
 /// Where a roll-out stands as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,8 +74,11 @@ pub struct RolloutView {
     pub to_version: String,
     /// Where it stands.
     pub phase: RolloutPhase,
-    /// Why it is halted, or null.
+    /// Why it is halted or waits, or null.
     pub reason: Option<String>,
+    /// When what it waits for is there by itself; left out where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
     /// When it was applied.
     pub started_at: Option<Timestamp>,
     /// Null while it goes on.
@@ -252,6 +256,7 @@ impl From<v1::Rollout> for RolloutView {
             to_version: plan.to_version,
             phase,
             reason: said(message.reason),
+            held_until: moment(message.held_until_ms),
             started_at: moment(message.started_at_ms),
             ended_at: moment(message.ended_at_ms),
             started_by: message.started_by,
@@ -332,6 +337,11 @@ impl RolloutView {
             RolloutPhase::Raised => self.onward.is_empty(),
             _ => false,
         }
+    }
+
+    /// What it waits for by itself, without an operator's word.
+    pub fn waits(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|_| self.phase == RolloutPhase::Running)
     }
 
     /// `, stop 1 of 2`; empty where the path has one stop.
@@ -418,9 +428,14 @@ impl View for RolloutView {
             let _ = writeln!(text, "Then on to {}", then.join(" → "));
         }
         // What a node failed at stands below the table.
-        let waits = matches!(self.phase, RolloutPhase::Running | RolloutPhase::Paused);
-        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised() || waits) {
+        let paused = self.phase == RolloutPhase::Paused;
+        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised() || paused) {
             let _ = writeln!(text, "{}", paint.paint(self.phase.tone(), reason));
+        } else if let Some(waits) = self.waits() {
+            let remaining = self.held_until.map(|until| until.duration_since(Timestamp::now()));
+            let remaining = remaining.filter(SignedDuration::is_positive).map(minutes);
+            let remaining = remaining.map(|minutes| format!(", in {minutes}")).unwrap_or_default();
+            let _ = writeln!(text, "{} {waits}{remaining}", paint.paint(Tone::Notice, "Held:"));
         }
         if let Some(plans) = &self.plans {
             let _ = writeln!(text, "{} {plans}", paint.paint(Tone::Notice, "plans:"));

@@ -1,6 +1,7 @@
 //! What operators and their programs see, from fixed messages.
 
 use insta::assert_snapshot;
+use jiff::{SignedDuration, Timestamp};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
@@ -18,7 +19,10 @@ use crate::cli::view::rollout::RolloutView;
 use crate::cli::view::tokens::{NewTokenView, TokensView};
 use crate::cli::view::upgrade_plan::UpgradePlanView;
 use crate::cli::view::versions::VersionsView;
+use crate::core::alerts::AlertFilter;
+use crate::core::conduct::Conduct;
 use crate::core::sequence::{prepare, under_lease};
+use crate::core::window::{Day, Window};
 use crate::document;
 
 /// 2026-01-01T12:00:00Z
@@ -211,6 +215,7 @@ fn a_plan_is_json_with_every_command_as_its_arguments() {
     let answer = PlanAnswerView {
         plan: Some(small.into()),
         onward: Vec::new(),
+        conduct: Conduct::default(),
         forecast: None,
         addons: Vec::new(),
         refusals: Vec::new(),
@@ -238,6 +243,7 @@ fn refusals_are_one_sentence_each_and_say_which_can_be_consented_to() {
     let answer = PlanAnswerView {
         plan: None,
         onward: Vec::new(),
+        conduct: Conduct::default(),
         forecast: None,
         addons: Vec::new(),
         refusals: against,
@@ -255,6 +261,7 @@ fn path() -> PlanAnswerView {
     PlanAnswerView {
         plan: Some(stop("v1.19.7", "v1.20.2")),
         onward: vec![stop("v1.20.2", "v1.21.1")],
+        conduct: Conduct::default(),
         forecast: None,
         addons: Vec::new(),
         refusals: Vec::new(),
@@ -410,6 +417,53 @@ fn json_and_yaml_say_the_same() {
     let yaml: serde_json::Value =
         serde_saphyr::from_str(&render(&view, Format::Yaml, Paint::OFF).unwrap()).unwrap();
     assert_eq!(json, yaml);
+}
+
+fn saturday_nights() -> Conduct {
+    let time = |text: &str| text.to_owned().try_into().unwrap();
+    let time_zone = "Europe/Berlin".to_owned().try_into().unwrap();
+    Conduct {
+        alerts: AlertFilter::default(),
+        windows: vec![Window {
+            days: vec![Day::Sat, Day::Sun],
+            from: time("22:00"),
+            to: time("04:00"),
+            time_zone,
+        }],
+    }
+}
+
+#[test]
+fn what_holds_a_roll_out_is_told_with_how_long_it_lasts_and_in_a_log_once() {
+    let until = Timestamp::now() + SignedDuration::from_secs(3 * 3600 + 10 * 60 - 5);
+    let reason = "waits for the window: opens Sat 2026-11-28 22:00 Europe/Berlin".to_owned();
+    let held_until_ms = until.as_millisecond().try_into().unwrap();
+    let first = node("w1", v1::Role::Worker, v1::NodePhase::Prepared);
+    let held = v1::Rollout { reason, held_until_ms, ..rollout(v1::RolloutPhase::Running, first) };
+    let held = RolloutView::from(held);
+    let text = held.table(Paint::OFF);
+    assert!(
+        text.contains(
+            "Held: waits for the window: opens Sat 2026-11-28 22:00 Europe/Berlin, in 3 h 10 min\n"
+        ),
+        "{text}"
+    );
+    let before = RolloutView::from(running());
+    let told = |before, now| {
+        changes(Some(before), now).into_iter().filter(|one| one.text.starts_with("held:")).count()
+    };
+    assert_eq!((told(&before, &held), told(&held, &held)), (1, 0));
+}
+
+#[test]
+fn a_plan_shows_the_windows_and_how_its_leases_fit_into_them() {
+    let windows = "the first node may be begun on now, and all leases fit into one window".to_owned();
+    let forecast = v1::Forecast { windows: windows.clone(), ..v1::Forecast::default() };
+    let answer = PlanAnswerView { conduct: saturday_nights(), forecast: Some(forecast.into()), ..path() };
+    for text in [answer.table(Paint::OFF), answer.summary(Paint::OFF)] {
+        assert!(text.contains("\nNodes are begun on only: sat, sun 22:00–04:00 Europe/Berlin\n"), "{text}");
+        assert!(text.contains(&format!("\n  Windows: {windows}\n")), "{text}");
+    }
 }
 
 #[test]

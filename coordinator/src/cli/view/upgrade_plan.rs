@@ -8,7 +8,9 @@ use crate::cli::output::View;
 use crate::cli::paint::Paint;
 use crate::cli::view::plan::PlanView;
 use crate::cli::view::rollout::RolloutView;
+use crate::core::conduct::Conduct;
 use crate::document::UpgradePlan;
+use crate::rpc::conduct::ConductError;
 
 /// A document and its status: what `plan -f` and `apply -f` read again.
 #[derive(Debug, Serialize)]
@@ -29,20 +31,33 @@ pub struct StatusView {
     pub rollout: RolloutView,
 }
 
-impl TryFrom<v1::Rollout> for UpgradePlanView {
-    type Error = PlanError;
+/// A roll-out that does not read as what somebody wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadRollout {
+    /// Its plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// How it is conducted.
+    #[error(transparent)]
+    Conduct(#[from] ConductError),
+}
 
-    fn try_from(rollout: v1::Rollout) -> Result<Self, PlanError> {
+impl TryFrom<v1::Rollout> for UpgradePlanView {
+    type Error = UnreadRollout;
+
+    fn try_from(rollout: v1::Rollout) -> Result<Self, UnreadRollout> {
         let plan = Plan::try_from(rollout.plan.clone().unwrap_or_default())?;
-        let document = wanted(&plan, &rollout.onward)?;
+        let document = wanted(&plan, &rollout)?;
         Ok(Self { document, status: StatusView { plan: plan.into(), rollout: rollout.into() } })
     }
 }
 
 /// The document that wants what this plan and the stops behind it lead to.
-pub(crate) fn wanted(plan: &Plan, onward: &[v1::Stop]) -> Result<UpgradePlan, PlanError> {
-    let target = onward.last().map(|stop| stop.to_version.parse()).transpose()?;
-    Ok(UpgradePlan::new(target.unwrap_or(plan.to_version), plan.policy.clone()))
+pub(crate) fn wanted(plan: &Plan, rollout: &v1::Rollout) -> Result<UpgradePlan, UnreadRollout> {
+    let target = rollout.onward.last().map(|stop| stop.to_version.parse()).transpose();
+    let target = target.map_err(PlanError::from)?;
+    let conduct = Conduct::try_from(rollout.conduct.clone().unwrap_or_default())?;
+    Ok(UpgradePlan::new(target.unwrap_or(plan.to_version), plan.policy.clone()).conducted(conduct))
 }
 
 impl View for UpgradePlanView {

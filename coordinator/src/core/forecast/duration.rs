@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use liftlock_proto::plan::Role;
+use liftlock_proto::plan::{Policy, Role};
 
 use crate::core::batches::{batches, soaks_ms};
 use crate::core::path::Path;
@@ -28,24 +28,39 @@ pub struct RoleDuration {
     pub leases: u32,
 }
 
+/// What a lease takes beside its drain where no node of its role was raised before, in milliseconds: more than any that
+/// was seen, so that a window is not found too short by the first node that is raised in it.
+const ASSUMED_MS: u64 = 30 * 60 * 1000;
+
+/// How long the next lease of each role is expected to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    medians: BTreeMap<Role, RoleDuration>,
+    assumed_ms: u64,
+}
+
+impl Expected {
+    /// By the earlier roll-outs that replaced hosts if this policy does, and else by those that did not.
+    pub fn of<'a>(policy: &Policy, earlier: impl IntoIterator<Item = &'a Rollout>) -> Self {
+        let drain_ms = u64::from(policy.drain_timeout_seconds).saturating_mul(1000);
+        Self { medians: medians(policy, earlier), assumed_ms: drain_ms.saturating_add(ASSUMED_MS) }
+    }
+
+    /// The median of the role's leases; where there is none, all the time that the policy gives a drain, and half an hour.
+    /// In milliseconds.
+    pub fn lease_ms(&self, role: Role) -> u64 {
+        self.medians.get(&role).map_or(self.assumed_ms, |median| median.lease_ms)
+    }
+
+    /// Of how many leases that is the median.
+    pub fn leases(&self, role: Role) -> u32 {
+        self.medians.get(&role).map_or(0, |median| median.leases)
+    }
+}
+
 /// How long a path takes, by the earlier roll-outs that replaced hosts if it does, and else by those that did not.
 pub fn durations<'a>(path: &Path, earlier: impl IntoIterator<Item = &'a Rollout>) -> Durations {
-    let mut taken: BTreeMap<Role, Vec<u64>> = BTreeMap::new();
-    let alike = |rollout: &&Rollout| rollout.plan.policy.redeploy == path.first.policy.redeploy;
-    for (planned, state) in earlier.into_iter().filter(alike).flat_map(Rollout::nodes) {
-        if let NodeState::Raised { lease, ended_at_ms, .. } = state {
-            taken.entry(planned.role).or_default().push(ended_at_ms.saturating_sub(lease.granted_at_ms));
-        }
-    }
-    let medians: BTreeMap<Role, RoleDuration> = taken
-        .into_iter()
-        .filter_map(|(role, mut taken)| {
-            taken.sort_unstable();
-            let lease_ms = *taken.get(taken.len() / 2)?;
-            let leases = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-            Some((role, RoleDuration { role, lease_ms, leases }))
-        })
-        .collect();
+    let medians = medians(&path.first.policy, earlier);
     let roles = || path.plans().flat_map(|plan| &plan.nodes).map(|planned| planned.role);
     let turns = path.plans().flat_map(batches).filter_map(<[_]>::first).map(|planned| planned.role);
     let leases_ms: Option<u64> = turns.map(|role| medians.get(&role).map(|median| median.lease_ms)).sum();
@@ -53,4 +68,26 @@ pub fn durations<'a>(path: &Path, earlier: impl IntoIterator<Item = &'a Rollout>
     let mut known: Vec<RoleDuration> = medians.values().copied().collect();
     known.retain(|known| roles().any(|role| role == known.role));
     Durations { roles: known, total_ms }
+}
+
+fn medians<'a>(
+    policy: &Policy,
+    earlier: impl IntoIterator<Item = &'a Rollout>,
+) -> BTreeMap<Role, RoleDuration> {
+    let mut taken: BTreeMap<Role, Vec<u64>> = BTreeMap::new();
+    let alike = |rollout: &&Rollout| rollout.plan.policy.redeploy == policy.redeploy;
+    for (planned, state) in earlier.into_iter().filter(alike).flat_map(Rollout::nodes) {
+        if let NodeState::Raised { lease, ended_at_ms, .. } = state {
+            taken.entry(planned.role).or_default().push(ended_at_ms.saturating_sub(lease.granted_at_ms));
+        }
+    }
+    taken
+        .into_iter()
+        .filter_map(|(role, mut taken)| {
+            taken.sort_unstable();
+            let lease_ms = *taken.get(taken.len() / 2)?;
+            let leases = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+            Some((role, RoleDuration { role, lease_ms, leases }))
+        })
+        .collect()
 }

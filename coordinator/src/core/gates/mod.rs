@@ -10,6 +10,7 @@ use crate::core::view::ControlPlaneReport;
 
 mod addons;
 mod agents;
+mod alerts;
 mod api;
 mod catalogue;
 mod certificates;
@@ -116,7 +117,7 @@ pub enum Verdict {
 }
 
 /// Every gate, in the order in which they would be met.
-pub static GATES: [&Gate; 41] = [
+pub static GATES: [&Gate; 42] = [
     &manifests::STRAY_MANIFEST,
     &certificates::EXPIRED,
     &agents::WITHOUT_NODE,
@@ -158,6 +159,7 @@ pub static GATES: [&Gate; 41] = [
     &manifests::DRIFT,
     &addons::UNREADABLE,
     &addons::DIFFER,
+    &alerts::FIRING,
 ];
 
 /// The gate that is met last, once it is known that there is something to raise at all.

@@ -2,6 +2,7 @@
 
 use super::path::Journey;
 use super::*;
+use crate::core::conduct::Conduct;
 
 fn document() -> String {
     "0".repeat(64)
@@ -19,7 +20,7 @@ fn file() -> Followed {
 fn a_document_is_begun_with_once_though_its_roll_out_was_aborted_and_the_coordinator_restarted() {
     let coordinator = Coordinator::new();
     let _agents = coordinator.connect_all();
-    coordinator.keeper.apply_document(&coordinator.plan(), &file(), document()).unwrap();
+    coordinator.keeper.apply_document(&coordinator.plan(), &Conduct::default(), &file(), document()).unwrap();
     assert_eq!(coordinator.rollout().started_by, "plans:plan.yaml");
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
     assert_eq!(coordinator.keeper.unfinished(), None);
@@ -27,9 +28,13 @@ fn a_document_is_begun_with_once_though_its_roll_out_was_aborted_and_the_coordin
     let coordinator = coordinator.restarted();
     let _agents = coordinator.connect_all();
     assert_eq!(coordinator.keeper.acted_on(&file()), Some(document()));
-    let again = coordinator.keeper.apply_document(&coordinator.plan(), &file(), document());
+    let again =
+        coordinator.keeper.apply_document(&coordinator.plan(), &Conduct::default(), &file(), document());
     assert!(matches!(again, Err(KeeperError::NotNow(_))), "{again:?}");
-    coordinator.keeper.apply_document(&coordinator.plan(), &file(), "1".repeat(64)).unwrap();
+    coordinator
+        .keeper
+        .apply_document(&coordinator.plan(), &Conduct::default(), &file(), "1".repeat(64))
+        .unwrap();
 }
 
 #[test]
@@ -39,7 +44,8 @@ fn a_document_waits_for_the_end_of_whatever_goes_on_and_is_not_taken_for_begun()
     coordinator.apply();
     let path = coordinator.plan();
     assert_eq!(coordinator.keeper.unfinished(), Some(path.first.id.clone()));
-    let refused = coordinator.keeper.apply_document(&path, &file(), document()).unwrap_err();
+    let refused =
+        coordinator.keeper.apply_document(&path, &Conduct::default(), &file(), document()).unwrap_err();
     assert!(refused.to_string().contains("has not ended"), "{refused}");
     assert_eq!(coordinator.keeper.acted_on(&file()), None);
 }
@@ -64,7 +70,10 @@ fn an_object_is_begun_with_once_though_its_roll_out_was_aborted_its_status_lost_
  {
     let coordinator = Coordinator::new();
     let _agents = coordinator.connect_all();
-    coordinator.keeper.apply_document(&coordinator.plan(), &object("1"), document()).unwrap();
+    coordinator
+        .keeper
+        .apply_document(&coordinator.plan(), &Conduct::default(), &object("1"), document())
+        .unwrap();
     assert_eq!(coordinator.rollout().started_by, "upgradeplan:autumn");
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
 
@@ -72,14 +81,21 @@ fn an_object_is_begun_with_once_though_its_roll_out_was_aborted_its_status_lost_
     let _agents = coordinator.connect_all();
     assert_eq!(coordinator.keeper.acted_on(&object("1")), Some(document()));
     assert_eq!(coordinator.keeper.rollout_of("1").unwrap().phase(), v1::RolloutPhase::Aborted);
-    let again = coordinator.keeper.apply_document(&coordinator.plan(), &object("1"), document());
+    let again =
+        coordinator.keeper.apply_document(&coordinator.plan(), &Conduct::default(), &object("1"), document());
     assert!(matches!(again, Err(KeeperError::NotNow(_))), "{again:?}");
     // What it says now, and what another one of the same name says, was not begun with; nor was a file that says the same.
     assert_eq!(coordinator.keeper.acted_on(&object("2")), None);
     assert_eq!(coordinator.keeper.acted_on(&file()), None);
-    coordinator.keeper.apply_document(&coordinator.plan(), &object("2"), document()).unwrap();
+    coordinator
+        .keeper
+        .apply_document(&coordinator.plan(), &Conduct::default(), &object("2"), document())
+        .unwrap();
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
-    coordinator.keeper.apply_document(&coordinator.plan(), &object("1"), "1".repeat(64)).unwrap();
+    coordinator
+        .keeper
+        .apply_document(&coordinator.plan(), &Conduct::default(), &object("1"), "1".repeat(64))
+        .unwrap();
     assert_eq!(coordinator.keeper.rollout_of("2").unwrap().phase(), v1::RolloutPhase::Aborted);
     assert_eq!(coordinator.keeper.rollout_of("1").unwrap().phase(), v1::RolloutPhase::Preparing);
 }
@@ -88,7 +104,11 @@ fn an_object_is_begun_with_once_though_its_roll_out_was_aborted_its_status_lost_
 fn the_roll_out_of_an_object_is_that_to_the_last_stop_of_its_path_which_has_begun() {
     let mut journey = Journey::new();
     let path = journey.coordinator().plan();
-    journey.coordinator().keeper.apply_document(&path, &object("1"), document()).unwrap();
+    journey
+        .coordinator()
+        .keeper
+        .apply_document(&path, &Conduct::default(), &object("1"), document())
+        .unwrap();
     let version = |rollout: v1::Rollout| rollout.plan.unwrap().to_version;
     assert_eq!(version(journey.coordinator().keeper.rollout_of("1").unwrap()), "v1.30.4");
     journey.goes_on();
