@@ -43,7 +43,8 @@ pub fn read(path: &Path) -> Result<Option<String>, FileError> {
 /// Whether nobody but its owner may read or write a file, as a key has to be kept.
 pub fn is_owners_only(path: &Path) -> Result<bool, FileError> {
     let failed = |source| FileError { path: path.to_owned(), what: "read", source };
-    Ok(fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077 == 0)
+    let others = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077;
+    Ok(others == 0)
 }
 
 /// What lies in a folder, by name.

@@ -73,18 +73,19 @@ impl Keeper {
         let mut state = self.lock();
         let last = state.saved.newest();
         let number = last.map_or(1, |(number, _)| number + 1);
-        let mut change = match &document {
-            Some((followed, document)) if state.acted_on(followed) == Some(document) => {
+        let followed = document.is_some();
+        let mut change = match document {
+            Some((followed, document)) if state.acted_on(followed) == Some(&document) => {
                 return Err(KeeperError::NotNow("this document was begun with before".to_owned()));
             }
-            Some((followed, document)) => followed.remember(document.clone(), Some(number)),
+            Some((followed, document)) => followed.remember(document, Some(number)),
             None => Change::default(),
         };
         let at_ms = self.clock.unix_ms();
         if let Some((number, present)) = last
             && !present.is_final()
         {
-            if !present.is_raised() || document.is_some() {
+            if !present.is_raised() || followed {
                 return Err(KeeperError::NotNow(format!(
                     "the roll-out of plan {} has not ended: see `liftlock status`; only one goes on at a time",
                     present.plan.id

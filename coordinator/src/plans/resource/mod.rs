@@ -110,18 +110,15 @@ impl ResourceFollower {
     }
 
     async fn list(&mut self) -> Result<Vec<Value>, ApiError> {
-        let api = match self.api.take() {
-            Some(api) => api,
-            None => {
-                let path = self.kubeconfig.clone();
-                let opened = spawn_blocking(move || Api::open(&path)).await;
-                opened.unwrap_or_else(|error| {
-                    Err(ApiError::Unreachable {
-                        server: self.kubeconfig.display().to_string(),
-                        why: error.to_string(),
-                    })
-                })?
-            }
+        let api = if let Some(api) = self.api.take() {
+            api
+        } else {
+            let path = self.kubeconfig.clone();
+            let opened = spawn_blocking(move || Api::open(&path)).await;
+            opened.unwrap_or_else(|error| {
+                let server = self.kubeconfig.display().to_string();
+                Err(ApiError::Unreachable { server, why: error.to_string() })
+            })?
         };
         // After whatever failure the file is read anew: its token may have been replaced.
         let listed = api.list().await?;

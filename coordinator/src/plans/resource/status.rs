@@ -311,7 +311,7 @@ fn progress(rollout: &v1::Rollout) -> String {
     let Nodes { total, raised, .. } = Nodes::of(rollout);
     let version = rollout.plan.as_ref().map(|plan| plan.to_version.as_str()).unwrap_or_default();
     let stops = usize::try_from(rollout.stop).unwrap_or_default() + rollout.onward.len();
-    let stop = (stops > 1).then(|| format!("stop {} of {stops}, {version}: ", rollout.stop));
+    let path = (stops > 1).then(|| format!("stop {} of {stops}, {version}: ", rollout.stop));
     let leased = leased(rollout).map(|node| match node.step.as_str() {
         "" => format!("{} has its lease; ", node.name),
         step => format!("{} at step {} of {}, {step}; ", node.name, node.step_number, node.steps_total),
@@ -320,7 +320,7 @@ fn progress(rollout: &v1::Rollout) -> String {
     let reason = reason.map(|reason| format!("; {reason}"));
     format!(
         "{}{}{raised} of {total} nodes are raised{}",
-        stop.unwrap_or_default(),
+        path.unwrap_or_default(),
         leased.unwrap_or_default(),
         reason.unwrap_or_default()
     )

@@ -106,7 +106,9 @@ fn prune(schema: &Value, value: &mut Value) {
     match value {
         Value::Array(items) => {
             if let Some(schema) = schema.get("items") {
-                items.iter_mut().for_each(|item| prune(schema, item));
+                for item in items {
+                    prune(schema, item);
+                }
             }
         }
         Value::Object(fields) => {
