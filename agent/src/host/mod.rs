@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::Argv;
-use liftlock_proto::name::PlanId;
+use liftlock_proto::name::{NodeName, PlanId};
 use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::KubernetesVersion;
 
@@ -374,6 +374,21 @@ pub trait Kube: Send + Sync {
     /// admin: what a drain of any node would move, what lets it go, and what room there is for it. Reads every Node,
     /// `PodDisruptionBudget` and pod of the cluster, page by page.
     async fn workloads(&self) -> HostResult<WorkloadDescription>;
+    /// admin: has these Nodes, and no others, carry the taint of what is not raised yet ([`not_raised`]). It needs no
+    /// lease: nothing else of a Node is changed, somebody else's taint of the same key and effect counts for ours and
+    /// stays, and a Node that was changed in between is read again. A Node that fails holds up none of the others.
+    ///
+    /// [`not_raised`]: liftlock_proto::not_raised
+    async fn mark_not_raised(&self, nodes: &BTreeSet<NodeName>) -> HostResult<Marked>;
+}
+
+/// Nodes whose taint of what is not raised yet was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marked {
+    /// They carry it since.
+    pub added: Vec<String>,
+    /// They carried it.
+    pub removed: Vec<String>,
 }
 
 /// The annotation of a Node that Liftlock cordoned; its value is the plan. A node may annotate itself.

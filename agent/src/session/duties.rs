@@ -1,5 +1,6 @@
 //! What this node is doing for the coordinator. It goes on while connections come and go.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::redeploy::store;
 use crate::session::StartError;
 use crate::session::inquiry::Inquiry;
 use crate::session::line::Line;
+use crate::session::marking::{Marking, Order};
 use crate::session::outbox::Outbox;
 use crate::session::preparing::Preparing;
 use crate::session::questions::{Idleness, Questions};
@@ -66,6 +68,7 @@ pub(crate) struct Duties {
     preparing: Preparing,
     inquiry: Inquiry,
     questions: Questions,
+    marking: Marking,
     turn: Turn,
     /// Why nobody knows which lease was here last.
     unreadable: Option<String>,
@@ -109,6 +112,7 @@ pub(crate) enum Finished {
     Preparing(v1::PrepareReport),
     Inquiry(Box<v1::NodeFacts>),
     Question(v1::Answer),
+    Marking(v1::NodesMarked),
 }
 
 /// How an engine stopped.
@@ -170,6 +174,7 @@ impl Duties {
             preparing,
             inquiry,
             questions: Questions::default(),
+            marking: Marking::default(),
             turn: Turn::default(),
             unreadable,
         })
@@ -244,6 +249,11 @@ impl Duties {
         }));
     }
 
+    /// Has these Nodes and no others carry the taint of what is not raised yet; what came of it goes into the outbox.
+    pub(crate) fn mark(&mut self, id: u64, nodes: BTreeSet<NodeName>, pause: Duration) {
+        self.marking.ask(&self.place, Order { id, nodes, pause });
+    }
+
     /// Does what disturbs nothing.
     pub(crate) fn prepare(&mut self, plan: PlanId, steps: Vec<Step>) {
         self.preparing.begin(&self.place, &self.outbox, plan, steps);
@@ -311,6 +321,7 @@ impl Duties {
             report = self.preparing.done() => Finished::Preparing(report),
             facts = self.inquiry.done(&self.place) => Finished::Inquiry(Box::new(facts)),
             answer = self.questions.done() => Finished::Question(answer),
+            marked = self.marking.done(&self.place) => Finished::Marking(marked),
         }
     }
 
@@ -322,6 +333,7 @@ impl Duties {
             Finished::Preparing(report) => self.outbox.push(Message::PrepareReport(report)),
             Finished::Inquiry(facts) => self.outbox.push(Message::Facts(facts)),
             Finished::Question(answer) => self.outbox.push(Message::Answer(answer)),
+            Finished::Marking(marked) => self.outbox.push(Message::NodesMarked(marked)),
         }
         Ok(Done::Told)
     }

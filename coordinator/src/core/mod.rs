@@ -10,6 +10,7 @@ pub mod forecast;
 pub mod gates;
 pub mod history;
 pub mod leg;
+pub mod marks;
 pub mod minors;
 pub mod path;
 pub mod planning;

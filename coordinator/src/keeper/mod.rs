@@ -31,6 +31,7 @@ mod catalogue;
 mod facts;
 mod findings;
 mod forecast;
+mod marks;
 mod orders;
 mod path;
 mod plans;
@@ -69,6 +70,8 @@ struct State {
     facts: BTreeMap<NodeName, facts::Reported>,
     /// Whether gates are asked again before each node, and what came of it last.
     between: Option<between::Between>,
+    /// Whether control planes are told which nodes are not raised yet, and what came of it last.
+    marks: Option<marks::Marks>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
     /// Nodes whose agents have said what they hold since this coordinator started.
@@ -154,6 +157,14 @@ impl Keeper {
         self
     }
 
+    /// The same, having control planes keep the taint of nodes that are not raised where it belongs: on those nodes while a
+    /// roll-out goes on, or, where it is not `wished`, nowhere.
+    #[must_use]
+    pub fn marking_nodes(self, wished: bool) -> Self {
+        self.lock().marks = Some(marks::Marks::new(wished));
+        self
+    }
+
     /// Changes whenever something that an operator can see may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
@@ -221,6 +232,7 @@ impl Keeper {
     /// stop of a path that is reached is left for the next.
     fn advance(&self, state: &mut State) {
         loop {
+            self.tell_marks(state);
             while let Some((node, purpose)) = state.tell() {
                 if let Err(error) = self.grant(state, &node, purpose) {
                     tracing::error!(%node, %error, "no lease was granted");
@@ -314,6 +326,7 @@ impl State {
                     if silent.is_none()
                         && stranger.as_ref().is_none_or(|holder| *holder == node)
                         && self.may_begin(&rollout, &node)
+                        && !self.awaits_marks(&rollout, &node)
                     {
                         due = Some((node, purpose));
                     }

@@ -37,9 +37,13 @@ pub(super) struct Look {
 }
 
 impl Keeper {
-    /// Asks the agents once more where something speaks against the next stop. To be called every [`LOOK_AGAIN`].
+    /// Asks the agents once more where something speaks against the next stop, and waits no longer for what takes too long.
+    /// To be called every [`LOOK_AGAIN`].
     pub fn look_again(&self) {
         let mut state = self.lock();
+        if self.give_up_marks(&mut state) {
+            self.advance(&mut state);
+        }
         if state.look.as_ref().is_some_and(|look| look.against.is_some()) {
             state.ask_everybody();
             self.advance(&mut state);

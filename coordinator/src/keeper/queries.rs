@@ -138,6 +138,6 @@ impl State {
         let goes_on = self.saved.newest().is_some_and(|(_, rollout)| rollout.next_to_lease().is_ok());
         let closed = || awaited().or_else(|| self.closed_between());
         let held_up = || if goes_on { closed() } else { self.before_the_next_stop() };
-        self.failure.clone().or_else(unknown_lease).or_else(held_up)
+        self.failure.clone().or_else(unknown_lease).or_else(held_up).or_else(|| self.trouble_with_marks())
     }
 }

@@ -95,6 +95,7 @@ impl Keeper {
         state.send(node, Told::FactsRequest(v1::FactsRequest::default()));
         state.unknown_leases.remove(node);
         state.heard.insert(node.clone());
+        state.marks_of_a_new_session(node);
         if let Some(held) = hello.held {
             self.take_up_held(&mut state, node, held);
         }
@@ -137,6 +138,11 @@ impl Keeper {
                 Ok(())
             }
             Said::Answer(answer) => state.answered(node, answer),
+            Said::NodesMarked(answer) => {
+                state.marked(node, &answer);
+                self.announce();
+                Ok(())
+            }
         };
         unless_unrecorded(heard)?;
         self.advance(&mut state);

@@ -19,6 +19,7 @@ use crate::store::memory::MemoryStore;
 
 mod catalogue;
 mod forecast;
+mod marks;
 mod path;
 mod plans;
 

@@ -203,7 +203,7 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
         .timeout(HANDSHAKE);
     let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
     let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
-    Ok((keeper.asking_between_nodes(), tls))
+    Ok((keeper.asking_between_nodes().marking_nodes(settings.taint_not_raised), tls))
 }
 
 /// Every service, behind the door.

@@ -60,6 +60,7 @@ struct ConfigFile {
     plans: Option<PathBuf>,
     catalogue: Option<String>,
     catalogue_sha256: Option<Checksum>,
+    taint_not_raised: Option<bool>,
 }
 
 /// What counts.
@@ -72,6 +73,8 @@ pub(super) struct Settings {
     /// The folder of documents that is followed.
     pub(super) plans: Option<PathBuf>,
     pub(super) catalogue: Option<CatalogueSource>,
+    /// Whether nodes that are not raised yet carry their taint.
+    pub(super) taint_not_raised: bool,
     names: Vec<String>,
 }
 
@@ -95,6 +98,7 @@ impl Settings {
             lease_ttl: options.lease_ttl.map_or(LEASE_TTL_MS, |seconds| seconds.saturating_mul(1000)),
             plans: options.plans.or(file.plans),
             catalogue,
+            taint_not_raised: file.taint_not_raised.unwrap_or(true),
             names,
         })
     }

@@ -15,6 +15,7 @@ mod documents;
 mod forecast;
 mod gates;
 mod interruptions;
+mod marks;
 mod operators;
 mod paths;
 mod plans;
@@ -73,6 +74,7 @@ async fn raised(fleet: &Fleet, version: KubernetesVersion) -> Rollout {
     proofs::holds_are_back(fleet).unwrap();
     proofs::backups_are_whole(fleet).unwrap();
     proofs::one_lease_at_a_time(&history).unwrap();
+    proofs::nobody_is_marked(fleet).await.unwrap();
     rollout
 }
 

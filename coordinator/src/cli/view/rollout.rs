@@ -415,7 +415,9 @@ impl View for RolloutView {
             let then: Vec<&str> = self.onward.iter().map(|stop| stop.to_version.as_str()).collect();
             let _ = writeln!(text, "Then on to {}", then.join(" → "));
         }
-        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised()) {
+        if let Some(reason) =
+            self.reason.as_ref().filter(|_| self.is_raised() || self.phase != RolloutPhase::Halted)
+        {
             let _ = writeln!(text, "{}", paint.paint(self.phase.tone(), reason));
         }
         if let Some(plans) = &self.plans {

@@ -13,7 +13,7 @@ use http::{Method, Response, Uri};
 use serde_json::{Value, json};
 
 use crate::standin::api::answer::{Answer, Failure, object};
-use crate::standin::api::authorizer::{Attributes, authorize};
+use crate::standin::api::authorizer::{Attributes, authorize, node_of};
 use crate::standin::api::eviction::evict;
 use crate::standin::objects::{Change, Key, Objects, merge, text};
 use crate::standin::pki::Subject;
@@ -235,7 +235,10 @@ impl ApiServer {
         match verb {
             "watch" => Ok(self.watch(&target, selection)),
             "list" => Ok(object(200, &self.list(&target, &selection))),
-            _ => self.one(verb, &target, body),
+            _ => {
+                taints_are_not_a_kubelets(subject, &target, &body)?;
+                self.one(verb, &target, body)
+            }
         }
     }
 
@@ -257,16 +260,23 @@ impl ApiServer {
                 self.objects.get(&key).ok_or_else(missing)?;
                 Ok(object(200, &self.objects.put(&key, body)))
             }
-            "patch" => self
-                .objects
-                .update(&key, |known| {
+            "patch" => {
+                let expected = text(&body, "/metadata/resourceVersion");
+                let mut fits = true;
+                let patched = self.objects.update(&key, |known| {
+                    fits = expected
+                        .is_none_or(|expected| text(known, "/metadata/resourceVersion") == Some(expected));
+                    if !fits {
+                        return;
+                    }
                     merge(known, &body);
                     if target.resource == "nodes" {
                         taint_if_unschedulable(known);
                     }
-                })
-                .map(|patched| object(200, &patched))
-                .ok_or_else(missing),
+                });
+                let patched = patched.ok_or_else(missing)?;
+                if fits { Ok(object(200, &patched)) } else { Err(changed_meanwhile(target)) }
+            }
             _ => {
                 let found = self.objects.get(&key).ok_or_else(missing)?;
                 self.objects.remove(&key);
@@ -334,6 +344,32 @@ impl ApiServer {
             .headers_mut()
             .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         answer
+    }
+}
+
+/// What the API server says where an object is of another resourceVersion by now.
+fn changed_meanwhile(target: &Target<'_>) -> Failure {
+    let message = format!(
+        "Operation cannot be fulfilled on {} \"{}\": the object has been modified; please apply your changes to the \
+         latest version and try again",
+        target.resource, target.name
+    );
+    Failure::conflict("Conflict", message)
+}
+
+/// What the admission plugin `NodeRestriction` says to a kubelet that changes its own Node's taints.
+fn taints_are_not_a_kubelets(
+    subject: Option<&Subject>,
+    target: &Target<'_>,
+    body: &Value,
+) -> Result<(), Failure> {
+    let node = subject.and_then(node_of).filter(|_| target.resource == "nodes");
+    match node.filter(|_| body.pointer("/spec/taints").is_some()) {
+        None => Ok(()),
+        Some(node) => Err(Failure::forbidden(format!(
+            "nodes \"{}\" is forbidden: node \"{node}\" is not allowed to modify taints",
+            target.name
+        ))),
     }
 }
 
