@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod argv;
+pub mod blocked;
 pub mod causes;
 pub mod enrollment;
 pub mod join_token;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::blocked::{NodePolicy, OnBlocked};
 use crate::name::{NameError, NodeName, PlanId};
 use crate::step::{Step, StepError};
 use crate::v1;
@@ -94,6 +95,12 @@ pub struct Policy {
     /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
     #[serde(skip_serializing_if = "is_off")]
     pub workers_skip_stops: bool,
+    /// What follows when a worker cannot be drained because budgets protect its pods.
+    #[serde(skip_serializing_if = "OnBlocked::is_pause")]
+    pub on_blocked: OnBlocked,
+    /// What is decided otherwise for single workers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodePolicy>,
 }
 
 /// One node's part of a plan.
@@ -144,6 +151,8 @@ impl Default for Policy {
             on_failure: OnFailure::default(),
             redeploy: false,
             workers_skip_stops: false,
+            on_blocked: OnBlocked::default(),
+            nodes: Vec::new(),
         }
     }
 }
@@ -240,6 +249,8 @@ impl From<Policy> for v1::Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            on_blocked,
+            nodes,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -250,6 +261,8 @@ impl From<Policy> for v1::Policy {
             on_failure: v1::OnFailure::from(on_failure).into(),
             redeploy,
             workers_skip_stops,
+            on_blocked: v1::OnBlocked::from(on_blocked).into(),
+            nodes: nodes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -276,7 +289,7 @@ impl From<v1::OnFailure> for OnFailure {
 
 impl From<v1::Policy> for Policy {
     fn from(message: v1::Policy) -> Self {
-        let on_failure = message.on_failure().into();
+        let (on_failure, on_blocked) = (message.on_failure().into(), message.on_blocked().into());
         let v1::Policy {
             drain_timeout_seconds,
             delete_unmanaged_pods,
@@ -286,6 +299,8 @@ impl From<v1::Policy> for Policy {
             on_failure: _,
             redeploy,
             workers_skip_stops,
+            on_blocked: _,
+            nodes,
         } = message;
         Self {
             drain_timeout_seconds,
@@ -296,6 +311,8 @@ impl From<v1::Policy> for Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            on_blocked,
+            nodes: nodes.into_iter().map(Into::into).collect(),
         }
     }
 }

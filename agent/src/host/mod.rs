@@ -340,6 +340,8 @@ pub trait Kube: Send + Sync {
     async fn pods(&self) -> HostResult<Vec<PodState>>;
     /// Asks for a pod's eviction (policy/v1, or v1beta1 for API servers before 1.22).
     async fn evict(&self, permit: &Permit, pod: &PodState) -> HostResult<Eviction>;
+    /// Deletes a pod of this node, whatever budget protects it; fine where it is gone. It is given its own time to end.
+    async fn delete_pod(&self, permit: &Permit, pod: &PodState) -> HostResult<()>;
     /// Waits until one of these pods (by uid) is gone or the limit passes; returns those that are left.
     async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>>;
     /// `kubernetesVersion` in the kubeadm-config `ConfigMap`, which kubeadm lets nodes read too.
@@ -441,6 +443,8 @@ pub struct NodeState {
     pub container_runtime: String,
     /// `topology.kubernetes.io/zone`; empty where it has no such label.
     pub zone: String,
+    /// Its annotation `liftlock.dev/on-blocked`; empty where it has none.
+    pub on_blocked: String,
 }
 
 /// One pod, as far as a drain needs it.

@@ -210,6 +210,21 @@ impl Kube for RealKube {
         }
     }
 
+    async fn delete_pod(&self, _: &Permit, pod: &PodState) -> HostResult<()> {
+        let PodState { namespace, name, uid, .. } = pod;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        // A pod of the same name that came later is not the one that was meant.
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+        let request = with_body(Method::DELETE, &path, "application/json", &options)?;
+        match self.kubelet.try_json::<IgnoredAny>(&request).await {
+            Ok(_) => Ok(()),
+            Err(Refusal::Status(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(refusal) => {
+                Err(self.kubelet.error(&format!("cannot delete the pod {namespace}/{name}"), &refusal))
+            }
+        }
+    }
+
     async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>> {
         let mut left = None;
         let decide = |seen: Seen<Pod>| {
@@ -427,8 +442,8 @@ impl RealKube {
         let path = format!("/api/v1/nodes/{}", node.name());
         let what = format!("cannot change the taints of the Node {}", node.name());
         for _ in 0..MARK_ATTEMPTS {
-            let Some(patch) = node.patch(is) else { return Ok(()) };
-            let request = with_body(Method::PATCH, &path, "application/merge-patch+json", &patch)?;
+            let Some(change) = node.patch(is) else { return Ok(()) };
+            let request = with_body(Method::PATCH, &path, "application/merge-patch+json", &change)?;
             match self.admin.try_json::<IgnoredAny>(&request).await {
                 Ok(_) => return Ok(()),
                 Err(Refusal::Status(status)) if status.code == 404 => return Ok(()),

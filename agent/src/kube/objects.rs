@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use liftlock_proto::blocked::ON_BLOCKED;
 use serde::Deserialize;
 
 use crate::host::{CORDONED_BY, NodeState, PodState};
@@ -182,6 +183,7 @@ impl From<Node> for NodeState {
             control_plane: CONTROL_PLANE_LABELS.iter().any(|label| metadata.labels.contains_key(*label)),
             container_runtime: status.node_info.container_runtime_version,
             zone: metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default(),
+            on_blocked: metadata.annotations.get(ON_BLOCKED).cloned().unwrap_or_default(),
             name: metadata.name,
         }
     }
@@ -228,6 +230,7 @@ mod tests {
             control_plane: true,
             container_runtime: "containerd://1.6.20".to_owned(),
             zone: String::new(),
+            on_blocked: String::new(),
         };
         assert_eq!(read, expected);
     }

@@ -355,7 +355,8 @@ impl Duties {
             Outcome::Ended(end) => held.ended(lease_end(&held.plan, held.token, end), &self.outbox),
             Outcome::Refused(failure) => {
                 tracing::error!(token = %held.token, %failure, "the lease cannot be carried out");
-                let end = End { failure: Some(failure), lease_ms: 0, spent: Spent::default() };
+                let end =
+                    End { failure: Some(failure), lease_ms: 0, spent: Spent::default(), blocked: false };
                 held.ended(lease_end(&held.plan, held.token, end), &self.outbox);
             }
         }
@@ -412,7 +413,7 @@ impl Duties {
 
     fn refuse(&self, plan: &PlanId, token: FencingToken, why: &str) {
         tracing::error!(%plan, %token, why, "a lease was refused");
-        let end = End { failure: Some(why.to_owned()), lease_ms: 0, spent: Spent::default() };
+        let end = End { failure: Some(why.to_owned()), lease_ms: 0, spent: Spent::default(), blocked: false };
         self.outbox.push(Message::LeaseEnd(lease_end(plan, token, end)));
     }
 
@@ -490,5 +491,6 @@ fn lease_end(plan: &PlanId, token: FencingToken, end: End) -> v1::LeaseEnd {
         fencing_token: token.0,
         failure: end.failure.unwrap_or_default(),
         timings: Some(v1::Timings { lease_ms: end.lease_ms, child_ms, wait_ms, snapshot_ms }),
+        blocked: end.blocked,
     }
 }

@@ -115,7 +115,7 @@ pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order
         }
         Message::CertificatePem(pem) => Order::Certificate(pem),
         Message::TidyBackups(_) => Order::Tidy,
-        Message::MarkNodes(message) => mark(message)?,
+        Message::MarkNodes(message) => mark(&message)?,
         Message::Question(question) => Order::Question { id: question.id, asked: question.asked },
     })
 }
@@ -128,7 +128,7 @@ fn prepare(message: Prepare) -> Result<Order, Unreadable> {
     })
 }
 
-fn mark(message: MarkNodes) -> Result<Order, Unreadable> {
+fn mark(message: &MarkNodes) -> Result<Order, Unreadable> {
     let nodes = message.nodes.iter().map(|name| name.parse()).collect::<Result<_, _>>();
     let nodes = nodes.map_err(|error: NameError| unreadable("a MarkNodes")(&error))?;
     Ok(Order::Mark { id: message.id, nodes, pause: Duration::from_millis(message.pause_ms.into()) })

@@ -178,6 +178,7 @@ impl Cluster {
             control_plane: node.control_plane,
             container_runtime: "containerd://1.7.13".to_owned(),
             zone: String::new(),
+            on_blocked: String::new(),
         })
     }
 }

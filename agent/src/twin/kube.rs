@@ -133,6 +133,14 @@ impl Kube for NodeTwin {
         .await
     }
 
+    async fn delete_pod(&self, _: &Permit, pod: &PodState) -> HostResult<()> {
+        self.tell(&format!("delete {}/{}", pod.namespace, pod.name), |world| {
+            world.end_pod(&pod.uid);
+            Some(())
+        })
+        .await
+    }
+
     async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>> {
         let left = |world: &World| -> Vec<String> {
             let pods = pods_on(world, &self.name);

@@ -54,6 +54,8 @@ pub enum HistoryKind {
     BackupsPruned,
     StopReached,
     PathHalted,
+    NodeQuarantined,
+    StepRemarked,
 }
 
 impl HistoryKind {
@@ -94,6 +96,8 @@ impl HistoryKind {
             Self::BackupsPruned => "backups-pruned",
             Self::StopReached => "stop-reached",
             Self::PathHalted => "path-halted",
+            Self::NodeQuarantined => "node-quarantined",
+            Self::StepRemarked => "step-remarked",
         }
     }
 }

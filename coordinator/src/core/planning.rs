@@ -9,6 +9,7 @@ use liftlock_proto::version::KubernetesVersion;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::core::blocked;
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
 use crate::core::sequence::{prepare, under_lease};
@@ -61,6 +62,7 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
 
     let refused = |gate: &Gate| gate.refusals(situation);
     let mut refusals = policy_rules(policy);
+    refusals.extend(blocked::refusals(situation, policy));
     refusals.extend(version_rules(cluster, situation));
     refusals.extend(gates::GATES.into_iter().flat_map(refused));
     if policy.redeploy {
@@ -138,7 +140,7 @@ impl Refusal {
         self.rule == NOTHING_TO_DO
     }
 
-    fn of(rule: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn of(rule: &'static str, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), acceptable: false }
     }
 }
@@ -224,7 +226,10 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
                     name: candidate.name.clone(),
                     role,
                     prepare: prepare(role, target),
-                    steps: under_lease(role, target, policy, replacement),
+                    steps: blocked::decided(
+                        under_lease(role, target, policy, replacement),
+                        blocked::on_blocked(policy, None, candidate),
+                    ),
                 },
             );
         }

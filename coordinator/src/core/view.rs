@@ -290,6 +290,8 @@ pub struct NodeObject {
     pub container_runtime: String,
     /// `topology.kubernetes.io/zone`; `None` where it has no such label.
     pub zone: Option<String>,
+    /// Its annotation `liftlock.dev/on-blocked`; `None` where it has none.
+    pub on_blocked: Option<String>,
 }
 
 impl NodeObject {

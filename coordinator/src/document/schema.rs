@@ -1,5 +1,6 @@
 //! The document's JSON schema, from the very types that read it; what it says is also what errors say would be allowed.
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::plan::OnFailure;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -80,6 +81,11 @@ pub(super) fn version(_: &mut SchemaGenerator) -> Schema {
 /// What follows a failure.
 pub(super) fn on_failure(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": OnFailure::ALL.map(OnFailure::name) })
+}
+
+/// What follows when a worker cannot be drained.
+pub(super) fn on_blocked(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": OnBlocked::ALL.map(OnBlocked::name) })
 }
 
 /// What the coordinator tells and does not read: schemas call that read-only.

@@ -107,6 +107,7 @@ impl State {
                     tainted: node.tainted,
                     container_runtime: node.container_runtime.clone(),
                     zone: Some(node.zone.clone()).filter(|zone| !zone.is_empty()),
+                    on_blocked: Some(node.on_blocked.clone()).filter(|word| !word.is_empty()),
                 });
             }
         }

@@ -219,6 +219,18 @@ impl Keeper {
                 ..self.record(HistoryKind::RollbackOrdered, text)
             });
         }
+        for (node, _) in after.quarantined.iter().filter(|(node, _)| !before.quarantined.contains_key(*node))
+        {
+            let text = format!(
+                "{node} could not be drained: it is put back, and the roll-out goes on without it; `liftlock retry {node}` once \
+                 nothing blocks it any more"
+            );
+            change.history.push(HistoryRecord {
+                plan: Some(after.plan.id.clone()),
+                node: Some(node.clone()),
+                ..self.record(HistoryKind::NodeQuarantined, text)
+            });
+        }
         if after.is_final() && !before.is_final() {
             change.history.push(self.ended(&after));
         }

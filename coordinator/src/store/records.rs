@@ -86,6 +86,8 @@ struct Head {
     answered: Option<String>,
     #[serde(default)]
     leg: LegHead,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    quarantined: BTreeMap<NodeName, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -265,7 +267,8 @@ fn put_rollout(
     after: &Rollout,
 ) -> Result<(), StoreError> {
     let head = |rollout: &Rollout| {
-        (rollout.intent, rollout.ended_at_ms, rollout.answered.clone(), rollout.leg.next.clone())
+        let Rollout { answered, quarantined, leg, .. } = rollout;
+        (rollout.intent, rollout.ended_at_ms, answered.clone(), leg.next.clone(), quarantined.clone())
     };
     if before.map(head) != Some(head(after)) {
         batch.put(head_key(number), &Head::of(after))?;
@@ -321,6 +324,7 @@ impl Head {
             ended_at_ms: rollout.ended_at_ms,
             answered: rollout.answered.clone(),
             leg: LegHead::of(&rollout.leg),
+            quarantined: rollout.quarantined.clone(),
         }
     }
 }
@@ -365,6 +369,7 @@ impl Entries {
             ended_at_ms: head.ended_at_ms,
             answered: head.answered,
             leg: self.leg(key, head.leg)?,
+            quarantined: head.quarantined,
         })
     }
 
@@ -499,6 +504,7 @@ mod tests {
         let mut halted = first.clone();
         halted.leg.next = Next::Halted { reason: "é\n\"".repeat(300) };
         halted.answered = Some("a failure".to_owned());
+        halted.quarantined = [("w1".parse().unwrap(), "a budget".to_owned())].into();
         let batch =
             saved.batch(&Change { rollouts: [(1, halted.clone())].into(), ..Change::default() }).unwrap();
         let keys: Vec<&str> = batch.writes().map(|(key, _)| key).collect();

@@ -15,7 +15,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {name: shop, namespace: default}
 spec:
-  replicas: 12
+  replicas: 0
   selector: {matchLabels: {app: shop}}
   template:
     metadata: {labels: {app: shop}}
@@ -24,7 +24,7 @@ spec:
       containers:
         - {name: shop, image: "liftlock.test/app:1", imagePullPolicy: Never, resources: {requests: {cpu: 10m, memory: 16Mi}}}
 END_OF_SHOP
-  kubectl_ rollout status deployment shop --timeout=180s
+  four_each
   # What fills w1 and can be nowhere else: to the scheduler the other workers look better, raised or not.
   kubectl_ apply -f - << END_OF_BALLAST
 apiVersion: apps/v1
@@ -44,6 +44,18 @@ END_OF_BALLAST
   kubectl_ rollout status deployment ballast --timeout=120s
   of_first > "$LOGS/of-first"
   bound | wc -l > "$LOGS/bound-before"
+}
+
+# four_each: where they begin is not left to the scheduler, so that two runs can be compared
+four_each() {
+  local worker other pods=0
+  for worker in $(workers); do
+    for other in $(workers); do [ "$other" = "$worker" ] || kubectl_ cordon "$PREFIX$other"; done
+    pods=$((pods + 4))
+    kubectl_ scale deployment shop --replicas "$pods"
+    kubectl_ rollout status deployment shop --timeout=120s
+    for other in $(workers); do kubectl_ uncordon "$PREFIX$other"; done
+  done
 }
 
 # of_first: how many pods of the shop the worker has that is drained first

@@ -10,6 +10,7 @@
 
 mod backups;
 mod bad_input;
+mod blocked;
 mod catalogue;
 mod documents;
 mod forecast;

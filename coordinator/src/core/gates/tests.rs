@@ -76,6 +76,7 @@ fn cluster_at(minor: u16) -> ClusterView {
                 tainted: control_plane,
                 container_runtime: "containerd://1.7.2".to_owned(),
                 zone: None,
+                on_blocked: None,
             }),
         };
         (name.parse().unwrap(), view)

@@ -44,6 +44,7 @@ fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView
             tainted: control_plane,
             container_runtime: "containerd://1.7.2".to_owned(),
             zone: None,
+            on_blocked: None,
         }),
     }
 }

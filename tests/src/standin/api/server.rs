@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::standin::api::answer::{Answer, Failure, object};
 use crate::standin::api::authorizer::{Attributes, authorize, node_of};
-use crate::standin::api::eviction::evict;
+use crate::standin::api::eviction::{delete, evict};
 use crate::standin::objects::{Change, Key, Objects, merge, text};
 use crate::standin::pki::Subject;
 use crate::standin::release::Release;
@@ -231,6 +231,10 @@ impl ApiServer {
         if resource == "pods/eviction" && verb == "create" {
             let done = evict(&self.objects, self.release, subject, target.namespace, target.name, &body)?;
             return Ok(object(201, &done));
+        }
+        if resource == "pods" && verb == "delete" {
+            let done = delete(&self.objects, subject, target.namespace, target.name, &body)?;
+            return Ok(object(200, &done));
         }
         match verb {
             "watch" => Ok(self.watch(&target, selection)),
