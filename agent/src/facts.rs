@@ -212,6 +212,7 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
                 tainted: node.tainted,
                 container_runtime: node.container_runtime,
                 zone: node.zone,
+                on_blocked: node.on_blocked,
             })
             .collect(),
         etcd,

@@ -5,11 +5,13 @@
 
 pub mod address;
 pub mod argv;
+pub mod blocked;
 pub mod causes;
 pub mod enrollment;
 pub mod join_token;
 pub mod machine;
 pub mod name;
+pub mod not_raised;
 pub mod pinned;
 pub mod plan;
 pub mod retention;

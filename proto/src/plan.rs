@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::blocked::{NodePolicy, OnBlocked};
 use crate::name::{NameError, NodeName, PlanId};
 use crate::step::{Step, StepError};
 use crate::v1;
@@ -101,6 +102,12 @@ pub struct Policy {
     /// One machine takes the place of another, and nothing is raised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// What follows when a worker cannot be drained because budgets protect its pods.
+    #[serde(skip_serializing_if = "OnBlocked::is_pause")]
+    pub on_blocked: OnBlocked,
+    /// What is decided otherwise for single workers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodePolicy>,
 }
 
 /// A machine that takes the place of another.
@@ -169,6 +176,8 @@ impl Default for Policy {
             workers_skip_stops: false,
             workers: Workers::default(),
             replacement: None,
+            on_blocked: OnBlocked::default(),
+            nodes: Vec::new(),
         }
     }
 }
@@ -267,6 +276,8 @@ impl From<Policy> for v1::Policy {
             workers_skip_stops,
             workers,
             replacement,
+            on_blocked,
+            nodes,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -279,6 +290,8 @@ impl From<Policy> for v1::Policy {
             workers_skip_stops,
             workers: (!workers.is_default()).then(|| workers.into()),
             replacement: replacement.map(Into::into),
+            on_blocked: v1::OnBlocked::from(on_blocked).into(),
+            nodes: nodes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -321,7 +334,7 @@ impl TryFrom<v1::Policy> for Policy {
     type Error = NameError;
 
     fn try_from(message: v1::Policy) -> Result<Self, NameError> {
-        let on_failure = message.on_failure().into();
+        let (on_failure, on_blocked) = (message.on_failure().into(), message.on_blocked().into());
         let v1::Policy {
             drain_timeout_seconds,
             delete_unmanaged_pods,
@@ -333,6 +346,8 @@ impl TryFrom<v1::Policy> for Policy {
             workers_skip_stops,
             workers,
             replacement,
+            on_blocked: _,
+            nodes,
         } = message;
         Ok(Self {
             drain_timeout_seconds,
@@ -345,6 +360,8 @@ impl TryFrom<v1::Policy> for Policy {
             workers_skip_stops,
             workers: workers.map(Into::into).unwrap_or_default(),
             replacement: replacement.map(TryInto::try_into).transpose()?,
+            on_blocked,
+            nodes: nodes.into_iter().map(Into::into).collect(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::blocked::OnBlocked;
 use crate::name::{NameError, NodeName};
 use crate::plan::Role;
 use crate::v1;
@@ -83,6 +84,9 @@ pub enum Step {
         delete_empty_dir_data: bool,
         /// Drain even where no other node takes pods.
         allow_only_schedulable_node: bool,
+        /// What follows when evictions are still refused then.
+        #[serde(default, skip_serializing_if = "OnBlocked::is_pause")]
+        on_blocked: OnBlocked,
     },
     /// Installs kubelet and kubectl at exactly the version, holds respected.
     InstallKubelet {
@@ -278,11 +282,13 @@ impl From<Step> for v1::Step {
                 delete_unmanaged_pods,
                 delete_empty_dir_data,
                 allow_only_schedulable_node,
+                on_blocked,
             } => Kind::Drain(v1::Drain {
                 timeout_seconds,
                 delete_unmanaged_pods,
                 delete_empty_dir_data,
                 allow_only_schedulable_node,
+                on_blocked: v1::OnBlocked::from(on_blocked).into(),
             }),
             Step::InstallKubelet { version } => {
                 Kind::InstallKubelet(v1::InstallKubelet { version: text(version) })
@@ -344,6 +350,7 @@ impl TryFrom<v1::Step> for Step {
             },
             Kind::VerifyControlPlane(m) => Self::VerifyControlPlane { version: m.version.parse()? },
             Kind::Drain(m) => Self::Drain {
+                on_blocked: m.on_blocked().into(),
                 timeout_seconds: m.timeout_seconds,
                 delete_unmanaged_pods: m.delete_unmanaged_pods,
                 delete_empty_dir_data: m.delete_empty_dir_data,

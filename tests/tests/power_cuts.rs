@@ -94,7 +94,7 @@ fn events() -> Vec<Event> {
     let spent = Spent::default();
     let started = |index, attempt| Event::Started { index, attempt, pre: json!("as it was") };
     // Records of several blocks, of which a disk may have the later ones first.
-    let ended = Event::Ended(End { failure: Some("no".repeat(900)), lease_ms: 1, spent });
+    let ended = Event::Ended(End { failure: Some("no".repeat(900)), lease_ms: 1, spent, blocked: false });
     let failed = |index| Event::Failed { index, failure: "no room".repeat(200), spent };
     vec![
         started(0, 1),

@@ -73,6 +73,11 @@ fn a_build_that_acts_before_its_journal_is_durable_is_caught() {
 }
 
 #[test]
+fn a_build_that_leaves_nodes_tainted_is_caught() {
+    caught(Sabotage::MarksStay, &[Law::EndIsTrue], 10);
+}
+
+#[test]
 fn a_build_that_leases_two_nodes_is_caught() {
     caught(Sabotage::TwoLeases, &[Law::OneLease, Law::StaleLease], 20);
 }

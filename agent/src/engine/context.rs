@@ -15,6 +15,10 @@ use crate::host::{Host, Lines};
 pub trait Reporter: Send + Sync {
     /// A line that a child printed, or that the step has to say (what a drain waits for).
     fn line(&self, step: &str, line: &str);
+    /// Something that the step is about to do and that the history should have.
+    fn remark(&self, step: &str, text: &str) {
+        self.line(step, text);
+    }
     /// Time that went by in a child process, a wait for Kubernetes, or the snapshot: from when to when on the monotonic
     /// clock. Such times may overlap.
     fn spent(&self, on: TimeSpent, during: Range<Duration>);

@@ -76,6 +76,10 @@ impl Reporter for Meter {
         self.inner.line(step, line);
     }
 
+    fn remark(&self, step: &str, text: &str) {
+        self.inner.remark(step, text);
+    }
+
     fn spent(&self, on: TimeSpent, during: Range<Duration>) {
         let mut busy = self.busy();
         let moments = match on {

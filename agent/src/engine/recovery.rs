@@ -210,7 +210,12 @@ mod tests {
     }
 
     fn ended() -> Event {
-        Event::Ended(End { failure: Some("no".to_owned()), lease_ms: 1, spent: Spent::default() })
+        Event::Ended(End {
+            failure: Some("no".to_owned()),
+            lease_ms: 1,
+            spent: Spent::default(),
+            blocked: false,
+        })
     }
 
     #[test]

@@ -57,6 +57,21 @@ pub enum Stopped {
     Journal(#[from] JournalError),
 }
 
+/// A step that has failed for good.
+#[derive(Debug, PartialEq, Eq)]
+struct GivenUp {
+    /// What, why, and what to do.
+    failure: String,
+    /// Evictions were refused up to its time limit.
+    blocked: bool,
+}
+
+impl From<String> for GivenUp {
+    fn from(failure: String) -> Self {
+        Self { failure, blocked: false }
+    }
+}
+
 /// How one attempt at a step ended, short of success.
 enum Setback {
     /// Nothing more may be done now.
@@ -126,8 +141,8 @@ impl Engine {
             return self.unwind("the agent was restarted while the node was being put back".to_owned()).await;
         }
         while let Some(index) = self.journal.state().next_to_run() {
-            if let Err(failure) = self.step(index).await? {
-                return self.end(Some(failure));
+            if let Err(GivenUp { failure, blocked }) = self.step(index).await? {
+                return self.end_as(Some(failure), blocked);
             }
         }
         self.end(None)
@@ -157,10 +172,10 @@ impl Engine {
     }
 
     /// One step to its end: `Ok(Err(_))` if it failed for good.
-    async fn step(&mut self, index: usize) -> Result<Result<(), String>, Stopped> {
+    async fn step(&mut self, index: usize) -> Result<Result<(), GivenUp>, Stopped> {
         let (cx, runner) = match self.runner(index) {
             Ok(found) => found,
-            Err(failure) => return Ok(Err(failure)),
+            Err(failure) => return Ok(Err(failure.into())),
         };
         let policy = runner.policy();
         let mut failed = self.runs(index).map_or(0, |runs| runs.failed);
@@ -174,10 +189,11 @@ impl Engine {
             failed = failed.saturating_add(1);
             // What was refused stays refused until somebody acts.
             let last = failed >= policy.attempts || matches!(failure, StepFailure::Refused(_));
+            let blocked = matches!(failure, StepFailure::Blocked(_));
             let pause = policy.pause_after(failed, &failure);
             let failure = format!("step {}: {failure}", cx.step);
             if last {
-                return Ok(Err(failure));
+                return Ok(Err(GivenUp { failure, blocked }));
             }
             tracing::warn!(%failure, "trying again");
             self.gear.host.clock.sleep(pause).await;
@@ -262,10 +278,14 @@ impl Engine {
     }
 
     fn end(&mut self, failure: Option<String>) -> Result<End, Stopped> {
+        self.end_as(failure, false)
+    }
+
+    fn end_as(&mut self, failure: Option<String>, blocked: bool) -> Result<End, Stopped> {
         let (from, before) = self.began;
         let lease = self.gear.host.clock.monotonic().saturating_sub(from).saturating_add(before);
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let end = End { failure, lease_ms, spent: self.journal.state().spent() };
+        let end = End { failure, lease_ms, spent: self.journal.state().spent(), blocked };
         self.journal.append(self.gear.host.clock.unix_ms(), &Event::Ended(end.clone()))?;
         Ok(end)
     }

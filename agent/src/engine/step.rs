@@ -57,6 +57,9 @@ pub enum StepFailure {
     /// attempts.
     #[error("{0}")]
     Refused(String),
+    /// Budgets protected pods for as long as the drain may take.
+    #[error(transparent)]
+    Blocked(HostError),
     /// The step ran and its postcondition does not hold.
     #[error("{0}")]
     Unproven(String),

@@ -81,6 +81,14 @@ pub struct End {
     pub lease_ms: u64,
     /// Where that time went.
     pub spent: Spent,
+    /// The drain reached its time limit because evictions were refused.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub blocked: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_not(so: &bool) -> bool {
+    !so
 }
 
 /// Where time went, in milliseconds.
@@ -373,7 +381,12 @@ mod tests {
     }
 
     fn ended(failure: Option<&str>) -> Event {
-        Event::Ended(End { failure: failure.map(str::to_owned), lease_ms: 1, spent: Spent::default() })
+        Event::Ended(End {
+            failure: failure.map(str::to_owned),
+            lease_ms: 1,
+            spent: Spent::default(),
+            blocked: false,
+        })
     }
 
     fn after(events: &[Event]) -> Result<State, Illegal> {

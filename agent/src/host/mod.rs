@@ -354,6 +354,8 @@ pub trait Kube: Send + Sync {
     async fn pods(&self) -> HostResult<Vec<PodState>>;
     /// Asks for a pod's eviction (policy/v1, or v1beta1 for API servers before 1.22).
     async fn evict(&self, permit: &Permit, pod: &PodState) -> HostResult<Eviction>;
+    /// Deletes a pod of this node, whatever budget protects it; fine where it is gone. It is given its own time to end.
+    async fn delete_pod(&self, permit: &Permit, pod: &PodState) -> HostResult<()>;
     /// Waits until one of these pods (by uid) is gone or the limit passes; returns those that are left.
     async fn wait_for_pods_gone(&self, uids: &[String], limit: Duration) -> HostResult<Vec<String>>;
     /// `kubernetesVersion` in the kubeadm-config `ConfigMap`, which kubeadm lets nodes read too.
@@ -399,6 +401,21 @@ pub trait Kube: Send + Sync {
     ) -> HostResult<()>;
     /// admin: deletes the Node of a machine that has left; fine if there is none. From 1.11 on no kubelet may.
     async fn delete_node(&self, permit: &Permit, node: &NodeName) -> HostResult<()>;
+    /// admin: has these Nodes, and no others, carry the taint of what is not raised yet ([`not_raised`]). It needs no
+    /// lease: nothing else of a Node is changed, somebody else's taint of the same key and effect counts for ours and
+    /// stays, and a Node that was changed in between is read again. A Node that fails holds up none of the others.
+    ///
+    /// [`not_raised`]: liftlock_proto::not_raised
+    async fn mark_not_raised(&self, nodes: &BTreeSet<NodeName>) -> HostResult<Marked>;
+}
+
+/// Nodes whose taint of what is not raised yet was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marked {
+    /// They carry it since.
+    pub added: Vec<String>,
+    /// They carried it.
+    pub removed: Vec<String>,
 }
 
 /// The annotation of a Node that Liftlock cordoned; its value is the plan. A node may annotate itself.
@@ -453,6 +470,8 @@ pub struct NodeState {
     pub zone: String,
     /// All of them, by key.
     pub labels: BTreeMap<String, String>,
+    /// Its annotation `liftlock.dev/on-blocked`; empty where it has none.
+    pub on_blocked: String,
 }
 
 /// One pod, as far as a drain needs it.

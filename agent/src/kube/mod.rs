@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
 use crate::host::{
-    CORDONED_BY, Eviction, Files, HostError, HostResult, Kube, Layout, NodeCondition, NodeState,
+    CORDONED_BY, Eviction, Files, HostError, HostResult, Kube, Layout, Marked, NodeCondition, NodeState,
     OwnApiServer, PodState, Replicas,
 };
 use crate::invitation::BootstrapToken;
@@ -30,6 +30,7 @@ mod access;
 mod apply;
 mod client;
 mod evictable;
+mod marks;
 mod metrics;
 mod objects;
 mod quantity;
@@ -43,6 +44,7 @@ mod workload;
 
 use access::{Access, Refusal, in_words};
 use evictable::Evictable;
+use marks::Taints;
 use objects::{List, Node, ObjectMeta, Pod, Version};
 use static_pod::StaticPod;
 use watch::{Missed, Seen, watch};
@@ -77,6 +79,8 @@ const BUDGETS: [&str; 2] =
 const PAGE: u32 = 250;
 /// Pods are the largest of them.
 const PAGE_OF_PODS: u32 = 100;
+/// How often a Node is read again that was changed between reading and writing.
+const MARK_ATTEMPTS: u32 = 5;
 /// Before asking an API server again that did not answer: there is no event that says that it is back.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -207,6 +211,21 @@ impl Kube for RealKube {
                 Ok(Eviction::Blocked { message: in_words(status) })
             }
             _ => Err(self.kubelet.error(&format!("cannot evict {}/{}", pod.namespace, pod.name), &refusal)),
+        }
+    }
+
+    async fn delete_pod(&self, _: &Permit, pod: &PodState) -> HostResult<()> {
+        let PodState { namespace, name, uid, .. } = pod;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        // A pod of the same name that came later is not the one that was meant.
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+        let request = with_body(Method::DELETE, &path, "application/json", &options)?;
+        match self.kubelet.try_json::<IgnoredAny>(&request).await {
+            Ok(_) => Ok(()),
+            Err(Refusal::Status(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(refusal) => {
+                Err(self.kubelet.error(&format!("cannot delete the pod {namespace}/{name}"), &refusal))
+            }
         }
     }
 
@@ -407,6 +426,27 @@ impl Kube for RealKube {
         pods.map_err(error("pods"))?;
         Ok(found.description())
     }
+
+    async fn mark_not_raised(&self, nodes: &BTreeSet<NodeName>) -> HostResult<Marked> {
+        let wanted = |node: &Taints| nodes.iter().any(|name| name.as_str() == node.name());
+        let mut differing = Vec::new();
+        let read = each(&self.admin, "/api/v1/nodes", PAGE, |node: Taints| {
+            let is = wanted(&node);
+            if node.patch(is).is_some() {
+                differing.push((node, is));
+            }
+        });
+        read.await.map_err(|refusal| self.admin.error("cannot list the Nodes", &refusal))?;
+        let (mut marked, mut failure) = (Marked::default(), None);
+        for (node, is) in differing {
+            let name = node.name().to_owned();
+            match self.mark(node, is).await {
+                Ok(()) => (if is { &mut marked.added } else { &mut marked.removed }).push(name),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(marked), Err)
+    }
 }
 
 impl RealKube {
@@ -422,6 +462,27 @@ impl RealKube {
             }
             read => read.map(|()| found),
         }
+    }
+
+    /// Adds or takes away our taint of one Node, as it was read.
+    async fn mark(&self, mut node: Taints, is: bool) -> HostResult<()> {
+        let path = format!("/api/v1/nodes/{}", node.name());
+        let what = format!("cannot change the taints of the Node {}", node.name());
+        for _ in 0..MARK_ATTEMPTS {
+            let Some(change) = node.patch(is) else { return Ok(()) };
+            let request = with_body(Method::PATCH, &path, "application/merge-patch+json", &change)?;
+            match self.admin.try_json::<IgnoredAny>(&request).await {
+                Ok(_) => return Ok(()),
+                Err(Refusal::Status(status)) if status.code == 404 => return Ok(()),
+                // It was changed since it was read.
+                Err(Refusal::Status(status)) if status.code == 409 => {
+                    node = self.admin.json(&what, &get(&path)?).await?;
+                }
+                Err(refusal) => return Err(self.admin.error(&what, &refusal)),
+            }
+        }
+        let why = format!("it was changed by others {MARK_ATTEMPTS} times meanwhile");
+        Err(HostError::Api { what, endpoint: self.admin.endpoint(), why, transient: true })
     }
 
     async fn patch_node(&self, what: &str, patch: &Value) -> HostResult<()> {

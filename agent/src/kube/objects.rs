@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use liftlock_proto::blocked::ON_BLOCKED;
 use serde::Deserialize;
 
 use crate::host::{CORDONED_BY, NodeState, PodState};
@@ -183,6 +184,7 @@ impl From<Node> for NodeState {
             container_runtime: status.node_info.container_runtime_version,
             zone: metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default(),
             labels: metadata.labels,
+            on_blocked: metadata.annotations.get(ON_BLOCKED).cloned().unwrap_or_default(),
             name: metadata.name,
         }
     }
@@ -230,6 +232,7 @@ mod tests {
             container_runtime: "containerd://1.6.20".to_owned(),
             zone: String::new(),
             labels: read.labels.clone(),
+            on_blocked: String::new(),
         };
         assert_eq!(read, expected);
         assert_eq!(read.labels.get("kubernetes.io/hostname").map(String::as_str), Some("cp1"));

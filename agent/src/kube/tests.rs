@@ -641,3 +641,53 @@ async fn what_a_pod_asks_for_and_what_bounds_it_is_read() {
         assert_eq!((group.cpu_m, group.apart, group.bound_otherwise, group.empty_dir), expected, "{changes}");
     }
 }
+
+fn tainted(name: &str, version: u32, taints: &str) -> String {
+    format!(
+        r#"{{"metadata": {{"name": "{name}", "resourceVersion": "{version}"}}, "spec": {{"taints": {taints}}}}}"#
+    )
+}
+
+#[tokio::test]
+async fn only_nodes_that_differ_are_patched_and_one_that_was_changed_meanwhile_is_read_again() {
+    let ours = r#"[{"key": "liftlock.dev/not-raised", "effect": "PreferNoSchedule"}]"#;
+    let nodes = [tainted("cp1", 1, ours), tainted("w1", 2, "[]"), tainted("w2", 3, ours)].join(",");
+    let server = Server::start([
+        Answer::Plain(200, format!(r#"{{"metadata": {{}}, "items": [{nodes}]}}"#)),
+        Answer::Plain(200, "{}".to_owned()),
+        Answer::Plain(
+            409,
+            r#"{"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict"}"#.to_owned(),
+        ),
+        Answer::Plain(200, tainted("w1", 9, r#"[{"key": "shop", "effect": "NoSchedule"}]"#)),
+        Answer::Plain(200, "{}".to_owned()),
+    ])
+    .await;
+    server.put("admin.conf", &server.kubeconfig("admin"));
+    let wanted = ["w1", "w2"].map(|node| node.parse().unwrap()).into();
+    let marked = server.kube().mark_not_raised(&wanted).await.unwrap();
+    assert_eq!(marked, Marked { added: vec!["w1".to_owned()], removed: vec!["cp1".to_owned()] });
+    let asked = server.asked();
+    let patches: Vec<(&str, Value)> = asked
+        .iter()
+        .filter(|(first, _)| first.contains("PATCH"))
+        .map(|(first, body)| (first.split(' ').nth(3).unwrap(), serde_json::from_str(body).unwrap()))
+        .collect();
+    let expected = [
+        ("/api/v1/nodes/cp1", json!({"metadata": {"resourceVersion": "1"}, "spec": {"taints": null}})),
+        (
+            "/api/v1/nodes/w1",
+            json!({"metadata": {"resourceVersion": "2"}, "spec": {"taints": [
+                {"key": "liftlock.dev/not-raised", "effect": "PreferNoSchedule"},
+            ]}}),
+        ),
+        (
+            "/api/v1/nodes/w1",
+            json!({"metadata": {"resourceVersion": "9"}, "spec": {"taints": [
+                {"key": "shop", "effect": "NoSchedule"},
+                {"key": "liftlock.dev/not-raised", "effect": "PreferNoSchedule"},
+            ]}}),
+        ),
+    ];
+    assert_eq!(patches, expected);
+}

@@ -207,6 +207,7 @@ impl Agent {
             Order::Refused { token, reason } => self.duties.over(token, &reason).await?,
             Order::Certificate(pem) => self.take_certificate(pem, talk),
             Order::Tidy => self.duties.tidy(),
+            Order::Mark { id, nodes, pause } => self.duties.mark(id, nodes, pause),
             Order::Question { id, asked } => self.duties.answer(id, asked),
             Order::JoinAnswer(answer) => self.duties.join_answer(answer),
         }

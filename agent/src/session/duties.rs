@@ -1,5 +1,6 @@
 //! What this node is doing for the coordinator. It goes on while connections come and go.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::session::StartError;
 use crate::session::asking::{Asking, Mailbox};
 use crate::session::inquiry::Inquiry;
 use crate::session::line::Line;
+use crate::session::marking::{Marking, Order};
 use crate::session::outbox::Outbox;
 use crate::session::preparing::Preparing;
 use crate::session::questions::{Idleness, Questions};
@@ -68,6 +70,7 @@ pub(crate) struct Duties {
     inquiry: Inquiry,
     questions: Questions,
     mailbox: Arc<Mailbox>,
+    marking: Marking,
     turn: Turn,
     /// Why nobody knows which lease was here last.
     unreadable: Option<String>,
@@ -111,6 +114,7 @@ pub(crate) enum Finished {
     Preparing(v1::PrepareReport),
     Inquiry(Box<v1::NodeFacts>),
     Question(v1::Answer),
+    Marking(v1::NodesMarked),
 }
 
 /// How an engine stopped.
@@ -173,6 +177,7 @@ impl Duties {
             inquiry,
             questions: Questions::default(),
             mailbox: Arc::default(),
+            marking: Marking::default(),
             turn: Turn::default(),
             unreadable,
         })
@@ -252,6 +257,11 @@ impl Duties {
         }));
     }
 
+    /// Has these Nodes and no others carry the taint of what is not raised yet; what came of it goes into the outbox.
+    pub(crate) fn mark(&mut self, id: u64, nodes: BTreeSet<NodeName>, pause: Duration) {
+        self.marking.ask(&self.place, Order { id, nodes, pause });
+    }
+
     /// Does what disturbs nothing.
     pub(crate) fn prepare(&mut self, plan: PlanId, steps: Vec<Step>) {
         self.preparing.begin(&self.place, &self.outbox, plan, steps);
@@ -319,6 +329,7 @@ impl Duties {
             report = self.preparing.done() => Finished::Preparing(report),
             facts = self.inquiry.done(&self.place) => Finished::Inquiry(Box::new(facts)),
             answer = self.questions.done() => Finished::Question(answer),
+            marked = self.marking.done(&self.place) => Finished::Marking(marked),
         }
     }
 
@@ -330,6 +341,7 @@ impl Duties {
             Finished::Preparing(report) => self.outbox.push(Message::PrepareReport(report)),
             Finished::Inquiry(facts) => self.outbox.push(Message::Facts(facts)),
             Finished::Question(answer) => self.outbox.push(Message::Answer(answer)),
+            Finished::Marking(marked) => self.outbox.push(Message::NodesMarked(marked)),
         }
         Ok(Done::Told)
     }
@@ -351,7 +363,8 @@ impl Duties {
             Outcome::Ended(end) => held.ended(lease_end(&held.plan, held.token, end), &self.outbox),
             Outcome::Refused(failure) => {
                 tracing::error!(token = %held.token, %failure, "the lease cannot be carried out");
-                let end = End { failure: Some(failure), lease_ms: 0, spent: Spent::default() };
+                let end =
+                    End { failure: Some(failure), lease_ms: 0, spent: Spent::default(), blocked: false };
                 held.ended(lease_end(&held.plan, held.token, end), &self.outbox);
             }
         }
@@ -413,7 +426,7 @@ impl Duties {
 
     fn refuse(&self, plan: &PlanId, token: FencingToken, why: &str) {
         tracing::error!(%plan, %token, why, "a lease was refused");
-        let end = End { failure: Some(why.to_owned()), lease_ms: 0, spent: Spent::default() };
+        let end = End { failure: Some(why.to_owned()), lease_ms: 0, spent: Spent::default(), blocked: false };
         self.outbox.push(Message::LeaseEnd(lease_end(plan, token, end)));
     }
 
@@ -491,5 +504,6 @@ fn lease_end(plan: &PlanId, token: FencingToken, end: End) -> v1::LeaseEnd {
         fencing_token: token.0,
         failure: end.failure.unwrap_or_default(),
         timings: Some(v1::Timings { lease_ms: end.lease_ms, child_ms, wait_ms, snapshot_ms }),
+        blocked: end.blocked,
     }
 }

@@ -17,6 +17,7 @@ pub mod enrolling;
 pub mod identity;
 mod inquiry;
 mod line;
+mod marking;
 mod order;
 mod outbox;
 mod preparing;

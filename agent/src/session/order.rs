@@ -1,12 +1,13 @@
 //! What the coordinator says, as far as it makes sense; what does not, ends the stream.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use liftlock_proto::name::{FencingToken, NodeName, PlanId};
+use liftlock_proto::name::{FencingToken, NameError, NodeName, PlanId};
 use liftlock_proto::plan;
 use liftlock_proto::step::{Step, StepError};
 use liftlock_proto::v1::coordinator_message::Message;
-use liftlock_proto::v1::{Asked, CoordinatorMessage, Grant, JoinAnswer, Prepare};
+use liftlock_proto::v1::{Asked, CoordinatorMessage, Grant, JoinAnswer, MarkNodes, Prepare};
 
 use crate::engine::journal::Header;
 
@@ -64,6 +65,15 @@ pub(crate) enum Order {
     Tidy,
     /// What this machine joins with, or why there is nothing.
     JoinAnswer(JoinAnswer),
+    /// These Nodes and no others carry the taint of what is not raised yet.
+    Mark {
+        /// What the answer must name.
+        id: u64,
+        /// Which.
+        nodes: BTreeSet<NodeName>,
+        /// So much later.
+        pause: Duration,
+    },
     /// An operator asks something.
     Question {
         /// What the answer must name.
@@ -108,6 +118,7 @@ pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order
         Message::CertificatePem(pem) => Order::Certificate(pem),
         Message::TidyBackups(_) => Order::Tidy,
         Message::JoinAnswer(answer) => Order::JoinAnswer(answer),
+        Message::MarkNodes(message) => mark(&message)?,
         Message::Question(question) => Order::Question { id: question.id, asked: question.asked },
     })
 }
@@ -118,6 +129,12 @@ fn prepare(message: Prepare) -> Result<Order, Unreadable> {
         plan: message.plan_id.parse().map_err(|error| bad(&error))?,
         steps: plan::steps(message.steps).map_err(|error| bad(&error))?,
     })
+}
+
+fn mark(message: &MarkNodes) -> Result<Order, Unreadable> {
+    let nodes = message.nodes.iter().map(|name| name.parse()).collect::<Result<_, _>>();
+    let nodes = nodes.map_err(|error: NameError| unreadable("a MarkNodes")(&error))?;
+    Ok(Order::Mark { id: message.id, nodes, pause: Duration::from_millis(message.pause_ms.into()) })
 }
 
 fn grant(message: Grant, node: &NodeName) -> Result<Order, Unreadable> {

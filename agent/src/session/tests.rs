@@ -325,6 +325,31 @@ fn long_grant(token: u64) -> Told {
 }
 
 #[tokio::test]
+async fn nodes_are_marked_in_the_middle_of_a_lease_and_the_newest_order_is_carried_out_last() {
+    let mut bench = Bench::new().await;
+    let hold = Arc::clone(&bench.node.hold).lock_owned().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    stream.tell(long_grant(7)).await;
+    stream.step("restore-schedulability", v1::StepState::Started).await;
+    let order = |id, nodes: &[&str], pause_ms| {
+        let nodes = nodes.iter().map(|&node| node.to_owned()).collect();
+        Told::MarkNodes(v1::MarkNodes { id, nodes, pause_ms })
+    };
+    stream.tell(order(1, &["cp1"], 50)).await;
+    stream.tell(order(2, &["cp1", "w9"], 0)).await;
+    stream.tell(order(3, &[], 0)).await;
+    let answer = |said: &Said| if let Said::NodesMarked(marked) = said { Some(marked.clone()) } else { None };
+    let (first, last) = (stream.hear(answer).await, stream.hear(answer).await);
+    assert_eq!((first.id, first.added, first.failure.as_str()), (1, vec!["cp1".to_owned()], ""));
+    assert_eq!((last.id, last.removed, last.failure.as_str()), (3, vec!["cp1".to_owned()], ""));
+    drop(hold);
+    stream.lease_end().await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn the_end_of_a_lease_is_told_until_it_is_recorded_and_then_its_journal_is_put_away() {
     let mut bench = Bench::new().await;
     let agent = bench.start().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use liftlock_proto::name::{FencingToken, PlanId};
 use liftlock_proto::v1::agent_message::Message;
-use liftlock_proto::v1::{OutputLine, StepReport, StepState};
+use liftlock_proto::v1::{OutputLine, Remark, StepReport, StepState};
 
 use crate::engine::context::{Reporter, TimeSpent};
 use crate::engine::runner::Observer;
@@ -38,6 +38,16 @@ impl Reporter for Voice {
             plan_id: self.plan.to_string(),
             step: step.to_owned(),
             line: line.to_owned(),
+        }));
+    }
+
+    fn remark(&self, step: &str, text: &str) {
+        self.line(step, text);
+        self.outbox.push(Message::Remark(Remark {
+            plan_id: self.plan.to_string(),
+            fencing_token: self.token.0,
+            step: step.to_owned(),
+            text: text.to_owned(),
         }));
     }
 

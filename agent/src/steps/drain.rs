@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use futures::future::{Either, select};
 use futures::{StreamExt, stream};
 
+use liftlock_proto::blocked::OnBlocked;
+
 use super::api::patiently;
 use super::controllers;
 use crate::engine::context::{Context, TimeSpent};
@@ -36,6 +38,7 @@ pub(super) struct Drain {
     pub(super) delete_unmanaged_pods: bool,
     pub(super) delete_empty_dir_data: bool,
     pub(super) allow_only_schedulable_node: bool,
+    pub(super) on_blocked: OnBlocked,
 }
 
 /// What a drain does with a pod.
@@ -120,6 +123,7 @@ impl Drain {
     async fn evict_all(&self, cx: &Context) -> Result<(), StepFailure> {
         let clock = &cx.host.clock;
         let mut wait = Waiting::new(clock.monotonic(), self.timeout);
+        let mut may_force = self.on_blocked == OnBlocked::Force;
         loop {
             let mut present = self.select(cx, unfinished(cx, pods(cx).await?).await?)?;
             if present.is_empty() {
@@ -130,7 +134,13 @@ impl Drain {
             let blocked = evict(cx, present).await?;
             let now = clock.monotonic();
             if now >= wait.deadline {
-                return Err(self.timed_out(cx, &uids, &blocked).await);
+                if !std::mem::take(&mut may_force) || !blocked.iter().any(|blocked| blocked.refused) {
+                    return Err(self.timed_out(cx, &uids, &blocked).await);
+                }
+                self.force(cx, &blocked).await?;
+                // They may take as long to end as any others.
+                wait = Waiting::new(clock.monotonic(), self.timeout);
+                continue;
             }
             wait.say(cx, now, uids.len(), &blocked);
             let pause = if blocked.is_empty() { wait.remaining(now) } else { wait.pause(now) };
@@ -139,6 +149,24 @@ impl Drain {
             }
             one_ended(cx, &uids, pause).await?;
         }
+    }
+
+    /// Deletes the pods that budgets protect: the operator has consented to that beforehand.
+    async fn force(&self, cx: &Context, blocked: &[Blocked]) -> Result<(), StepFailure> {
+        let refused: Vec<&Blocked> = blocked.iter().filter(|blocked| blocked.refused).collect();
+        let seen: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "deletes {} pods of {} after {} s, as the plan says (onBlocked: force): {}",
+            refused.len(),
+            cx.node,
+            self.timeout.as_secs(),
+            seen.join("; ")
+        );
+        cx.reporter.remark(cx.step, &text);
+        for blocked in refused {
+            patiently(cx, || async { cx.host.kube.delete_pod(&cx.permit()?, &blocked.pod).await }).await?;
+        }
+        Ok(())
     }
 
     async fn timed_out(&self, cx: &Context, uids: &BTreeSet<String>, blocked: &[Blocked]) -> StepFailure {
@@ -150,11 +178,15 @@ impl Drain {
             })
             .map(|pod| format!("{} is still ending", name(pod)));
         let seen: Vec<String> = blocked.iter().map(Blocked::to_string).chain(terminating).collect();
-        let what = format!(
-            "the pods of {} to go (the node stays cordoned; mend what blocks them and retry it)",
-            cx.node
-        );
-        HostError::Timeout { what, limit: self.timeout, seen: some_of(&seen) }.into()
+        let refused = blocked.iter().any(|blocked| blocked.refused);
+        let follows = if refused && self.on_blocked == OnBlocked::Skip {
+            "the node is put back and passed over; mend what blocks them and retry it"
+        } else {
+            "the node stays cordoned; mend what blocks them and retry it"
+        };
+        let what = format!("the pods of {} to go ({follows})", cx.node);
+        let error = HostError::Timeout { what, limit: self.timeout, seen: some_of(&seen) };
+        if refused { StepFailure::Blocked(error) } else { error.into() }
     }
 }
 
@@ -162,6 +194,8 @@ impl Drain {
 struct Blocked {
     pod: PodState,
     why: String,
+    /// The API server says so, and is not merely away.
+    refused: bool,
 }
 
 impl std::fmt::Display for Blocked {
@@ -206,10 +240,10 @@ async fn evict(cx: &Context, pods: Vec<PodState>) -> Result<Vec<Blocked>, StepFa
             let permit = cx.permit()?;
             match cx.host.kube.evict(&permit, &pod).await {
                 Ok(Eviction::Accepted) => Ok(None),
-                Ok(Eviction::Blocked { message }) => Ok(Some(Blocked { pod, why: message })),
+                Ok(Eviction::Blocked { message }) => Ok(Some(Blocked { pod, why: message, refused: true })),
                 // The API server may be restarting on another control plane: the time-out bounds this too.
                 Err(error @ HostError::Api { transient: true, .. }) => {
-                    Ok(Some(Blocked { pod, why: error.to_string() }))
+                    Ok(Some(Blocked { pod, why: error.to_string(), refused: false }))
                 }
                 Err(error) => Err(StepFailure::from(error)),
             }

@@ -76,11 +76,13 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
             delete_unmanaged_pods,
             delete_empty_dir_data,
             allow_only_schedulable_node,
+            on_blocked,
         } => Some(Box::new(drain::Drain {
             timeout: std::time::Duration::from_secs((*timeout_seconds).into()),
             delete_unmanaged_pods: *delete_unmanaged_pods,
             delete_empty_dir_data: *delete_empty_dir_data,
             allow_only_schedulable_node: *allow_only_schedulable_node,
+            on_blocked: *on_blocked,
         })),
         Step::InstallKubelet { version } => {
             Some(Box::new(install_kubelet::InstallKubelet { version: *version }))

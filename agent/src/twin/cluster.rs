@@ -21,6 +21,8 @@ pub struct NodeObject {
     pub cordoned_by: Option<String>,
     /// A taint that keeps ordinary pods away.
     pub tainted: bool,
+    /// Carries Liftlock's taint of what is not raised yet.
+    pub not_raised: bool,
     /// By its label.
     pub control_plane: bool,
 }
@@ -94,6 +96,7 @@ impl Cluster {
             unschedulable: false,
             cordoned_by: None,
             tainted: control_plane,
+            not_raised: false,
             control_plane,
         };
         self.nodes.insert(name.to_owned(), object);
@@ -154,13 +157,13 @@ impl Cluster {
     pub(super) fn place_pods(&mut self) -> Vec<String> {
         let takes_pods = |node: &&NodeObject| node.ready && !node.unschedulable && !node.tainted;
         let mut placed = Vec::new();
-        let mut load: BTreeMap<String, usize> = BTreeMap::new();
-        for (name, _) in self.nodes.iter().filter(|(_, node)| takes_pods(node)) {
+        let mut load: BTreeMap<String, (bool, usize)> = BTreeMap::new();
+        for (name, node) in self.nodes.iter().filter(|(_, node)| takes_pods(node)) {
             let bound = self.pods.values().filter(|pod| pod.node.as_deref() == Some(name)).count();
-            load.insert(name.clone(), bound);
+            load.insert(name.clone(), (node.not_raised, bound));
         }
         for (uid, pod) in self.pods.iter_mut().filter(|(_, pod)| pod.node.is_none()) {
-            let Some((name, bound)) = load.iter_mut().min_by_key(|(_, bound)| **bound) else {
+            let Some((name, (_, bound))) = load.iter_mut().min_by_key(|(_, preference)| **preference) else {
                 break;
             };
             *bound += 1;
@@ -183,6 +186,7 @@ impl Cluster {
             container_runtime: "containerd://1.7.13".to_owned(),
             zone: String::new(),
             labels: BTreeMap::new(),
+            on_blocked: String::new(),
         })
     }
 }

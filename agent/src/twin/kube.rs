@@ -1,5 +1,6 @@
 //! The API.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +14,7 @@ use super::world::World;
 use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
 use crate::host::{
-    Eviction, HostError, HostResult, Kube, NodeCondition, NodeState, OwnApiServer, PodState, Replicas,
+    Eviction, HostError, HostResult, Kube, Marked, NodeCondition, NodeState, OwnApiServer, PodState, Replicas,
 };
 use crate::invitation::BootstrapToken;
 
@@ -130,6 +131,14 @@ impl Kube for NodeTwin {
         self.tell(&what, |world| {
             world.end_pod(&pod.uid);
             Some(Eviction::Accepted)
+        })
+        .await
+    }
+
+    async fn delete_pod(&self, _: &Permit, pod: &PodState) -> HostResult<()> {
+        self.tell(&format!("delete {}/{}", pod.namespace, pod.name), |world| {
+            world.end_pod(&pod.uid);
+            Some(())
         })
         .await
     }
@@ -251,5 +260,24 @@ impl Kube for NodeTwin {
 
     async fn workloads(&self) -> HostResult<WorkloadDescription> {
         self.ask("cannot list the pods", |_| Some(WorkloadDescription::default()))
+    }
+
+    async fn mark_not_raised(&self, nodes: &BTreeSet<NodeName>) -> HostResult<Marked> {
+        let wanted = |name: &str| nodes.iter().any(|node| node.as_str() == name);
+        let differing: Vec<String> = self.ask("cannot list Nodes", |world| {
+            let nodes = world.cluster.nodes.iter().filter(|(name, node)| node.not_raised != wanted(name));
+            Some(nodes.map(|(name, _)| name.clone()).collect())
+        })?;
+        let mut marked = Marked::default();
+        for name in differing {
+            let is = wanted(&name);
+            self.tell(&format!("mark {name} as not raised: {is}"), |world| {
+                world.cluster.nodes.get_mut(&name)?.not_raised = is;
+                Some(())
+            })
+            .await?;
+            (if is { &mut marked.added } else { &mut marked.removed }).push(name);
+        }
+        Ok(marked)
     }
 }

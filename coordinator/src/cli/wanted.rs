@@ -1,8 +1,10 @@
 //! What `plan` and `apply` are asked for: a version and a policy, from options or from a document.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
+use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::v1::MakePlanRequest;
 use liftlock_proto::version::KubernetesVersion;
@@ -54,6 +56,10 @@ struct PolicyArgs {
     /// Raise workers only at the last stop of a path, and where their kubelets would be too far behind.
     #[arg(long, help_heading = "Policy")]
     workers_skip_stops: bool,
+    /// What follows when a worker cannot be drained because budgets protect its pods: pause (it has failed), skip (it is put
+    /// back, and the others are raised), force (they are deleted); NODE=WHAT for one worker. May be given several times.
+    #[arg(long, help_heading = "Policy", value_name = "[NODE=]WHAT")]
+    on_blocked: Vec<BlockedWord>,
     /// How many workers may be away at once, all of one zone: 2, or 20%. Pools of their own are for a document to say.
     /// [default: one after the other, by name]
     #[arg(long, help_heading = "Workers", value_name = "N|PERCENT%")]
@@ -67,6 +73,25 @@ struct PolicyArgs {
     /// So many workers may fail before nothing more is begun.
     #[arg(long, help_heading = "Workers", value_name = "N", default_value_t = 0)]
     failure_budget: u32,
+}
+
+/// `skip`, or `w3=force`.
+#[derive(Debug, Clone)]
+struct BlockedWord {
+    node: Option<String>,
+    word: OnBlocked,
+}
+
+impl FromStr for BlockedWord {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (node, word) = match text.split_once('=') {
+            Some((node, word)) => (Some(node.to_owned()), word),
+            None => (None, text),
+        };
+        Ok(Self { node, word: word.parse()? })
+    }
 }
 
 impl WantedArgs {
@@ -83,6 +108,10 @@ impl WantedArgs {
 
 impl PolicyArgs {
     fn policy(&self) -> Policy {
+        let of_all = self.on_blocked.iter().rev().find(|word| word.node.is_none());
+        let of_one = |BlockedWord { node, word }: &BlockedWord| {
+            Some(NodePolicy { name: node.clone()?, on_blocked: *word })
+        };
         Policy {
             drain_timeout_seconds: self.drain_timeout,
             delete_unmanaged_pods: self.delete_unmanaged_pods,
@@ -99,6 +128,8 @@ impl PolicyArgs {
                 pools: Vec::new(),
             },
             replacement: None,
+            on_blocked: of_all.map(|word| word.word).unwrap_or_default(),
+            nodes: self.on_blocked.iter().filter_map(of_one).collect(),
         }
     }
 }

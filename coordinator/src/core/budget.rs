@@ -69,6 +69,10 @@ impl Rollout {
                 return Err("the roll-out has ended".to_owned().into());
             }
         }
+        // One that is quarantined is put back before anything else: its pods are away, and so is its room for others.
+        if self.waits_to_be_put_back() {
+            return Ok(vec![(self.next_to_roll_back()?, Purpose::RollBack)]);
+        }
         if self.nodes.contains(&NodeState::Pending) {
             return Err("not every node is prepared".to_owned().into());
         }
@@ -81,6 +85,10 @@ impl Rollout {
             }
         }
         Ok(due.into_iter().map(|planned| (planned, Purpose::Raise)).collect())
+    }
+
+    fn waits_to_be_put_back(&self) -> bool {
+        self.nodes.iter().any(|state| matches!(state, NodeState::ToRollBack { .. }))
     }
 
     fn next_to_roll_back(&self) -> Result<&PlannedNode, Wait> {
@@ -189,11 +197,13 @@ impl Rollout {
 
     /// Why an operator is asked at the end though every failure is covered: nothing is left that may be leased.
     pub(super) fn at_the_end_of_the_failure_budget(&self) -> Option<String> {
-        let failures: Vec<String> =
+        let mut failures: Vec<String> =
             self.bearable().map(|(planned, failure)| format!("{}: {failure}", planned.name)).collect();
-        if failures.is_empty() || self.leased().next().is_some() || self.nodes.contains(&NodeState::Pending) {
+        let goes_on = self.leased().next().is_some() || self.waits_to_be_put_back();
+        if failures.is_empty() || goes_on || self.nodes.contains(&NodeState::Pending) {
             return None;
         }
+        failures.extend(self.passed_over());
         let waits = self.nodes.iter().any(NodeState::waits_to_be_raised);
         match self.within_budget() {
             Ok(_) => None,
@@ -210,7 +220,8 @@ impl Rollout {
         let of_the_pool =
             |other: &PlannedNode| other.place.as_ref().is_some_and(|place| place.pool == pool.name);
         let ended = |(other, state): (&PlannedNode, &NodeState)| {
-            matches!(state, NodeState::Raised { .. }) || self.bears(other, state)
+            let quarantined = self.quarantined.contains_key(&other.name);
+            matches!(state, NodeState::Raised { .. }) || self.bears(other, state) || quarantined
         };
         let done = self.nodes().filter(|(other, _)| of_the_pool(other)).all(ended);
         let others_wait =

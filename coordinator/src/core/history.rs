@@ -55,6 +55,8 @@ pub enum HistoryKind {
     StopReached,
     PathHalted,
     Edited,
+    NodeQuarantined,
+    StepRemarked,
 }
 
 impl HistoryKind {
@@ -96,6 +98,8 @@ impl HistoryKind {
             Self::StopReached => "stop-reached",
             Self::PathHalted => "path-halted",
             Self::Edited => "edited",
+            Self::NodeQuarantined => "node-quarantined",
+            Self::StepRemarked => "step-remarked",
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod addons;
 pub mod alerts;
 pub mod batches;
+pub mod blocked;
 pub mod budget;
 pub mod catalogue;
 pub mod conduct;
@@ -16,6 +17,7 @@ pub mod gates;
 pub mod history;
 pub mod hold;
 pub mod leg;
+pub mod marks;
 pub mod minors;
 pub mod path;
 pub mod planning;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::core::addons;
+use crate::core::blocked;
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
 use crate::core::pools::{self, Arrangement};
@@ -63,6 +64,7 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
     let refused = |gate: &Gate| gate.refusals(situation);
     let mut refusals = policy_rules(policy);
     refusals.extend(pools::cluster_rules(situation, policy));
+    refusals.extend(blocked::refusals(situation, policy));
     refusals.extend(version_rules(cluster, situation));
     refusals.extend(gates::GATES.into_iter().flat_map(refused));
     if policy.redeploy {
@@ -229,11 +231,12 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> (Vec<PlannedNode>, Ve
         first_taken |= candidate.control_plane();
         let replacement = replacement(candidate).ok().filter(|_| policy.redeploy);
         if situation.raises(candidate) {
+            let steps = under_lease(role, target, policy, replacement);
             planned.push(PlannedNode {
                 name: candidate.name.clone(),
                 role,
                 prepare: prepare(role, target),
-                steps: under_lease(role, target, policy, replacement),
+                steps: blocked::decided(steps, blocked::on_blocked(policy, None, candidate)),
                 place: arrangement.place(candidate.name),
             });
         }

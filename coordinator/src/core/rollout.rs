@@ -1,5 +1,7 @@
 //! A roll-out: a plan that was applied, and how far it is. One total function moves it on.
 
+use std::collections::BTreeMap;
+
 use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::core::conduct::Conduct;
 use crate::core::leg::{Leg, Next};
 use crate::core::reversal::{etcd_has_moved_on, is_replaced};
+
+/// Characters that are kept of why a worker could not be drained.
+const REASON: usize = 500;
 
 /// A plan that was applied, and how far it is. Its [`Phase`] follows from this and is stored nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +41,9 @@ pub struct Rollout {
     /// When nodes may be begun on, and what is asked before.
     #[serde(default, skip_serializing_if = "Conduct::is_default")]
     pub conduct: Conduct,
+    /// Workers that could not be drained, and why: they are put back, and the roll-out goes on without them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<NodeName, String>,
 }
 
 /// What the operator wants.
@@ -224,6 +232,19 @@ pub enum Event {
         /// When it was recorded, milliseconds since the Unix epoch.
         at_ms: u64,
     },
+    /// A worker's drain reached its time limit because evictions were refused, and the plan says to pass over such a node.
+    DrainBlocked {
+        /// Whose lease ended with that.
+        node: NodeName,
+        /// Which.
+        token: FencingToken,
+        /// What blocks.
+        failure: String,
+        /// Where its time went.
+        timings: Timings,
+        /// When it was recorded, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
     /// An agent has seen a lease that the store knows nothing of, because it was put back from an older copy.
     LeaseFound {
         /// Whose.
@@ -407,6 +428,7 @@ impl Rollout {
             leg: Leg::default(),
             paused_after: None,
             conduct: Conduct::default(),
+            quarantined: BTreeMap::new(),
         }
     }
 
@@ -447,9 +469,13 @@ impl Rollout {
         if self.is_raised() {
             return self.phase_at_the_stop();
         }
-        let any = |wanted: fn(&NodeState) -> bool| self.nodes.iter().any(wanted);
+        // Who is quarantined is put back on the way, and says nothing of the others.
+        let any = |wanted: fn(&NodeState) -> bool| {
+            self.nodes()
+                .any(|(planned, state)| !self.quarantined.contains_key(&planned.name) && wanted(state))
+        };
         let rolled_back = any(|state| matches!(state, NodeState::RolledBack { .. }));
-        if rolled_back && !any(NodeState::may_be_changed) {
+        if rolled_back && !self.nodes.iter().any(NodeState::may_be_changed) {
             return Phase::RolledBack;
         }
         let goes_back = |state: &NodeState| {
@@ -496,16 +522,38 @@ impl Rollout {
         }
     }
 
-    /// Halted because a node was put back and others were not.
+    /// Halted because a node was put back and others were not: by an operator's or the policy's word, or, once nothing else is
+    /// left to do, because it could not be drained.
     fn stands_apart(&self) -> Option<Phase> {
-        let back = self
-            .nodes()
-            .find(|(_, state)| matches!(state, NodeState::RolledBack { .. }))
-            .map(|(node, _)| node)?;
+        let is_back = |state: &NodeState| matches!(state, NodeState::RolledBack { .. });
+        let by_a_word = |name: &NodeName| !self.quarantined.contains_key(name);
+        let back = self.nodes().find(|(node, state)| is_back(state) && by_a_word(&node.name));
+        let Some((back, _)) = back else { return self.raised_but_for_some() };
         let because = self.answered.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
         let reason =
             format!("{} was rolled back{because}, and others run {}", back.name, self.plan.to_version);
         Some(Phase::Halted { reason })
+    }
+
+    /// Halted because all that is left is what could not be drained.
+    fn raised_but_for_some(&self) -> Option<Phase> {
+        let is_done = |(planned, state): (&PlannedNode, &NodeState)| match state {
+            NodeState::Raised { .. } => true,
+            NodeState::RolledBack { .. } => self.quarantined.contains_key(&planned.name),
+            _ => false,
+        };
+        if self.quarantined.is_empty() || !self.nodes().all(is_done) {
+            return None;
+        }
+        self.passed_over()
+            .map(|passed_over| Phase::Halted { reason: format!("raised, but for {passed_over}") })
+    }
+
+    /// What could not be drained, if anything, each with why.
+    pub(super) fn passed_over(&self) -> Option<String> {
+        let each: Vec<String> =
+            self.quarantined.iter().map(|(node, why)| format!("{node} ({why})")).collect();
+        (!each.is_empty()).then(|| format!("what could not be drained: {}", each.join("; ")))
     }
 
     /// Whether nothing can change it any more.
@@ -549,6 +597,9 @@ impl Rollout {
             Event::LeaseEnded { node, token, failure, timings, at_ms } => {
                 next.end_lease(node, *token, failure.as_deref(), *timings, *at_ms)?;
             }
+            Event::DrainBlocked { node, token, failure, timings, at_ms } => {
+                next.quarantine(node, *token, failure, *timings, *at_ms)?;
+            }
             // It may have changed anything: the node is leased again, which proves what is done, and a rollback does not
             // pass it over.
             Event::LeaseFound { node, lease } => {
@@ -575,6 +626,7 @@ impl Rollout {
             Event::Retried { node } => {
                 next.refuse_final()?;
                 next.answered = None;
+                next.quarantined.remove(node);
                 let state = next.state_mut(node)?;
                 *state = match state {
                     NodeState::Unprepared { .. } => NodeState::Pending,
@@ -592,6 +644,7 @@ impl Rollout {
             Event::RollbackOrdered { node } => {
                 next.answered = None;
                 next.order_rollback(node.as_ref())?;
+                next.quarantined.retain(|name, _| node.as_ref().is_some_and(|node| node != name));
             }
             Event::NextStopBegun { at_ms } => {
                 next.leave_the_stop(Next::Begun)?;
@@ -737,6 +790,32 @@ impl Rollout {
         }
         self.note_end(at_ms);
         Ok(())
+    }
+
+    /// Ends the lease of a worker that could not be drained, and has it put back. On a worker nobody relies. Where an operator
+    /// has said abort, it has failed like any other.
+    fn quarantine(
+        &mut self,
+        node: &NodeName,
+        token: FencingToken,
+        failure: &str,
+        timings: Timings,
+        at_ms: u64,
+    ) -> Result<(), TransitionError> {
+        let worker = self.node(node).is_some_and(|(planned, _)| !planned.role.is_control_plane());
+        let aborts = self.intent == Intent::Abort;
+        match self.state_mut(node)? {
+            state @ NodeState::Leased { purpose: Purpose::Raise, .. }
+                if worker && !aborts && state.lease().is_some_and(|lease| lease.token == token) =>
+            {
+                if let Some(lease) = state.lease() {
+                    *state = NodeState::ToRollBack { lease };
+                }
+                self.quarantined.insert(node.clone(), failure.chars().take(REASON).collect());
+                Ok(())
+            }
+            _ => self.end_lease(node, token, Some(failure), timings, at_ms),
+        }
     }
 
     /// What the policy says of nodes that could not be raised, once nothing is under lease. A rollback that fails is

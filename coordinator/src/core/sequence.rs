@@ -1,5 +1,6 @@
 //! Which steps a node of each role takes, and in which order.
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::{Policy, Role};
 use liftlock_proto::step::Step;
@@ -68,6 +69,7 @@ fn drain(policy: &Policy) -> Step {
         delete_unmanaged_pods: policy.delete_unmanaged_pods,
         delete_empty_dir_data: policy.delete_empty_dir_data,
         allow_only_schedulable_node: policy.accepts(DRAIN_ONLY_NODE),
+        on_blocked: OnBlocked::default(),
     }
 }
 

@@ -321,6 +321,8 @@ pub struct NodeObject {
     pub zone: Option<String>,
     /// All of them; `None` where the control plane did not tell them, because there are too many.
     pub labels: Option<Labels>,
+    /// Its annotation `liftlock.dev/on-blocked`; `None` where it has none.
+    pub on_blocked: Option<String>,
 }
 
 impl NodeObject {

@@ -1,5 +1,6 @@
 //! The document's JSON schema, from the very types that read it; what it says is also what errors say would be allowed.
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::plan::OnFailure;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -115,6 +116,11 @@ pub(super) fn time_of_day(_: &mut SchemaGenerator) -> Schema {
 /// A name of the IANA time zone database.
 pub(super) fn time_zone(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "examples": ["Europe/Berlin"] })
+}
+
+/// What follows when a worker cannot be drained.
+pub(super) fn on_blocked(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": OnBlocked::ALL.map(OnBlocked::name) })
 }
 
 /// What the coordinator tells and does not read: schemas call that read-only.

@@ -1,5 +1,6 @@
 //! What is wanted: a version, and what an operator decides beforehand.
 
+use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_proto::workers::Workers;
@@ -57,6 +58,24 @@ pub struct PolicySpec {
     /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
     #[serde(deserialize_with = "values::true_or_false")]
     pub workers_skip_stops: bool,
+    /// What follows when a worker cannot be drained because budgets protect its pods.
+    #[serde(skip_serializing_if = "OnBlocked::is_pause")]
+    #[schemars(schema_with = "schema::on_blocked")]
+    pub on_blocked: OnBlocked,
+    /// What is decided otherwise for single workers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeSpec>,
+}
+
+/// What is decided for one worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSpec {
+    /// The Node's name.
+    pub name: String,
+    /// What follows when it cannot be drained because budgets protect its pods.
+    #[schemars(schema_with = "schema::on_blocked")]
+    pub on_blocked: OnBlocked,
 }
 
 impl Default for PolicySpec {
@@ -79,6 +98,8 @@ impl From<Policy> for PolicySpec {
             workers: _,
             // It is done once, and wanted of no cluster for good.
             replacement: _,
+            on_blocked,
+            nodes,
         } = policy;
         Self {
             drain_timeout_seconds: Seconds::decided(drain_timeout_seconds),
@@ -92,6 +113,8 @@ impl From<Policy> for PolicySpec {
             on_failure,
             redeploy,
             workers_skip_stops,
+            on_blocked,
+            nodes: nodes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -107,6 +130,8 @@ impl From<PolicySpec> for Policy {
             on_failure,
             redeploy,
             workers_skip_stops,
+            on_blocked,
+            nodes,
         } = spec;
         Self {
             drain_timeout_seconds: drain_timeout_seconds.into(),
@@ -119,6 +144,20 @@ impl From<PolicySpec> for Policy {
             workers_skip_stops,
             workers: Workers::default(),
             replacement: None,
+            on_blocked,
+            nodes: nodes.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<NodePolicy> for NodeSpec {
+    fn from(NodePolicy { name, on_blocked }: NodePolicy) -> Self {
+        Self { name, on_blocked }
+    }
+}
+
+impl From<NodeSpec> for NodePolicy {
+    fn from(NodeSpec { name, on_blocked }: NodeSpec) -> Self {
+        Self { name, on_blocked }
     }
 }

@@ -1,4 +1,5 @@
 use liftlock_proto::argv;
+use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::plan::OnFailure;
 use liftlock_proto::workers::{Canary, Pool, Share, Workers};
 use proptest::prelude::*;
@@ -50,6 +51,9 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         with("onFailure: rollback"),
         with("onFailure: [halt]"),
         with("onFailure:"),
+        with("onBlocked: never"),
+        with("nodes: [{name: w1, onBlocked: wait}]"),
+        with("nodes: [{name: w1}]"),
         with("redeploy: true\n    redeploy: false"),
         workers("maxUnavailable: 0"),
         workers("maxUnavailable: \"2\""),
@@ -193,8 +197,19 @@ fn policies() -> impl Strategy<Value = Policy> {
     let gates = prop::sample::subsequence(gates::consents().collect::<Vec<_>>(), 0..4);
     let checks = prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..3);
     let on_failure = prop::sample::select(OnFailure::ALL.to_vec());
-    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, workers()).prop_map(
-        |(drain_timeout_seconds, [pods, data, redeploy, skip], checks, gates, on_failure, workers)| Policy {
+    let on_blocked = prop::sample::select(OnBlocked::ALL.to_vec());
+    let node = ("[a-z0-9]{1,12}", on_blocked.clone());
+    let node = node.prop_map(|(name, on_blocked)| NodePolicy { name, on_blocked });
+    let blocked = (on_blocked, prop::collection::vec(node, 0..3));
+    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, (blocked, workers())).prop_map(
+        |(
+            drain_timeout_seconds,
+            [pods, data, redeploy, skip],
+            checks,
+            gates,
+            on_failure,
+            (blocked, workers),
+        )| Policy {
             replacement: None,
             drain_timeout_seconds,
             delete_unmanaged_pods: pods,
@@ -205,6 +220,8 @@ fn policies() -> impl Strategy<Value = Policy> {
             redeploy,
             workers_skip_stops: skip,
             workers,
+            on_blocked: blocked.0,
+            nodes: blocked.1,
         },
     )
 }

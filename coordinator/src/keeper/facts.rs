@@ -128,6 +128,7 @@ impl State {
                     labels: (!node.labels_left_out).then(|| {
                         node.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect()
                     }),
+                    on_blocked: Some(node.on_blocked.clone()).filter(|word| !word.is_empty()),
                 });
             }
         }

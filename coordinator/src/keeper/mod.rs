@@ -37,6 +37,7 @@ mod findings;
 mod forecast;
 mod hold;
 mod joining;
+mod marks;
 mod orders;
 mod path;
 mod plans;
@@ -83,6 +84,8 @@ struct State {
     alerts: Option<alerts::Alerts>,
     /// Why the node that is due is not begun on.
     held: Option<Hold>,
+    /// Whether control planes are told which nodes are not raised yet, and what came of it last.
+    marks: Option<marks::Marks>,
     last_seen_ms: BTreeMap<NodeName, u64>,
     last_output: BTreeMap<NodeName, String>,
     /// Nodes whose agents have said what they hold since this coordinator started.
@@ -175,6 +178,14 @@ impl Keeper {
         self
     }
 
+    /// The same, having control planes keep the taint of nodes that are not raised where it belongs: on those nodes while a
+    /// roll-out goes on, or, where it is not `wished`, nowhere.
+    #[must_use]
+    pub fn marking_nodes(self, wished: bool) -> Self {
+        self.lock().marks = Some(marks::Marks::new(wished));
+        self
+    }
+
     /// Changes whenever something that an operator can see may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
@@ -236,6 +247,18 @@ impl Keeper {
             let record = self.record(HistoryKind::Paused, text);
             change.history.push(HistoryRecord { plan: Some(after.plan.id.clone()), ..record });
         }
+        for (node, _) in after.quarantined.iter().filter(|(node, _)| !before.quarantined.contains_key(*node))
+        {
+            let text = format!(
+                "{node} could not be drained: it is put back, and the roll-out goes on without it; `liftlock retry {node}` once \
+                 nothing blocks it any more"
+            );
+            change.history.push(HistoryRecord {
+                plan: Some(after.plan.id.clone()),
+                node: Some(node.clone()),
+                ..self.record(HistoryKind::NodeQuarantined, text)
+            });
+        }
         if after.is_final() && !before.is_final() {
             change.history.push(self.ended(&after));
         }
@@ -257,6 +280,7 @@ impl Keeper {
 
     fn carry_on(&self, state: &mut State) {
         loop {
+            self.tell_marks(state);
             while let Some((node, purpose)) = state.tell(self.clock.as_ref()) {
                 if let Err(error) = self.grant(state, &node, purpose) {
                     tracing::error!(%node, %error, "no lease was granted");
@@ -349,6 +373,7 @@ impl State {
                         && silent.is_none()
                         && stranger.as_ref().is_none_or(|holder| *holder == node)
                         && self.may_begin(&rollout, &node, clock)
+                        && !self.awaits_marks(&rollout, &node)
                     {
                         due = Some((node, purpose));
                     }

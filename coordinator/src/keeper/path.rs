@@ -43,12 +43,13 @@ impl Keeper {
     /// [`LOOK_AGAIN`].
     pub fn look_again(&self) {
         let mut state = self.lock();
+        let given_up = self.give_up_marks(&mut state);
         let soaks = state.saved.newest().is_some_and(|(_, rollout)| rollout.may_soak());
         let against = state.look.as_ref().is_some_and(|look| look.against.is_some());
         if against {
             state.ask_everybody();
         }
-        if against || soaks || state.held.is_some() {
+        if given_up || against || soaks || state.held.is_some() {
             self.advance(&mut state);
         }
         // How long it soaks is told anew.

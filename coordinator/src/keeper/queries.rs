@@ -169,6 +169,10 @@ impl State {
             Err(soaking @ Wait::Soaking { .. }) => Some(soaking.to_string()),
             Err(Wait::For(_)) => self.before_the_next_stop(),
         };
-        self.failure.clone().or_else(unknown_lease).or_else(held_up)
+        self.failure
+            .clone()
+            .or_else(unknown_lease)
+            .or_else(held_up)
+            .or_else(|| self.trouble_with_marks(now_ms))
     }
 }

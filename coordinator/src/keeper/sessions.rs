@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::Purpose;
 use liftlock_proto::step::{STEP_LIST_VERSION, Step};
@@ -13,6 +14,7 @@ use tonic::Status;
 
 use super::questions::Unanswered;
 use super::{Keeper, KeeperError, State};
+use crate::core::blocked::decided_for;
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings};
 use crate::identity::subject::Subject;
@@ -95,6 +97,7 @@ impl Keeper {
         state.send(node, Told::FactsRequest(v1::FactsRequest::default()));
         state.unknown_leases.remove(node);
         state.heard.insert(node.clone());
+        state.marks_of_a_new_session(node);
         if let Some(held) = hello.held {
             self.take_up_held(&mut state, node, held);
         }
@@ -131,6 +134,7 @@ impl Keeper {
                 Ok(())
             }
             Said::LeaseEnd(end) => self.lease_ended(&mut state, node, &end),
+            Said::Remark(remark) => self.remarked(&mut state, node, &remark),
             Said::RenewCertificateCsrDer(request) => {
                 let certificate = self.renew_certificate(&state, node, &request)?;
                 state.send(node, Told::CertificatePem(certificate));
@@ -139,6 +143,11 @@ impl Keeper {
             Said::Answer(answer) => state.answered(node, answer),
             Said::AskToJoin(asked) => {
                 state.ask_to_join(node, &asked, self.clock.unix_ms());
+                Ok(())
+            }
+            Said::NodesMarked(answer) => {
+                state.marked(node, &answer);
+                self.announce();
                 Ok(())
             }
         };
@@ -301,16 +310,33 @@ impl Keeper {
         self.happen(state, &Event::StepReported { node: node.clone(), token, progress }, vec![record])
     }
 
+    /// Under an earlier lease, nobody counts on it any more.
+    fn remarked(&self, state: &mut State, node: &NodeName, remark: &v1::Remark) -> Result<(), KeeperError> {
+        let token = FencingToken(remark.fencing_token);
+        if state.lease_of(node).is_none_or(|lease| lease.token != token) {
+            return Ok(());
+        }
+        let text = format!("{node} {}: {}", clipped(&remark.step), clipped(&remark.text));
+        let record = state.about(node, token, self.record(HistoryKind::StepRemarked, text));
+        Ok(self.commit(state, Change { history: vec![record], ..Change::default() })?)
+    }
+
     fn lease_ended(&self, state: &mut State, node: &NodeName, end: &v1::LeaseEnd) -> Result<(), KeeperError> {
         let token = FencingToken(end.fencing_token);
         let failure = (!end.failure.is_empty()).then(|| clipped(&end.failure));
         if state.lease_of(node).is_some_and(|lease| lease.token == token) {
-            let event = Event::LeaseEnded {
-                node: node.clone(),
-                token,
-                failure: failure.clone(),
-                timings: timings(end.timings.as_ref()),
-                at_ms: self.clock.unix_ms(),
+            let (timings, at_ms) = (timings(end.timings.as_ref()), self.clock.unix_ms());
+            let event = match &failure {
+                Some(failure) if end.blocked && state.passes_over(node) => Event::DrainBlocked {
+                    node: node.clone(),
+                    token,
+                    failure: failure.clone(),
+                    timings,
+                    at_ms,
+                },
+                _ => {
+                    Event::LeaseEnded { node: node.clone(), token, failure: failure.clone(), timings, at_ms }
+                }
             };
             let record = match failure {
                 None if state.rolls_back(node) => {
@@ -452,6 +478,12 @@ impl State {
 
     fn seen(&mut self, node: &NodeName, at_ms: u64) {
         self.last_seen_ms.insert(node.clone(), at_ms);
+    }
+
+    /// Whether the plan says to pass over this node where it cannot be drained.
+    fn passes_over(&self, node: &NodeName) -> bool {
+        let planned = self.saved.newest().and_then(|(_, rollout)| Some(rollout.node(node)?.0));
+        planned.is_some_and(|planned| decided_for(planned) == OnBlocked::Skip)
     }
 
     /// Whether the lease that it holds is to put it back.

@@ -64,12 +64,21 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         Phase::RollingBack => (v1::RolloutPhase::RollingBack, rollout.answered.clone()),
         Phase::RolledBack => (v1::RolloutPhase::RolledBack, rollout.answered.clone()),
     };
+    let one = |(planned, state): (&PlannedNode, &NodeState)| {
+        let told = node(planned, state, live(&planned.name));
+        match (rollout.quarantined.get(&planned.name), state) {
+            (Some(why), NodeState::RolledBack { .. }) => {
+                v1::RolloutNode { phase: v1::NodePhase::Quarantined.into(), failure: why.clone(), ..told }
+            }
+            _ => told,
+        }
+    };
     let reasons: Vec<String> = obstacle.map(str::to_owned).into_iter().chain(reason).collect();
     v1::Rollout {
         plan: Some(rollout.plan.clone().into()),
         phase: phase.into(),
         reason: reasons.join("; "),
-        nodes: rollout.nodes().map(|(planned, state)| node(planned, state, live(&planned.name))).collect(),
+        nodes: rollout.nodes().map(one).collect(),
         started_at_ms: rollout.started_at_ms,
         ended_at_ms: rollout.ended_at_ms.unwrap_or(0),
         started_by: rollout.started_by.clone(),

@@ -234,7 +234,7 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
     let keeper = Keeper::open(Box::new(store), authority, Box::new(clock))?;
     let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
     let machine = settings.on_node.clone().map(Whereabouts::Node).or_else(this_machine);
-    let keeper = keeper.on(machine).asking_between_nodes();
+    let keeper = keeper.on(machine).asking_between_nodes().marking_nodes(settings.taint_not_raised);
     Ok((if settings.alerts.is_some() { keeper.asking_for_alerts() } else { keeper }, tls))
 }
 

@@ -73,6 +73,7 @@ struct ConfigFile {
     catalogue_sha256: Option<Checksum>,
     on_node: Option<NodeName>,
     alerts: Option<Prometheus>,
+    taint_not_raised: Option<bool>,
 }
 
 /// Where what is wanted stands.
@@ -98,6 +99,8 @@ pub(super) struct Settings {
     pub(super) on_node: Option<NodeName>,
     /// Whose alerts hold a roll-out.
     pub(super) alerts: Option<Prometheus>,
+    /// Whether nodes that are not raised yet carry their taint.
+    pub(super) taint_not_raised: bool,
     names: Vec<String>,
 }
 
@@ -131,6 +134,7 @@ impl Settings {
             catalogue,
             on_node: options.on_node.or(file.on_node),
             alerts,
+            taint_not_raised: file.taint_not_raised.unwrap_or(true),
             names,
         })
     }

@@ -104,6 +104,8 @@ struct Head {
     paused_after: Option<String>,
     #[serde(default, skip_serializing_if = "Conduct::is_default")]
     conduct: Conduct,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    quarantined: BTreeMap<NodeName, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -294,8 +296,9 @@ fn put_rollout(
     after: &Rollout,
 ) -> Result<(), StoreError> {
     let head = |rollout: &Rollout| {
-        let Rollout { intent, ended_at_ms, answered, leg, conduct, .. } = rollout;
-        (*intent, *ended_at_ms, answered.clone(), leg.next.clone(), conduct.clone())
+        let Rollout { intent, ended_at_ms, answered, leg, paused_after, conduct, quarantined, .. } = rollout;
+        let word = (answered.clone(), paused_after.clone(), quarantined.clone());
+        (*intent, *ended_at_ms, word, leg.next.clone(), conduct.clone())
     };
     if before.map(head) != Some(head(after)) {
         batch.put(head_key(number), &Head::of(after))?;
@@ -354,6 +357,7 @@ impl Head {
             leg: LegHead::of(&rollout.leg),
             paused_after: rollout.paused_after.clone(),
             conduct: rollout.conduct.clone(),
+            quarantined: rollout.quarantined.clone(),
         }
     }
 }
@@ -400,6 +404,7 @@ impl Entries {
             leg: self.leg(key, head.leg)?,
             paused_after: head.paused_after,
             conduct: head.conduct,
+            quarantined: head.quarantined,
         })
     }
 
@@ -540,6 +545,7 @@ mod tests {
         let mut halted = first.clone();
         halted.leg.next = Next::Halted { reason: "é\n\"".repeat(300) };
         halted.answered = Some("a failure".to_owned());
+        halted.quarantined = [("w1".parse().unwrap(), "a budget".to_owned())].into();
         let batch =
             saved.batch(&Change { rollouts: [(1, halted.clone())].into(), ..Change::default() }).unwrap();
         let keys: Vec<&str> = batch.writes().map(|(key, _)| key).collect();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -13,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::Fleet;
+use crate::standin::cluster::Cluster;
 use crate::standin::manifest::registry;
 use crate::standin::packages::Dpkg;
 use crate::standin::release::{Release, STATIC_PODS};
@@ -75,6 +77,13 @@ pub fn only_cordoned(fleet: &Fleet, cordoned: &[&str]) -> Result<String> {
         [node] => format!("{node}, cordoned before, is cordoned still; no other node is"),
         nodes => format!("{} were cordoned before and are still; no other node is", nodes.join(", ")),
     })
+}
+
+/// No node carries the taint of what is not raised yet, at once or shortly after: it goes when the roll-out has ended.
+pub async fn nobody_is_marked(fleet: &Fleet) -> Result<()> {
+    let limit = Duration::from_secs(30);
+    let unmarked = |cluster: &Cluster| cluster.not_raised().is_empty();
+    fleet.cluster.wait_for("the taint of what is not raised to go", limit, unmarked).await
 }
 
 /// Every package is held as it was.

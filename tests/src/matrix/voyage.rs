@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::fleet::freeze::{Freezer, Watch};
 use crate::fleet::link::Cut;
 use crate::fleet::operator::Operator;
-use crate::fleet::{Fleet, Terms, journals};
+use crate::fleet::{Fleet, Terms, journals, proofs};
 use crate::matrix::TO;
 use crate::matrix::course::Course;
 use crate::matrix::invariants::{self, Baseline, Silence};
@@ -398,6 +398,7 @@ impl Ship {
     /// Holds the record against every invariant, and measures each recovery.
     async fn judge(&self, course: &Course, met: &mut [Met]) -> Result<Vec<String>> {
         self.settle(course.purpose == Purpose::Raise).await?;
+        proofs::nobody_is_marked(&self.fleet).await?;
         let history = self.fleet.operator().await?.history().await?;
         let mut moments: Vec<u64> = history
             .iter()

@@ -467,8 +467,8 @@ impl NodeLaws {
 
 impl Watch for Laws {
     fn before(&self, world: &World, node: &str, change: &str) -> Option<Fault> {
-        // A preparation disturbs nothing and needs no lease.
-        if change.starts_with("pull ") {
+        // A preparation disturbs nothing and needs no lease, nor does the scheduler's preference.
+        if change.starts_with("pull ") || change.starts_with("mark ") {
             return None;
         }
         let child = change.starts_with("child: ");

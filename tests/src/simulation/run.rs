@@ -415,7 +415,7 @@ impl<'a> Simulation<'a> {
         let keeper = Keeper::open(Box::new(self.store.clone()), Arc::clone(self.authority), Box::new(clock));
         match keeper {
             Ok(keeper) => {
-                self.keeper = Some(keeper.asking_between_nodes());
+                self.keeper = Some(keeper.asking_between_nodes().marking_nodes(true));
                 self.wire.listen(true);
             }
             Err(_) => self.coordinator_back = Some(self.now + RESTART),
@@ -608,6 +608,8 @@ impl<'a> Simulation<'a> {
         }
         self.operator.looks_at = self.now + Duration::from_secs(3);
         let Some(keeper) = &self.keeper else { return false };
+        // A clock of the coordinator's own, which ticks about as often.
+        keeper.look_again();
         // The answer to an earlier try may have been lost with the coordinator, after the roll-out was stored.
         self.operator.applied |= keeper.rollout(None).is_ok();
         if !self.operator.applied {
@@ -726,6 +728,13 @@ impl<'a> Simulation<'a> {
                 self.laws.broken(Law::EndIsTrue, seen);
             }
         }
+        // Where nobody is left to ask, somebody takes the taint away once there is.
+        let marked = self.still_marked();
+        if !marked.is_empty() {
+            let seen =
+                format!("it is over, and these still carry the taint of what is not raised: {marked:?}");
+            self.laws.broken(Law::EndIsTrue, seen);
+        }
         let leased: BTreeSet<usize> = self.store.leases().into_keys().collect();
         if !leased.is_empty() {
             self.laws.broken(Law::EndIsTrue, format!("leases are left: {leased:?}"));
@@ -737,6 +746,12 @@ impl<'a> Simulation<'a> {
                 self.laws.broken(Law::EndIsTrue, seen);
             }
         }
+    }
+
+    fn still_marked(&self) -> Vec<String> {
+        let world = self.twin.world();
+        let marked = world.cluster.nodes.iter().filter(|(_, node)| node.not_raised && world.api_is_up());
+        marked.map(|(name, _)| name.clone()).collect()
     }
 
     fn why_not_raised(&self, name: &str) -> Vec<String> {

@@ -25,6 +25,8 @@ pub enum Sabotage {
     TwoLeases,
     /// Whatever cordon there is, it is taken away.
     UnconditionalUncordon,
+    /// The taint of what is not raised is set and never taken away.
+    MarksStay,
     /// kubeadm runs again without a look at the manifests.
     ManifestLeftMissing,
 }

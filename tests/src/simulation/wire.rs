@@ -233,6 +233,10 @@ impl Wire {
             }
             while let Some(told) = state.connections.get_mut(&number).and_then(Connection::take_told) {
                 moved = true;
+                let unmarks = |told: &Told| matches!(told, Told::MarkNodes(order) if order.nodes.is_empty());
+                if self.sabotage == Some(Sabotage::MarksStay) && told.as_ref().is_ok_and(unmarks) {
+                    continue;
+                }
                 self.note_grant(&state, number, &told);
                 state.down(number, told);
             }

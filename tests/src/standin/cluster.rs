@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use camino::Utf8Path;
+use liftlock_proto::not_raised::{EFFECT, KEY};
 use liftlock_proto::version::KubernetesVersion;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -238,6 +239,17 @@ impl Cluster {
         self.objects.put(&Key::new("pods", "default", name), pod);
     }
 
+    /// Runs a pod of the namespace default on a node that a drain leaves there.
+    pub fn add_daemon_pod(&self, name: &str, node: &str) {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": name, "uid": name, "controller": true});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"ownerReferences": [owner]},
+            "spec": {"nodeName": node, "containers": [{"name": name, "image": "example.com/tool:1"}]},
+            "status": status(true),
+        });
+        self.objects.put(&Key::new("pods", "default", name), pod);
+    }
+
     /// Deletes a pod of the namespace `default`.
     pub fn remove_pod(&self, name: &str) {
         self.objects.remove(&Key::new("pods", "default", name));
@@ -313,6 +325,21 @@ impl Cluster {
     /// Whether a node is cordoned.
     pub fn is_cordoned(&self, node: &str) -> bool {
         self.node(node).pointer("/spec/unschedulable") == Some(&json!(true))
+    }
+
+    /// Gives a node a taint, as an operator does with kubectl.
+    pub fn taint(&self, node: &str, taint: &Value) {
+        self.objects.update(&Key::new("nodes", "", node), |node| {
+            let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+            node["spec"]["taints"] = taints.into_iter().chain([taint.clone()]).collect();
+        });
+    }
+
+    /// The nodes that carry Liftlock's taint of what is not raised yet.
+    pub fn not_raised(&self) -> Vec<String> {
+        let nodes = self.objects.list("nodes", None);
+        let marked = nodes.iter().filter(|node| is_marked(node));
+        marked.filter_map(|node| text(node, "/metadata/name")).map(str::to_owned).collect()
     }
 
     /// A Node object.
@@ -406,6 +433,12 @@ impl Cluster {
         })
         .await
     }
+}
+
+/// Whether a Node carries Liftlock's taint of what is not raised yet.
+pub fn is_marked(node: &Value) -> bool {
+    let taints = node.pointer("/spec/taints").and_then(Value::as_array);
+    taints.into_iter().flatten().any(|taint| *taint == json!({"key": KEY, "effect": EFFECT}))
 }
 
 /// Kubelets and controllers, turn by turn; most turns find nothing to do.

@@ -140,7 +140,7 @@ fn pod_of(workload: &Workload) -> Value {
     pod
 }
 
-/// Binds each pending pod to the node with the fewest pods that may take it.
+/// Binds each pending pod to the node with the fewest pods that may take it, one without a preference against it first.
 fn schedule(objects: &Objects) {
     let nodes = objects.list("nodes", None);
     for pod in objects.list("pods", None) {
@@ -151,14 +151,17 @@ fn schedule(objects: &Objects) {
             let name = text(node, "/metadata/name");
             objects.list("pods", None).iter().filter(|pod| text(pod, "/spec/nodeName") == name).count()
         };
+        let has_taint = |node: &Value, prefer: bool| {
+            let taints = node.pointer("/spec/taints").and_then(Value::as_array);
+            taints.into_iter().flatten().any(|taint| (taint["effect"] == "PreferNoSchedule") == prefer)
+        };
         let takes = |node: &&Value| {
             let tolerates = pod.pointer("/spec/tolerations").is_some();
-            let taints = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
             condition(node, "Ready")
                 && node.pointer("/spec/unschedulable") != Some(&json!(true))
-                && (tolerates || taints.is_empty())
+                && (tolerates || !has_taint(node, false))
         };
-        let best = nodes.iter().filter(takes).min_by_key(|node| load(node));
+        let best = nodes.iter().filter(takes).min_by_key(|node| (has_taint(node, true), load(node)));
         if let Some(node) = best.and_then(|node| text(node, "/metadata/name")) {
             let part = |pointer| text(&pod, pointer).unwrap_or_default();
             let key = Key::new("pods", part("/metadata/namespace"), part("/metadata/name"));

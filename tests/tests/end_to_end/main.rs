@@ -11,12 +11,14 @@
 mod addons;
 mod backups;
 mod bad_input;
+mod blocked;
 mod catalogue;
 mod documents;
 mod forecast;
 mod gates;
 mod holds;
 mod interruptions;
+mod marks;
 mod operators;
 mod paths;
 mod plans;
@@ -78,6 +80,7 @@ async fn raised(fleet: &Fleet, version: KubernetesVersion) -> Rollout {
     proofs::holds_are_back(fleet).unwrap();
     proofs::backups_are_whole(fleet).unwrap();
     proofs::one_lease_at_a_time(&history).unwrap();
+    proofs::nobody_is_marked(fleet).await.unwrap();
     rollout
 }
 

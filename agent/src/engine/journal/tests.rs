@@ -22,7 +22,7 @@ fn events() -> Vec<Event> {
         Event::Started { index: 0, attempt: 2, pre: json!({ "unschedulable": false }) },
         Event::Succeeded { index: 0, spent },
         Event::Adopted { index: 1 },
-        Event::Ended(End { failure: None, lease_ms: 9, spent }),
+        Event::Ended(End { failure: None, lease_ms: 9, spent, blocked: false }),
     ]
 }
 

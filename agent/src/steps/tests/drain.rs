@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::plan::Role;
 use liftlock_proto::step::Step;
 
@@ -30,6 +31,7 @@ fn with_policy(unmanaged: bool, empty_dir: bool) -> Step {
         delete_unmanaged_pods: unmanaged,
         delete_empty_dir_data: empty_dir,
         allow_only_schedulable_node: false,
+        on_blocked: OnBlocked::Pause,
     }
 }
 
@@ -128,6 +130,38 @@ fn a_budget_that_never_allows_it_ends_the_drain_at_its_time_out_and_is_named() {
         leased.log.lines().len()
     );
     assert_eq!(leased.log.spent("wait"), took);
+}
+
+fn with_word(on_blocked: OnBlocked) -> Step {
+    Step::Drain {
+        timeout_seconds: 600,
+        delete_unmanaged_pods: false,
+        delete_empty_dir_data: false,
+        allow_only_schedulable_node: true,
+        on_blocked,
+    }
+}
+
+#[test]
+fn where_the_plan_says_force_protected_pods_are_deleted_once_the_time_is_over_and_no_others() {
+    let mut leased = worker(&[("app", |_| {}), ("other", |_| {})]);
+    protect(&leased, "app", 1);
+    let started = leased.twin.world().now();
+    assert_eq!(drain(&mut leased, &with_word(OnBlocked::Force)), End::Done);
+    assert!(leased.since(started) >= Duration::from_mins(10));
+    let changes = leased.changes();
+    let deleted: Vec<&String> = changes.iter().filter(|change| change.starts_with("delete")).collect();
+    assert!(deleted.len() == 1 && deleted[0].contains("default/app-w1"), "{changes:?}");
+    let told = leased.log.lines().into_iter().filter(|line| line.contains("onBlocked: force")).count();
+    assert_eq!(told, 1, "{:?}", leased.log.lines());
+}
+
+#[test]
+fn an_api_that_is_away_is_no_word_of_a_budget_and_deletes_nothing() {
+    let mut leased = worker(&[("app", |_| {})]);
+    leased.twin.world().api_is_away_until = Duration::MAX;
+    assert!(matches!(drain(&mut leased, &with_word(OnBlocked::Force)), End::Failed(_)));
+    assert!(!leased.changes().iter().any(|change| change.starts_with("delete")), "{:?}", leased.changes());
 }
 
 #[test]

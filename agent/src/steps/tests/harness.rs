@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::plan::Role;
 use liftlock_proto::step::Step;
@@ -122,6 +123,7 @@ pub(super) fn drain_step() -> Step {
         delete_unmanaged_pods: false,
         delete_empty_dir_data: false,
         allow_only_schedulable_node: true,
+        on_blocked: OnBlocked::Pause,
     }
 }
 

@@ -93,6 +93,10 @@ fn outcome(before: Option<&RolloutNodeView>, now: &RolloutNodeView) -> Option<Ch
         NodePhase::RolledBack => {
             Some(Change::of(Tone::Notice, format!("{name}: rolled back{}", time(&now.time))))
         }
+        NodePhase::Quarantined => {
+            let failure = now.failure.as_deref().unwrap_or("no reason was given");
+            Some(Change::of(Tone::Bad, format!("{name}: quarantined: {failure}")))
+        }
         NodePhase::Unknown | NodePhase::Pending | NodePhase::Leased => None,
     }
 }

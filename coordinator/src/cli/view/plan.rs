@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use liftlock_proto::argv::{Argv, commands, kubeadm_upgrade_apply_force};
+use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Replacement, Role};
 use liftlock_proto::step::{self, Step};
 use liftlock_proto::v1;
@@ -97,6 +98,12 @@ pub struct PolicyView {
     /// One machine takes the place of another; left out where none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// What follows when a worker cannot be drained; left out where that is `pause`.
+    #[serde(skip_serializing_if = "OnBlocked::is_pause")]
+    pub on_blocked: OnBlocked,
+    /// What is decided otherwise for single workers; left out where nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodePolicy>,
 }
 
 /// One node's part.
@@ -185,6 +192,8 @@ impl From<Policy> for PolicyView {
             workers_skip_stops: policy.workers_skip_stops,
             failure_budget: policy.workers.failure_budget,
             replacement: policy.replacement,
+            on_blocked: policy.on_blocked,
+            nodes: policy.nodes,
         }
     }
 }
@@ -526,12 +535,14 @@ fn asks(step: &Step) -> Option<String> {
         Step::VerifyControlPlane { version } => {
             format!("asks the container runtime, this node's API server and kubeadm-config: all at {version}")
         }
-        Step::Drain { timeout_seconds, delete_unmanaged_pods, delete_empty_dir_data, allow_only_schedulable_node } => {
+        Step::Drain { timeout_seconds, delete_unmanaged_pods, delete_empty_dir_data, allow_only_schedulable_node, on_blocked } => {
             let mut text = format!("cordons the node and evicts its pods within {timeout_seconds} s, heeding disruption budgets");
             let also = [
                 (*delete_unmanaged_pods, "deletes pods that no controller starts again"),
                 (*delete_empty_dir_data, "deletes pods with emptyDir data"),
                 (*allow_only_schedulable_node, "even where no other node takes pods"),
+                (*on_blocked == OnBlocked::Skip, "where they are not allowed to go by then, it is put back and passed over"),
+                (*on_blocked == OnBlocked::Force, "where they are not allowed to go by then, they are deleted"),
             ];
             for (_, what) in also.into_iter().filter(|(wanted, _)| *wanted) {
                 let _ = write!(text, "; {what}");

@@ -61,6 +61,8 @@ pub enum NodePhase {
     ToRollBack,
     /// What was changed on it was put back.
     RolledBack,
+    /// It could not be drained and was put back; the roll-out went on without it.
+    Quarantined,
 }
 
 /// A roll-out.
@@ -211,13 +213,14 @@ impl NodePhase {
             Self::Failed => "failed",
             Self::ToRollBack => "to-roll-back",
             Self::RolledBack => "rolled-back",
+            Self::Quarantined => "quarantined",
         }
     }
 
     fn tone(self) -> Tone {
         match self {
             Self::Raised => Tone::Good,
-            Self::Failed => Tone::Bad,
+            Self::Failed | Self::Quarantined => Tone::Bad,
             Self::Leased | Self::ToRollBack | Self::RolledBack => Tone::Notice,
             Self::Unknown | Self::Pending | Self::Prepared => Tone::Plain,
         }
@@ -235,6 +238,7 @@ impl From<v1::NodePhase> for NodePhase {
             v1::NodePhase::Failed => Self::Failed,
             v1::NodePhase::ToRollBack => Self::ToRollBack,
             v1::NodePhase::RolledBack => Self::RolledBack,
+            v1::NodePhase::Quarantined => Self::Quarantined,
         }
     }
 }
@@ -370,7 +374,11 @@ impl RolloutView {
             nodes.map(|node| format!("`liftlock {verb} {}`", node.name)).collect::<Vec<_>>().join(" and ")
         };
         let retry = commands("retry", NodePhase::Failed);
+        let quarantined = commands("retry", NodePhase::Quarantined);
         match self.phase {
+            RolloutPhase::Halted if retry.is_empty() && !quarantined.is_empty() => format!(
+                "Mend what blocks the drain, then {quarantined}; or `liftlock abort` to leave it at this."
+            ),
             RolloutPhase::Halted if self.is_raised() => "`liftlock abort` leaves it at this.".to_owned(),
             RolloutPhase::Halted if retry.is_empty() => format!(
                 "{} raises it again; `liftlock rollback --cluster` puts the others back too; `liftlock abort` leaves it at \
@@ -465,10 +473,11 @@ impl View for RolloutView {
         text.push_str(&table.render(paint));
         for node in &self.nodes {
             if let Some(failure) = &node.failure {
+                let what = if node.phase == NodePhase::Quarantined { "is quarantined" } else { "failed" };
                 let _ = writeln!(
                     text,
                     "\n{} {failure}",
-                    paint.paint(Tone::Bad, &format!("{} failed:", node.name))
+                    paint.paint(Tone::Bad, &format!("{} {what}:", node.name))
                 );
             }
         }

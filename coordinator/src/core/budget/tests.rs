@@ -117,6 +117,32 @@ fn control_planes_are_leased_alone_and_workers_of_one_zone_side_by_side_up_to_th
 }
 
 #[test]
+fn a_worker_that_is_passed_over_is_put_back_alone_before_another_is_begun_on_and_no_failure_ends_the_roll_out_before()
+ {
+    let blocked = |node: &str, token| Event::DrainBlocked {
+        node: name(node),
+        token: FencingToken(token),
+        failure: "a budget".to_owned(),
+        timings: Timings::default(),
+        at_ms: 0,
+    };
+    let start = rollout(&["w1@w", "w2@w", "w3@w"], vec![pool("w", 2)], 1);
+    let both = after(&start, &[granted("w1", 1), granted("w2", 2), blocked("w1", 1)]);
+    assert_eq!(due(&both), [""; 0], "w2 holds its lease");
+    let failed = after(&both, &[failed("w2", 2)]);
+    assert_eq!((due(&failed), failed.phase()), (vec!["w1".to_owned()], Phase::Running));
+    let lease = Lease { token: FencingToken(3), granted_at_ms: 0 };
+    let back = after(&failed, &[Event::LeaseGranted { node: name("w1"), lease, purpose: Purpose::RollBack }]);
+    assert_eq!(due(&back), [""; 0], "what is put back is alone");
+    let rest = after(&back, &[ended("w1", 3)]);
+    assert_eq!(due(&rest), ["w3"]);
+    let Phase::Halted { reason } = after(&rest, &[granted("w3", 4), ended("w3", 4)]).phase() else {
+        panic!("it is asked what becomes of w1 and w2");
+    };
+    assert!(reason.contains("w2: it broke") && reason.contains("w1 (a budget)"), "{reason}");
+}
+
+#[test]
 fn where_nothing_is_said_of_workers_one_is_leased_at_a_time() {
     let mut unsaid = pool("w", 1);
     unsaid.max_unavailable = None;

@@ -79,6 +79,7 @@ pub(crate) fn cluster_at(minor: u16) -> ClusterView {
                 container_runtime: "containerd://1.7.2".to_owned(),
                 zone: None,
                 labels: Some(BTreeMap::new()),
+                on_blocked: None,
             }),
         };
         (name.parse().unwrap(), view)

@@ -46,6 +46,7 @@ fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView
             container_runtime: "containerd://1.7.2".to_owned(),
             zone: None,
             labels: Some(BTreeMap::new()),
+            on_blocked: None,
         }),
     }
 }

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::name::NodeName;
 
 use super::*;
@@ -37,6 +38,7 @@ pub(crate) fn view(control_planes: u32, workers: u32) -> ClusterView {
             container_runtime: "containerd://1.4.4".to_owned(),
             zone: None,
             labels: Some(BTreeMap::new()),
+            on_blocked: None,
         }),
     };
     let mut nodes = BTreeMap::new();
@@ -289,4 +291,65 @@ fn a_redeploy_is_planned_where_every_node_says_how_and_is_refused_by_name_where_
     let found: Vec<_> = refusals.iter().map(|refusal| (refusal.rule, refusal.acceptable)).collect();
     assert_eq!(found, [("redeploy-not-configured", false), ("redeploy-refused", false)], "{refusals:?}");
     assert!(refusals[0].message.contains("w1") && refusals[1].message.contains("the store is gone"));
+}
+
+/// What the plan says of each node, and by which rules it is refused.
+fn words(view: &ClusterView, policy: &Policy) -> Result<Vec<(String, OnBlocked)>, Vec<String>> {
+    let plan = make_plan(view, TO, policy);
+    let plan =
+        plan.map_err(|refusals| refusals.into_iter().map(|refusal| refusal.message).collect::<Vec<_>>())?;
+    Ok(plan.nodes.iter().map(|node| (node.name.to_string(), blocked::decided_for(node))).collect())
+}
+
+fn for_node(name: &str, on_blocked: OnBlocked) -> NodePolicy {
+    NodePolicy { name: name.to_owned(), on_blocked }
+}
+
+#[test]
+fn the_nearest_word_says_what_follows_a_blocked_drain_and_control_planes_are_never_passed_over() {
+    let mut view = view(1, 3);
+    for (worker, word) in [("w1", "skip"), ("w2", "force")] {
+        node(&mut view, worker).object.as_mut().unwrap().on_blocked = Some(word.to_owned());
+    }
+    let policy = Policy {
+        accepted: vec![API_OUTAGE.to_owned()],
+        on_blocked: OnBlocked::Force,
+        nodes: vec![for_node("w2", OnBlocked::Pause)],
+        ..Policy::default()
+    };
+    let expected = [
+        ("cp1", OnBlocked::Pause),
+        ("w1", OnBlocked::Skip),
+        ("w2", OnBlocked::Pause),
+        ("w3", OnBlocked::Force),
+    ];
+    assert_eq!(words(&view, &policy), Ok(expected.map(|(node, word)| (node.to_owned(), word)).to_vec()));
+    let candidates = Situation::new(&view, TO);
+    let w3 = candidates.nodes().find(|node| node.name.as_str() == "w3").unwrap();
+    assert_eq!(blocked::on_blocked(&policy, Some(OnBlocked::Skip), w3), OnBlocked::Skip, "its pool's word");
+}
+
+#[test]
+fn words_for_nodes_that_take_none_are_refused_by_name() {
+    let mut view = view(1, 2);
+    node(&mut view, "w2").object.as_mut().unwrap().on_blocked = Some("never".to_owned());
+    let nodes = ["w1", "w1", "cp1", "w9"].map(|node| for_node(node, OnBlocked::Skip)).to_vec();
+    let policy = Policy { accepted: vec![API_OUTAGE.to_owned()], nodes, ..Policy::default() };
+    let refusals = words(&view, &policy).unwrap_err();
+    let expected = [
+        "w1, which is named twice",
+        "cp1, which is a control plane",
+        "w9, which is no node",
+        "\"never\" is none of",
+    ];
+    assert_eq!(refusals.len(), expected.len(), "{refusals:?}");
+    for (refusal, expected) in refusals.iter().zip(expected) {
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+}
+
+#[test]
+fn without_a_word_plans_and_their_hashes_are_as_they_always_were() {
+    let json = serde_json::to_string(&make_plan(&view(3, 2), TO, &Policy::default()).unwrap()).unwrap();
+    assert!(!json.contains("onBlocked") && !json.contains("\"nodes\":[]"), "{json}");
 }

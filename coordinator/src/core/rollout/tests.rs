@@ -8,6 +8,8 @@ use super::*;
 use crate::core::decide::{self, Decision};
 use crate::core::sequence::under_lease;
 
+mod blocked;
+
 fn name(index: usize) -> NodeName {
     format!("n{index}").parse().unwrap()
 }
@@ -419,6 +421,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => (node.clone(), 0..9u64).prop_map(|(node, token)| granted(node, token)),
         4 => (node.clone(), 0..9u64, failure).prop_map(|(node, token, failure)| ended(node, token, failure)),
         1 => (node.clone(), 0..9u64).prop_map(|(node, token)| found(node, token)),
+        2 => (node.clone(), 0..9u64).prop_map(|(node, token)| blocked::blocked(node, token)),
         1 => Just(Event::Paused),
         2 => Just(Event::Resumed),
         1 => Just(Event::Aborted { at_ms: 1 }),

@@ -84,7 +84,7 @@ pub fn authorize(
         "pods" if reads && own_only && request.name.is_empty() && !own => {
             Err(refusal(user, request, ": can only list/watch pods with spec.nodeName field selector"))
         }
-        "pods" if reads => Ok(()),
+        "pods" if reads || request.verb == "delete" => Ok(()),
         "configmaps" if request.verb == "get" && request.name.starts_with("kubelet-config") => Ok(()),
         "configmaps" if request.verb == "get" && request.name == "kubeadm-config" => Ok(()),
         "configmaps" if request.verb == "get" => Err(refusal(

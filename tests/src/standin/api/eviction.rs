@@ -30,6 +30,40 @@ pub fn evict(
             version.trim_start_matches("policy/")
         )));
     }
+    let (key, pod) =
+        own_pod(objects, subject, namespace, name, text(eviction, "/deleteOptions/preconditions/uid"))?;
+    if !is_terminating(&pod) {
+        if is_ready(&pod) {
+            within_budget(objects, namespace, &pod)?;
+        }
+        objects.update(&key, |pod| pod["metadata"]["deletionTimestamp"] = json!(now()));
+    }
+    Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+}
+
+/// Deletes a pod, whatever budget protects it: its kubelet ends it.
+pub fn delete(
+    objects: &Objects,
+    subject: Option<&Subject>,
+    namespace: &str,
+    name: &str,
+    options: &Value,
+) -> Result<Value, Failure> {
+    let (key, pod) = own_pod(objects, subject, namespace, name, text(options, "/preconditions/uid"))?;
+    if !is_terminating(&pod) {
+        objects.update(&key, |pod| pod["metadata"]["deletionTimestamp"] = json!(now()));
+    }
+    Ok(objects.get(&key).unwrap_or(pod))
+}
+
+/// The pod that is to go, where it is the one that is meant and a kubelet's own.
+fn own_pod(
+    objects: &Objects,
+    subject: Option<&Subject>,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+) -> Result<(Key, Value), Failure> {
     let key = Key::new("pods", namespace, name);
     let pod = objects.get(&key).ok_or_else(|| Failure::not_found("pod", name))?;
     if let Some(node) = subject.and_then(node_of)
@@ -42,25 +76,19 @@ pub fn evict(
             ))
         });
     }
-    let uid = text(&pod, "/metadata/uid");
-    if let Some(wanted) = text(eviction, "/deleteOptions/preconditions/uid")
-        && Some(wanted) != uid
+    let is = text(&pod, "/metadata/uid");
+    if let Some(wanted) = uid
+        && Some(wanted) != is
     {
         return Err(Failure::conflict(
             "Conflict",
             format!(
                 "Operation cannot be fulfilled on pods \"{name}\": the UID in the precondition ({wanted}) does not match the UID in record ({})",
-                uid.unwrap_or_default()
+                is.unwrap_or_default()
             ),
         ));
     }
-    if !is_terminating(&pod) {
-        if is_ready(&pod) {
-            within_budget(objects, namespace, &pod)?;
-        }
-        objects.update(&key, |pod| pod["metadata"]["deletionTimestamp"] = json!(now()));
-    }
-    Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
+    Ok((key, pod))
 }
 
 fn within_budget(objects: &Objects, namespace: &str, pod: &Value) -> Result<(), Failure> {

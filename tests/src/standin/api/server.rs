@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::standin::api::answer::{Answer, Failure, object};
 use crate::standin::api::apply;
-use crate::standin::api::authorizer::{Attributes, authorize};
+use crate::standin::api::authorizer::{Attributes, authorize, node_of};
 use crate::standin::api::custom::Custom;
-use crate::standin::api::eviction::evict;
+use crate::standin::api::eviction::{delete, evict};
 use crate::standin::api::rbac::grants;
 use crate::standin::objects::{Change, Key, Objects, merge, text};
 use crate::standin::pki::Subject;
@@ -276,6 +276,10 @@ impl ApiServer {
             let done = evict(&self.objects, self.release, subject, target.namespace, target.name, &body)?;
             return Ok(object(201, &done));
         }
+        if resource == "pods" && verb == "delete" {
+            let done = delete(&self.objects, subject, target.namespace, target.name, &body)?;
+            return Ok(object(200, &done));
+        }
         if applies && verb == "patch" {
             let (force, dry_run) = (selection.force, selection.dry_run);
             let (new, applied) = apply::apply_object(&self.objects, &target.key(), &body, force, dry_run)?;
@@ -291,7 +295,10 @@ impl ApiServer {
                 }
                 Ok(object(200, &list))
             }
-            _ => self.one(verb, &target, custom.as_ref(), body),
+            _ => {
+                taints_are_not_a_kubelets(subject, &target, &body)?;
+                self.one(verb, &target, custom.as_ref(), body)
+            }
         }
     }
 
@@ -333,16 +340,23 @@ impl ApiServer {
                 self.objects.get(&key).ok_or_else(missing)?;
                 Ok(object(200, &self.objects.put(&key, body)))
             }
-            "patch" => self
-                .objects
-                .update(&key, |known| {
+            "patch" => {
+                let expected = text(&body, "/metadata/resourceVersion");
+                let mut fits = true;
+                let patched = self.objects.update(&key, |known| {
+                    fits = expected
+                        .is_none_or(|expected| text(known, "/metadata/resourceVersion") == Some(expected));
+                    if !fits {
+                        return;
+                    }
                     merge(known, &body);
                     if target.resource == "nodes" {
                         taint_if_unschedulable(known);
                     }
-                })
-                .map(|patched| object(200, &patched))
-                .ok_or_else(missing),
+                });
+                let patched = patched.ok_or_else(missing)?;
+                if fits { Ok(object(200, &patched)) } else { Err(changed_meanwhile(target)) }
+            }
             _ => {
                 let found = self.objects.get(&key).ok_or_else(missing)?;
                 if let Some(meant) = text(&body, "/preconditions/uid")
@@ -428,6 +442,32 @@ impl ApiServer {
             .headers_mut()
             .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         answer
+    }
+}
+
+/// What the API server says where an object is of another resourceVersion by now.
+fn changed_meanwhile(target: &Target<'_>) -> Failure {
+    let message = format!(
+        "Operation cannot be fulfilled on {} \"{}\": the object has been modified; please apply your changes to the \
+         latest version and try again",
+        target.resource, target.name
+    );
+    Failure::conflict("Conflict", message)
+}
+
+/// What the admission plugin `NodeRestriction` says to a kubelet that changes its own Node's taints.
+fn taints_are_not_a_kubelets(
+    subject: Option<&Subject>,
+    target: &Target<'_>,
+    body: &Value,
+) -> Result<(), Failure> {
+    let node = subject.and_then(node_of).filter(|_| target.resource == "nodes");
+    match node.filter(|_| body.pointer("/spec/taints").is_some()) {
+        None => Ok(()),
+        Some(node) => Err(Failure::forbidden(format!(
+            "nodes \"{}\" is forbidden: node \"{node}\" is not allowed to modify taints",
+            target.name
+        ))),
     }
 }
 
