@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use liftlock_proto::name::NodeName;
-use liftlock_proto::plan::PlannedNode;
-use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::core::path::Path;
@@ -203,12 +201,7 @@ pub fn forecast(path: &Path, workloads: &Workloads) -> Forecast {
     let mut findings: Vec<Finding> = Vec::new();
     let mut told = HashSet::new();
     for plan in path.plans() {
-        // Of a replacement only one node is drained.
-        let drained = |planned: &&PlannedNode| {
-            plan.policy.replacement.is_none()
-                || planned.steps.iter().any(|step| matches!(step, Step::Drain { .. }))
-        };
-        for planned in plan.nodes.iter().filter(drained) {
+        for planned in &plan.nodes {
             for (workload, pods, what) in simulation.drain(&planned.name, &plan.policy) {
                 let at = (!what.is_of_the_workload()).then_some(&planned.name);
                 if told.insert((std::mem::discriminant(&what), workload.clone(), at)) {
