@@ -373,11 +373,11 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     assert_eq!((grant.fencing_token, &grant.plan_hash), (1, &plan.hash));
     let seen = loop {
         let rollout = watch.message().await.unwrap().unwrap();
-        if rollout.phase() == v1::RolloutPhase::Running {
+        if rollout.nodes[0].phase() == v1::NodePhase::Leased {
             break rollout;
         }
     };
-    assert_eq!(seen.nodes[0].phase(), v1::NodePhase::Leased);
+    assert_eq!(seen.phase(), v1::RolloutPhase::Running);
     assert!(seen.nodes[0].connected);
 
     served.stop.send(()).unwrap();
@@ -417,12 +417,16 @@ async fn answer_facts(agent: &mut Agent, refresh_packages: bool) {
     }
 }
 
-/// The grant, which comes once the gates have been asked from fresh facts.
+/// The grant, which comes once the gates have been asked from fresh facts and nodes are marked.
 async fn granted(agent: &mut Agent) -> v1::Grant {
     loop {
         match agent.hear().await.unwrap() {
             Told::Grant(grant) => return grant,
             Told::FactsRequest(_) => agent.say("cp1", Said::Facts(Box::new(facts()))).await,
+            Told::MarkNodes(order) => {
+                let done = v1::NodesMarked { id: order.id, ..v1::NodesMarked::default() };
+                agent.say("cp1", Said::NodesMarked(done)).await;
+            }
             _ => {}
         }
     }

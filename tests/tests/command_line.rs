@@ -78,6 +78,7 @@ async fn the_help_of_every_verb() {
         "abort",
         "retry",
         "rollback",
+        "replace",
         "backups",
         "backups list",
         "backups verify",

@@ -1,4 +1,5 @@
 //! A machine that joins the cluster, and one that leaves: what `kubeadm join` and `kubeadm reset` do, and who lets a machine in.
+//! After the transcripts in `tests/fixtures/real/membership`.
 
 use std::collections::VecDeque;
 
@@ -161,7 +162,11 @@ pub(super) fn join(world: &World, node: &str, argv: &[&str]) -> Result<VecDeque<
         ]);
     }
     ops.push_back(Op::Register { control_plane });
-    ops.push_back(say("This node has joined the cluster:"));
+    ops.push_back(say(if control_plane {
+        "This node has joined the cluster and a new control plane instance was created:"
+    } else {
+        "This node has joined the cluster:"
+    }));
     Ok(ops)
 }
 
@@ -181,4 +186,80 @@ pub(super) fn reset(world: &World, node: &str) -> VecDeque<Op> {
     let gone = gone.chain(confs.map(|conf| Utf8PathBuf::from(format!("/etc/kubernetes/{conf}.conf"))));
     ops.extend(gone.chain(["/var/lib/etcd", "/var/lib/kubelet"].map(Utf8PathBuf::from)).map(Op::Remove));
     ops
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use liftlock_proto::argv::{self, Argv};
+    use liftlock_proto::name::FencingToken;
+    use liftlock_proto::version::KubernetesVersion;
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::lease::Lease;
+    use crate::host::{Limits, Lines};
+    use crate::twin::Shape;
+
+    const VERSION: KubernetesVersion = KubernetesVersion::new(1, 19, 7);
+
+    #[derive(Default)]
+    struct Said(Mutex<Vec<String>>);
+
+    impl Lines for Said {
+        fn line(&self, line: &str) {
+            self.0.lock().unwrap().push(line.to_owned());
+        }
+    }
+
+    fn said(twin: &Twin, node: &str, argv: &Argv) -> Vec<String> {
+        let (host, said) = (twin.host(node), Said::default());
+        let permit = Lease::new(FencingToken(1), Duration::MAX).permit(host.clock.as_ref()).unwrap();
+        let limits = Limits { time: Duration::MAX, silence: Duration::MAX };
+        twin.drive(host.commands.run(&permit, "kubeadm", argv, &limits.into(), &said))
+            .done()
+            .unwrap()
+            .unwrap();
+        said.0.into_inner().unwrap()
+    }
+
+    /// Each line that the twin says was said by the real one, and in that order.
+    fn as_recorded(said: &[String], transcript: &str) {
+        let mut recorded = transcript.lines();
+        for line in said {
+            assert!(recorded.any(|recorded| recorded == line), "not said, or not then: {line}");
+        }
+    }
+
+    macro_rules! transcript {
+        ($name:literal) => {
+            include_str!(concat!("../../../tests/fixtures/real/membership/", $name, "/stdout"))
+        };
+    }
+
+    #[test]
+    fn a_join_and_a_reset_say_what_the_real_ones_were_seen_to_say_in_the_same_order() {
+        let twin = Twin::new(Shape { control_planes: 3, workers: 1, version: VERSION, offered: VERSION });
+        for (machine, control_plane) in [("n1", true), ("n2", false)] {
+            let token = "abcdef.0123456789abcdef";
+            let mut configuration = json!({"discovery": {"bootstrapToken": {"token": token}}});
+            if control_plane {
+                configuration["controlPlane"] = json!({"certificateKey": CERTIFICATE_KEY});
+            }
+            let mut world = twin.world();
+            world.add_machine(machine, VERSION);
+            world.cluster.tokens.push(token.to_owned());
+            world.change(machine, |machine| machine.disk.put("/join.json", configuration.to_string(), 0o600));
+        }
+        let join = argv::kubeadm_join("/join.json", &[]);
+        as_recorded(&said(&twin, "n1", &join), transcript!("cp4-join"));
+        as_recorded(&said(&twin, "n2", &join), transcript!("w1-join"));
+        as_recorded(&said(&twin, "n1", &argv::kubeadm_reset()), transcript!("cp4-reset"));
+        as_recorded(&said(&twin, "n2", &argv::kubeadm_reset()), transcript!("w1-reset"));
+        let members = transcript!("members-after-reset");
+        assert!(members.lines().count() == 2 && !members.contains("cp4"), "its member goes in its reset");
+        assert_eq!(twin.world().cluster.etcd_members.len(), 3);
+    }
 }

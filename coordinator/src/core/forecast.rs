@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use liftlock_proto::name::NodeName;
-use liftlock_proto::plan::PlannedNode;
-use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::core::batches::batches;
@@ -208,13 +206,8 @@ pub fn forecast(path: &Path, workloads: &Workloads) -> Forecast {
     let mut findings: Vec<Finding> = Vec::new();
     let mut told = HashSet::new();
     for plan in path.plans() {
-        // Of a replacement only one node is drained.
-        let drained = |planned: &&PlannedNode| {
-            plan.policy.replacement.is_none()
-                || planned.steps.iter().any(|step| matches!(step, Step::Drain { .. }))
-        };
         for batch in batches(plan) {
-            let names = batch.iter().filter(drained).map(|planned| &planned.name);
+            let names = batch.iter().map(|planned| &planned.name);
             let met = simulation.drain(names, &plan.policy);
             for (name, (workload, pods, what)) in met.into_iter().flat_map(|(name, met)| each(name, met)) {
                 let at = (!what.is_of_the_workload()).then_some(name);

@@ -105,7 +105,7 @@ fn parts<'a>(
     let agent = found.agent.as_ref().filter(|agent| agent.connected);
     let answers = agent.is_some_and(|agent| !agent.not_joined);
     if agent.is_none() {
-        refusals.extend(silent(old, found));
+        refusals.push(silent(old, found));
     }
     refusals.extend(others(view, cluster, target, old));
     if found.is_control_plane() {
@@ -196,24 +196,24 @@ fn new_node(
 }
 
 /// Nobody hears the agent of the node that is to leave.
-fn silent(old: &NodeName, node: &NodeView) -> Option<Refusal> {
+fn silent(old: &NodeName, node: &NodeView) -> Refusal {
     if node.object.as_ref().is_some_and(|object| object.ready) {
-        return Some(refused(
+        return refused(
             "agent-not-connected",
             format!(
                 "{old} is Ready and its agent is not connected, so nobody can drain and reset it: look at `systemctl status \
                  liftlock-agent` there"
             ),
-        ));
+        );
     }
-    Some(Refusal {
+    Refusal {
         rule: NODE_IS_GONE,
         message: format!(
             "{old} is not Ready and its agent is not connected: its pods may still run there. Where its machine is off for \
              good, say so with --accept {NODE_IS_GONE}"
         ),
         acceptable: true,
-    })
+    }
 }
 
 /// The nodes that stay.
@@ -351,6 +351,13 @@ pub fn closed_before(
         && let Some(member) = unwell(etcd).find(|member| *member != old.as_str())
     {
         return Some(format!("etcd's member {member} is not healthy"));
+    }
+    let leaves = planned.steps.iter().any(|step| matches!(step, Step::KubeadmReset { .. }));
+    let object = |name: &NodeName| view.nodes.get(name).and_then(|node| node.object.as_ref());
+    // For its first seconds a Node that is Ready has the taint of one that is not, and the drain would find nobody who takes
+    // the pods.
+    if leaves && object(with).is_some_and(|new| new.tainted) && object(old).is_some_and(|old| !old.tainted) {
+        return Some(format!("{with} has a taint yet that keeps pods away"));
     }
     // One with a lease of its own has proven that it left. Of another an operator has said that it is gone.
     let gone = plan.nodes.iter().all(|node| node.name != *old);

@@ -172,7 +172,7 @@ impl State {
     }
 
     /// Asks every connected agent for its facts; how often each agent has reported before.
-    fn ask_everybody(&mut self) -> BTreeMap<NodeName, u64> {
+    pub(super) fn ask_everybody(&mut self) -> BTreeMap<NodeName, u64> {
         for node in self.connected() {
             self.send(&node, Told::FactsRequest(v1::FactsRequest { refresh_packages: false, pause_ms: 0 }));
         }

@@ -347,6 +347,10 @@ impl Keeper {
             };
             let record = state.about(node, token, record);
             self.happen(state, &event, vec![record])?;
+            if state.present()?.1.plan.policy.replacement.is_some() {
+                // Who is in the cluster is another matter now.
+                state.ask_everybody();
+            }
         }
         // An end that was recorded before, or one of a lease that nobody counts on any more: either way the agent may
         // close its journal.

@@ -75,9 +75,7 @@ impl OperatorService for Operators {
         let mut refusals = fresh_facts(&self.keeper, true).await;
         // One that joins joins at what the cluster runs.
         let target = match &policy.replacement {
-            Some(_) if to_version.is_empty() => {
-                with_keeper(&self.keeper, |keeper| keeper.cluster_version()).await?
-            }
+            Some(_) if to_version.is_empty() => with_keeper(&self.keeper, Keeper::cluster_version).await?,
             _ => to_version.parse().map_err(|e: VersionError| invalid(&e))?,
         };
         let wanted = conduct.clone();
@@ -384,7 +382,13 @@ async fn answer_of_all(keeper: &Arc<Keeper>, refresh_packages: bool) -> Result<(
 
 /// What the roll-out of a path will meet, by what a control plane says of the cluster now.
 async fn forecast(keeper: &Arc<Keeper>, path: Path, conduct: Conduct) -> Result<v1::Forecast, Status> {
-    let workloads = keeper.workloads().await;
+    let workloads = match &path.first.policy.replacement {
+        Some(replacement) => Err(format!(
+            "nobody knows yet what room {} will bring, so the drain of {} is not played through",
+            replacement.with, replacement.old
+        )),
+        None => keeper.workloads().await,
+    };
     let forecast = with_keeper(keeper, move |keeper| {
         let met = workloads.map(|workloads| core::forecast::forecast(&path, &workloads));
         let windows = keeper.fit_into_windows(&path, &conduct).unwrap_or_default();

@@ -16,7 +16,7 @@ keeps_secrets() {
   secret=$(let_in)
   [ -n "$secret" ] || echo "nobody was let in by Liftlock"
   for secret in $secret; do
-    ! on coordinator grep --recursive --quiet --text -- "$secret" /var/lib/liftlock || echo "the coordinator keeps what let a machine in"
+    ! on coordinator grep --recursive --quiet --text -- "$secret" /var/lib/liftlock-coordinator || echo "the coordinator keeps what let a machine in"
     ! on coordinator journalctl --quiet | grep --quiet -- "$secret" || echo "the coordinator's journal has what let a machine in"
     for node in $(nodes); do
       ! on "$node" grep --recursive --quiet --text -- "$secret" /var/lib/liftlock || echo "$node keeps what let it in"

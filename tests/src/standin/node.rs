@@ -203,7 +203,7 @@ impl NodeTree {
 
     /// Writes down what the node is from now on.
     pub(crate) fn become_node(&self, facts: &NodeFacts) -> Result<()> {
-        Ok(write_whole(&self.dir.join("node.json"), &serde_json::to_string_pretty(facts)?)?)
+        write_whole(&self.dir.join("node.json"), &serde_json::to_string_pretty(facts)?)
     }
 
     /// The folder with the cluster's authorities: what signs the requests of a kubelet that joins.

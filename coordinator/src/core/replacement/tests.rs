@@ -3,6 +3,9 @@ use crate::core::gates::tests::{cluster_at, sound_node, version};
 use crate::core::path::make_path;
 use crate::core::planning::{is_sealed, make_plan};
 
+/// What makes a cluster unfit.
+type Change = fn(&mut ClusterView);
+
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
@@ -136,7 +139,7 @@ fn a_quorum_is_never_put_at_risk() {
 
 #[test]
 fn what_stands_in_the_way_of_a_replacement_is_named() {
-    let breaks: [(&str, fn(&mut ClusterView)); 6] = [
+    let breaks: [(&str, Change); 6] = [
         ("no-such-node", |view| drop(view.nodes.remove(&name("w1")))),
         ("node-not-ready", |view| {
             view.nodes.get_mut(&name("w2")).unwrap().object.as_mut().unwrap().ready = false;
@@ -184,6 +187,20 @@ fn a_node_of_a_replacement_is_held_while_another_is_not_well() {
     assert!(closed(&back, 0).unwrap().contains("has not left"));
     dead(&mut view, "w1");
     assert_eq!(closed(&view, 0).as_deref(), Some("w1 is not Ready"));
+}
+
+#[test]
+fn no_worker_is_drained_before_the_new_node_takes_pods() {
+    let (mut view, policy) = (view(), policy("w1", &[]));
+    let plan = planned(&view, &policy).unwrap();
+    let mut object = view.nodes[&name("w2")].object.clone().unwrap();
+    object.tainted = true;
+    view.nodes.get_mut(&name("n1")).unwrap().object = Some(object);
+    let closed =
+        |view: &ClusterView| closed_before(view, &plan, &plan.nodes[1], policy.replacement.as_ref().unwrap());
+    assert!(closed(&view).unwrap().contains("keeps pods away"));
+    view.nodes.get_mut(&name("n1")).unwrap().object.as_mut().unwrap().tainted = false;
+    assert_eq!(closed(&view), None);
 }
 
 #[test]

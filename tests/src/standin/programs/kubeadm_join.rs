@@ -28,7 +28,7 @@ const CERTS: &str = "/api/v1/namespaces/kube-system/secrets/kubeadm-certs";
 const CONFIG: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
 
 /// How long kubeadm waits for the kubelet and for etcd.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// `kubeadm init phase upload-certs`: what is uploaded is the key alone; the certificates are read from the folder of the
 /// cluster by whoever shows it.
@@ -37,7 +37,7 @@ pub(super) fn upload_certs(call: &Call) -> Result<u8> {
         let api = Api::connect(call, "/etc/kubernetes/admin.conf").await?;
         let mut bytes = [0; 32];
         fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))?;
-        let key: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = bytes.iter().fold(String::new(), |key, byte| format!("{key}{byte:02x}"));
         out(
             "[upload-certs] Storing the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace",
         );
