@@ -9,6 +9,7 @@ pub mod causes;
 pub mod enrollment;
 pub mod join_token;
 pub mod name;
+pub mod packages;
 pub mod pinned;
 pub mod plan;
 pub mod retention;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::name::{NameError, NodeName, PlanId};
+use crate::packages::PackageSource;
 use crate::step::{Step, StepError};
 use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
@@ -108,6 +109,9 @@ pub struct PlannedNode {
     pub prepare: Vec<Step>,
     /// Run in order under the node's lease.
     pub steps: Vec<Step>,
+    /// Where its packages come from.
+    #[serde(default, skip_serializing_if = "PackageSource::is_default")]
+    pub packages: PackageSource,
 }
 
 /// An upgrade of one cluster by one minor or less. Immutable once applied; its hash names it.
@@ -307,6 +311,7 @@ impl From<PlannedNode> for v1::PlannedNode {
             role: v1::Role::from(node.role).into(),
             prepare: node.prepare.into_iter().map(Into::into).collect(),
             steps: node.steps.into_iter().map(Into::into).collect(),
+            packages: Some(node.packages).filter(|source| !source.is_default()).map(Into::into),
         }
     }
 }
@@ -320,6 +325,7 @@ impl TryFrom<v1::PlannedNode> for PlannedNode {
             name: message.name.parse()?,
             prepare: steps(message.prepare)?,
             steps: steps(message.steps)?,
+            packages: message.packages.map(Into::into).unwrap_or_default(),
         })
     }
 }

@@ -122,6 +122,8 @@ impl World {
         let mut machine = Machine {
             disk: Disk::default(),
             packages: BTreeMap::new(),
+            offline: None,
+            listed: BTreeSet::new(),
             kubelet: None,
             unsynced: BTreeMap::new(),
             containers: BTreeMap::new(),

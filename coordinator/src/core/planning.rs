@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
-use crate::core::sequence::{prepare, under_lease};
+use crate::core::sequence::{prepare, under_lease, with_switched_repository};
 use crate::core::view::{ClusterView, ControlPlaneReport, Redeploy};
 
 /// The rule that refuses a plan without a step.
@@ -218,13 +218,19 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> Vec<PlannedNode> {
         first_taken |= candidate.control_plane();
         let replacement = replacement(candidate).ok().filter(|_| policy.redeploy);
         if situation.raises(candidate) {
+            let packages = candidate.agent().map(|agent| agent.packages.clone()).unwrap_or_default();
+            let mut steps = under_lease(role, target, policy, replacement);
+            if packages.split_by_minor {
+                steps = with_switched_repository(steps, target);
+            }
             planned.insert(
                 (role, candidate.name),
                 PlannedNode {
                     name: candidate.name.clone(),
                     role,
                     prepare: prepare(role, target),
-                    steps: under_lease(role, target, policy, replacement),
+                    steps,
+                    packages,
                 },
             );
         }

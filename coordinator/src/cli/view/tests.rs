@@ -1,6 +1,7 @@
 //! What operators and their programs see, from fixed messages.
 
 use insta::assert_snapshot;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
@@ -38,6 +39,7 @@ fn plan_between(from: &str, to: &str, policy: Policy) -> Plan {
         role,
         prepare: prepare(role, to),
         steps: under_lease(role, to, &policy, None),
+        packages: PackageSource::default(),
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),

@@ -1,6 +1,7 @@
 //! Each kind of finding by example, and what holds of every cluster.
 
 use liftlock_proto::name::FencingToken;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
 use proptest::prelude::*;
 
@@ -29,6 +30,7 @@ fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan 
         role: if name.starts_with("cp") { Role::FirstControlPlane } else { Role::Worker },
         prepare: Vec::new(),
         steps: Vec::new(),
+        packages: PackageSource::default(),
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),
