@@ -16,6 +16,7 @@ mod forecast;
 mod gates;
 mod interruptions;
 mod operators;
+mod package_sources;
 mod paths;
 mod plans;
 mod protection;
