@@ -108,11 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_without_saying_is_not_written() {
-        let written = |source: &PackageSource| serde_json::to_string(source).unwrap();
-        assert_eq!(written(&PackageSource::default()), r#"{"manager":"apt"}"#);
+    fn a_source_is_told_in_a_few_words() {
         let split = PackageSource { split_by_minor: true, ..PackageSource::default() };
-        assert_eq!(written(&split), r#"{"manager":"apt","splitByMinor":true}"#);
         assert_eq!(split.words(), "apt, split by minor");
+        let directory = Some("/srv/offline".to_owned());
+        let files = PackageSource { manager: PackageManager::Files, directory, split_by_minor: false };
+        assert_eq!(files.words(), "files in /srv/offline");
     }
 }

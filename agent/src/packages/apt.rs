@@ -252,8 +252,11 @@ impl Packages for Apt {
             return directory.exact(&earlier.collect::<Vec<_>>()).await.map(drop);
         }
         let unit = format!("liftlock-apt-download-{}", version.bare());
-        let _nobody_else = self.scratch.lock().await;
-        let argv = self.looking_for(version, argv::apt_download(&KUBERNETES_PACKAGES, version)).await?;
+        let argv = {
+            // Not held while it downloads: whoever asks what is offered does not wait for that.
+            let _nobody_else = self.scratch.lock().await;
+            self.looking_for(version, argv::apt_download(&KUBERNETES_PACKAGES, version)).await?
+        };
         self.commands.run_undisturbing(&unit, &argv, DOWNLOAD, lines).await
     }
 

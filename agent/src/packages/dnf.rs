@@ -214,11 +214,14 @@ impl Packages for Dnf {
                 .collect();
             return directory.exact(&earlier).await.map(drop);
         }
-        let _nobody_else = self.scratch.lock().await;
         // For the look into kubeadm. dnf fetches what it installs once more: what lies here was not bound to its repository.
         let into = self.ahead.path().with_file_name("rpms");
         let mut argv = argv::dnf_download(&names, version, into.as_str());
-        if let Some(folder) = self.led(&self.split().await?, version.minor, true).await? {
+        let led = {
+            let _nobody_else = self.scratch.lock().await;
+            self.led(&self.split().await?, version.minor, true).await?
+        };
+        if let Some(folder) = led {
             argv = argv::dnf_with_repositories(argv, folder.as_str());
         }
         let unit = format!("liftlock-dnf-download-{}", version.bare());
