@@ -16,6 +16,7 @@ use crate::addons::Addons;
 use crate::disk::Disk;
 use crate::host::Layout;
 use crate::host::real::{API_TIMEOUT, PATH, RealConfig};
+use crate::packages::PackageSettings;
 use crate::redeploy::replacement::Replacement;
 
 /// Where the configuration is looked for.
@@ -68,6 +69,9 @@ pub struct Settings {
     /// And only as many of the newest as fit, such as 5GiB: 10GiB. The newest whole one stays.
     #[arg(long, value_name = "SIZE")]
     pub keep_backups_within: Option<Size>,
+    /// What brings this node's packages, and from where; in the file only.
+    #[arg(skip)]
+    pub packages: Option<PackageSettings>,
     /// How this host is replaced as a whole; in the file only.
     #[arg(skip)]
     pub redeploy: Option<Replacement>,
@@ -128,6 +132,7 @@ impl Config {
             keep_backups: over.keep_backups.or(read.keep_backups),
             keep_backups_for: over.keep_backups_for.or(read.keep_backups_for),
             keep_backups_within: over.keep_backups_within.or(read.keep_backups_within),
+            packages: over.packages.or(read.packages),
             redeploy: over.redeploy.or(read.redeploy),
             addons: over.addons.or(read.addons),
         };
@@ -195,6 +200,7 @@ impl Config {
                 .settings
                 .api_timeout
                 .map_or(API_TIMEOUT, |timeout| timeout.try_into().unwrap_or_default()),
+            packages: self.settings.packages.clone().unwrap_or_default(),
             redeploy: self.redeploy().cloned().map(Arc::new),
             addons: Arc::new(self.settings.addons.clone().unwrap_or_default()),
         }

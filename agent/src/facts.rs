@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use camino::Utf8Path;
 use liftlock_proto::machine::{MACHINE_ID, mark};
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::v1::{self, ClusterFacts, ClusterNode, NodeFacts};
 use liftlock_proto::version::KubernetesVersion;
 use serde_json::{Value, json};
@@ -46,6 +47,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
     );
     let kubelet_version = errors.note(kubelet.map(|version| version.to_string()));
     let kubeadm_version = errors.note(kubeadm.map(|version| version.to_string()));
+    let packages = errors.note(host.packages.source().await.map(Some)).map(Into::into);
     let offered_versions = errors.note(offered).iter().map(ToString::to_string).collect();
     let boot_id = errors.note(boot);
 
@@ -99,6 +101,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         kubelet_kubeconfig: Some(kubelet_kubeconfig),
         certificates: Some(certificates),
         api_server: readyz,
+        packages,
         redeploy,
         addons,
         not_joined,
@@ -135,6 +138,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "kubeadm_version": facts.kubeadm_version,
         "control_plane_version": facts.control_plane_version,
         "offered_versions": facts.offered_versions,
+        "packages": facts.packages.clone().map(|source| PackageSource::from(source).words()),
         "agent_version": facts.agent_version,
         "agent_memory_bytes": facts.agent_memory_bytes,
         "boot_id": facts.boot_id,

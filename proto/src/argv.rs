@@ -3,11 +3,15 @@
 //! Every argument is fixed or a validated version; nothing here comes from a shell or from free text, except
 //! the names of preflight checks, which [`preflight_check_name`] admits.
 
+use crate::packages::{PackageManager, PackageSource};
 use crate::step::Step;
 use crate::version::KubernetesVersion;
 
 /// A program and its arguments.
 pub type Argv = Vec<String>;
+
+/// Where packages that dnf downloaded are looked into.
+pub const RPMS: &str = "/var/lib/liftlock/rpms";
 
 /// How long apt waits for another process to release dpkg's lock, in seconds.
 const DPKG_LOCK_TIMEOUT_SECONDS: u32 = 300;
@@ -166,6 +170,166 @@ pub fn apt_print_uris(package: &str, version: KubernetesVersion) -> Argv {
     argv(&["apt-get", "download", "--print-uris", &format!("{package}={}-*", version.bare())])
 }
 
+/// Which sources a command of apt's looks at instead of the machine's own, and where it keeps what it learns of them.
+#[derive(Debug, Clone, Copy)]
+pub struct AptSources<'a> {
+    /// A file as /etc/apt/sources.list.
+    pub list: &'a str,
+    /// A folder as /etc/apt/sources.list.d, or /dev/null.
+    pub parts: &'a str,
+    /// A folder as /var/lib/apt/lists.
+    pub lists: &'a str,
+}
+
+/// A command of apt's that looks at other sources. apt's caches of its own ones are neither used nor changed.
+pub fn apt_with_sources(mut argv: Argv, sources: &AptSources<'_>) -> Argv {
+    argv.extend([
+        format!("--option=Dir::Etc::SourceList={}", sources.list),
+        format!("--option=Dir::Etc::SourceParts={}", sources.parts),
+        format!("--option=Dir::State::Lists={}", sources.lists),
+        "--option=Dir::Cache::pkgcache=".to_owned(),
+        "--option=Dir::Cache::srcpkgcache=".to_owned(),
+        "--option=APT::Get::List-Cleanup=0".to_owned(),
+        // Others than root may not look into the folder.
+        "--option=APT::Sandbox::User=root".to_owned(),
+    ]);
+    argv
+}
+
+/// `apt-get update` of one of the machine's files of sources. What is known of all others stays.
+pub fn apt_update_from(file: &str) -> Argv {
+    let mut argv = apt_update();
+    argv.extend([
+        format!("--option=Dir::Etc::SourceList={file}"),
+        "--option=Dir::Etc::SourceParts=/dev/null".to_owned(),
+        "--option=APT::Get::List-Cleanup=0".to_owned(),
+    ]);
+    argv
+}
+
+/// `apt-get install` of files, older ones too, with nothing but them and what is installed.
+pub fn apt_install_files(files: &[impl AsRef<str>]) -> Argv {
+    let mut argv = argv(&["apt-get", "install", "--allow-downgrades"]);
+    argv.extend(apt_options());
+    argv.extend(["List", "Parts"].map(|part| format!("--option=Dir::Etc::Source{part}=/dev/null")));
+    argv.extend(files.iter().map(|file| file.as_ref().to_owned()));
+    argv
+}
+
+/// What the repository's own file keeps from being upgraded by the way (`exclude=kubelet kubeadm kubectl`) may change,
+/// because it is named. dnf 4 calls all such lines `all`, dnf 5 `*`.
+const DNF_NO_EXCLUDES: &str = "--setopt=disable_excludes=all,*";
+
+fn dnf(verb: &str) -> Argv {
+    argv(&["dnf", verb, "--assumeyes", DNF_NO_EXCLUDES])
+}
+
+/// A command of dnf's that looks at a folder of repositories other than /etc/yum.repos.d.
+pub fn dnf_with_repositories(mut argv: Argv, folder: &str) -> Argv {
+    argv.push(format!("--setopt=reposdir={folder}"));
+    argv
+}
+
+/// `dnf makecache`: reads what all repositories offer; fails where one does not answer.
+pub fn dnf_makecache() -> Argv {
+    argv(&["dnf", "makecache", "--refresh", "--setopt=skip_if_unavailable=0"])
+}
+
+/// `dnf repoquery`: name, version and release of what the repositories were last seen to offer.
+pub fn dnf_repoquery(packages: &[&str]) -> Argv {
+    let format = r"--queryformat=%{name}\t%{version}-%{release}\n";
+    let mut argv = argv(&["dnf", "repoquery", "--quiet", "--cacheonly", DNF_NO_EXCLUDES, format]);
+    argv.extend(packages.iter().map(|&package| package.to_owned()));
+    argv
+}
+
+/// `dnf install --downloadonly` of the packages at the version, into a folder.
+pub fn dnf_download(packages: &[&str], version: KubernetesVersion, folder: &str) -> Argv {
+    let mut argv = dnf("install");
+    argv.extend(["--downloadonly".to_owned(), format!("--downloaddir={folder}")]);
+    argv.extend(packages.iter().map(|package| format!("{package}-{}", version.bare())));
+    argv
+}
+
+/// `dnf install` of the packages at `1.31.2`, whichever build.
+pub fn dnf_install(packages: &[&str], version: KubernetesVersion) -> Argv {
+    let mut argv = dnf("install");
+    argv.extend(packages.iter().map(|package| format!("{package}-{}", version.bare())));
+    argv
+}
+
+/// `dnf install` of an exact package version, older ones too; `dnf reinstall` where it is there and its files are not.
+pub fn dnf_exact(package: &str, version: &str, again: bool) -> Argv {
+    let mut argv = dnf(if again { "reinstall" } else { "install" });
+    argv.push(format!("{package}-{version}"));
+    argv
+}
+
+/// `dnf install` of files, with no repository.
+pub fn dnf_install_files(files: &[impl AsRef<str>]) -> Argv {
+    dnf_files("install", files)
+}
+
+/// `dnf reinstall` of files, with no repository.
+pub fn dnf_reinstall_files(files: &[impl AsRef<str>]) -> Argv {
+    dnf_files("reinstall", files)
+}
+
+fn dnf_files(verb: &str, files: &[impl AsRef<str>]) -> Argv {
+    let mut argv = dnf(verb);
+    argv.push("--disablerepo=*".to_owned());
+    argv.extend(files.iter().map(|file| file.as_ref().to_owned()));
+    argv
+}
+
+/// `rpm --query --all`: name, version and release of what is installed under a pattern such as `kube*`.
+pub fn rpm_query(pattern: &str) -> Argv {
+    argv(&["rpm", "--query", "--all", r"--queryformat=%{NAME}\t%{VERSION}-%{RELEASE}\n", pattern])
+}
+
+/// `rpm --verify`: fails where files of a package are not as they came.
+pub fn rpm_verify(package: &str) -> Argv {
+    argv(&["rpm", "--verify", "--nodeps", "--noscripts", "--noconfig", "--nomtime", package])
+}
+
+/// `rpm --checksig`: compares a package's file with the digests in it.
+pub fn rpm_check(file: &str) -> Argv {
+    argv(&["rpm", "--checksig", "--nosignature", file])
+}
+
+/// `rpm --erase` of exact packages such as `kubeadm-1.30.4-150500.1.1`, of each of which another version is there too: files
+/// of both stay.
+pub fn rpm_erase(packages: &[String]) -> Argv {
+    let mut argv = argv(&["rpm", "--erase", "--nodeps", "--noscripts", "--notriggers"]);
+    argv.extend(packages.iter().cloned());
+    argv
+}
+
+/// `rpm --install` of a file into a folder with a database of its own: unpacks it and runs nothing of it.
+pub fn rpm_extract(file: &str, folder: &str) -> Argv {
+    argv(&[
+        "rpm",
+        "--root",
+        folder,
+        "--install",
+        "--nodeps",
+        "--noscripts",
+        "--notriggers",
+        "--nosignature",
+        file,
+    ])
+}
+
+/// `kubectl version --client`
+pub fn kubectl_version() -> Argv {
+    argv(&["kubectl", "version", "--client", "--output=json"])
+}
+
+/// `ctr images import`: gives containerd the images of an archive where the kubelet looks for them. CRI has no such call.
+pub fn ctr_import(archive: &str) -> Argv {
+    argv(&["ctr", "--namespace", "k8s.io", "images", "import", archive])
+}
+
 /// `kubeadm config images list` by a kubeadm that is not installed, for a cluster's configuration.
 pub fn kubeadm_images(kubeadm: &str, configuration: &str) -> Argv {
     argv(&[kubeadm, "config", "images", "list", &format!("--config={configuration}")])
@@ -283,20 +447,29 @@ pub fn systemctl_restart_journal() -> Argv {
 /// The packages that a node's tools come in.
 pub const KUBERNETES_PACKAGES: [&str; 3] = ["kubeadm", "kubelet", "kubectl"];
 
-/// Every command that a step runs to change the node, in order; none for a step that asks an API. Where needed,
-/// the agent adds [`dpkg_configure`] before an installation and, for packages that were held, [`apt_hold`] after.
-pub fn commands(step: &Step) -> Vec<Argv> {
+/// Every command that a step runs to change a node whose packages come from there, in order; none for a step that asks an
+/// API or handles files itself. Where needed, the agent adds [`dpkg_configure`] before an installation and, for packages
+/// that were held, [`apt_hold`] after.
+pub fn commands(step: &Step, source: &PackageSource) -> Vec<Argv> {
+    let by_apt = source.directory.is_none() && source.manager == PackageManager::Apt;
+    let by_dnf = source.directory.is_none() && source.manager == PackageManager::Dnf;
     match step {
-        Step::RefreshPackages {} => vec![apt_update()],
-        Step::FetchPackages { version } => vec![apt_download(&KUBERNETES_PACKAGES, *version)],
-        Step::InstallKubeadm { version } => vec![apt_install(&["kubeadm"], *version)],
+        Step::RefreshPackages {} if by_dnf => vec![dnf_makecache()],
+        Step::FetchPackages { version } if by_dnf => {
+            vec![dnf_download(&KUBERNETES_PACKAGES, *version, RPMS)]
+        }
+        Step::InstallKubeadm { version } if by_dnf => vec![dnf_install(&["kubeadm"], *version)],
+        Step::InstallKubelet { version } if by_dnf => vec![dnf_install(&["kubelet", "kubectl"], *version)],
+        Step::RefreshPackages {} if by_apt => vec![apt_update()],
+        Step::FetchPackages { version } if by_apt => vec![apt_download(&KUBERNETES_PACKAGES, *version)],
+        Step::InstallKubeadm { version } if by_apt => vec![apt_install(&["kubeadm"], *version)],
         Step::KubeadmUpgradeApply { version, ignore_preflight_errors } => {
             vec![kubeadm_upgrade_apply(*version, ignore_preflight_errors)]
         }
         Step::KubeadmUpgradeNode { ignore_preflight_errors, .. } => {
             vec![kubeadm_upgrade_node(ignore_preflight_errors)]
         }
-        Step::InstallKubelet { version } => vec![apt_install(&["kubelet", "kubectl"], *version)],
+        Step::InstallKubelet { version } if by_apt => vec![apt_install(&["kubelet", "kubectl"], *version)],
         Step::Redeploy { command, .. } => vec![systemctl_stop_kubelet(), command.clone()],
         Step::KubeadmJoin { ignore_preflight_errors, .. } => {
             vec![kubeadm_join(&format!("/var/lib/liftlock/{JOIN_CONFIGURATION}"), ignore_preflight_errors)]

@@ -12,6 +12,7 @@ pub mod join_token;
 pub mod machine;
 pub mod name;
 pub mod not_raised;
+pub mod packages;
 pub mod pinned;
 pub mod plan;
 pub mod retention;

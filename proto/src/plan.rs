@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blocked::{NodePolicy, OnBlocked};
 use crate::name::{NameError, NodeName, PlanId};
+use crate::packages::PackageSource;
 use crate::step::{Step, StepError};
 use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
@@ -135,6 +136,9 @@ pub struct PlannedNode {
     /// Where a worker is; `None` where the plan has no pools, and of control planes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// Where its packages come from.
+    #[serde(default, skip_serializing_if = "PackageSource::is_default")]
+    pub packages: PackageSource,
 }
 
 /// An upgrade of one cluster by one minor or less. Immutable once applied; its hash names it.
@@ -374,6 +378,7 @@ impl From<PlannedNode> for v1::PlannedNode {
             prepare: node.prepare.into_iter().map(Into::into).collect(),
             steps: node.steps.into_iter().map(Into::into).collect(),
             place: node.place.map(Into::into),
+            packages: Some(node.packages).filter(|source| !source.is_default()).map(Into::into),
         }
     }
 }
@@ -388,6 +393,7 @@ impl TryFrom<v1::PlannedNode> for PlannedNode {
             prepare: steps(message.prepare)?,
             steps: steps(message.steps)?,
             place: message.place.map(Into::into),
+            packages: message.packages.map(Into::into).unwrap_or_default(),
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
 
 /// Raised whenever a step's meaning changes; an agent refuses a journal or a lease of another version.
-pub const STEP_LIST_VERSION: u32 = 2;
+pub const STEP_LIST_VERSION: u32 = 3;
 
 /// One typed step. There is none that runs an arbitrary command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,11 @@ pub enum Step {
     },
     /// A manifest of the protected paths, and copies of what is small in them, in the node's backup folder.
     SealProtectedPaths {},
+    /// Leads the node's own repositories, which are split by minor, to those of the version.
+    SwitchRepository {
+        /// The target.
+        version: KubernetesVersion,
+    },
     /// Installs kubeadm at exactly the version, holds respected.
     InstallKubeadm {
         /// The target.
@@ -178,6 +183,7 @@ impl Step {
             Self::EtcdSnapshot {} => "etcd-snapshot",
             Self::BackUpNode { .. } => "back-up-node",
             Self::SealProtectedPaths {} => "seal-protected-paths",
+            Self::SwitchRepository { .. } => "switch-repository",
             Self::InstallKubeadm { .. } => "install-kubeadm",
             Self::KubeadmUpgradeApply { .. } => "kubeadm-upgrade-apply",
             Self::KubeadmUpgradeNode { .. } => "kubeadm-upgrade-node",
@@ -200,7 +206,8 @@ impl Step {
     /// What it takes to undo it.
     pub fn reversal(&self) -> Reversal {
         match self {
-            Self::InstallKubeadm { .. }
+            Self::SwitchRepository { .. }
+            | Self::InstallKubeadm { .. }
             | Self::Drain { .. }
             | Self::InstallKubelet { .. }
             | Self::RestartKubelet { .. }
@@ -258,6 +265,9 @@ impl From<Step> for v1::Step {
             }
             Step::EtcdSnapshot {} => Kind::EtcdSnapshot(v1::EtcdSnapshot {}),
             Step::BackUpNode { role: r } => Kind::BackUpNode(v1::BackUpNode { role: role(r) }),
+            Step::SwitchRepository { version } => {
+                Kind::SwitchRepository(v1::SwitchRepository { version: text(version) })
+            }
             Step::InstallKubeadm { version } => {
                 Kind::InstallKubeadm(v1::InstallKubeadm { version: text(version) })
             }
@@ -338,6 +348,7 @@ impl TryFrom<v1::Step> for Step {
             Kind::EtcdQuorumGate(m) => Self::EtcdQuorumGate { allow_api_outage: m.allow_api_outage },
             Kind::EtcdSnapshot(_) => Self::EtcdSnapshot {},
             Kind::BackUpNode(m) => Self::BackUpNode { role: m.role().try_into()? },
+            Kind::SwitchRepository(m) => Self::SwitchRepository { version: m.version.parse()? },
             Kind::InstallKubeadm(m) => Self::InstallKubeadm { version: m.version.parse()? },
             Kind::KubeadmUpgradeApply(m) => Self::KubeadmUpgradeApply {
                 version: m.version.parse()?,

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::Argv;
 use liftlock_proto::name::{NodeName, PlanId};
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::v1::WorkloadDescription;
 use liftlock_proto::version::KubernetesVersion;
 use secrecy::SecretString;
@@ -140,6 +141,11 @@ pub trait Files: Send + Sync {
     async fn make_durable(&self, path: &Utf8Path) -> HostResult<()>;
     /// Replaces a file as a whole: temporary file, fsync, rename, fsync of the folder.
     async fn write(&self, permit: &Permit, path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()>;
+    /// Replaces the content of a file that is there, as a whole: owner and mode stay.
+    async fn rewrite(&self, permit: &Permit, path: &Utf8Path, content: &[u8]) -> HostResult<()>;
+    /// Puts a copy of a file in the place of a program, for everybody to run (0755, the agent's own user's): temporary file
+    /// beside it, fsync, rename, fsync of the folder.
+    async fn install_program(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()>;
     /// A folder and its parents, with this mode; fine if it is there.
     async fn create_dir(&self, permit: &Permit, path: &Utf8Path, mode: u32) -> HostResult<()>;
     /// Copies a file or a tree: `from/x` becomes `to/x`, and where `from` is a file, `to` is the copy's own name. `to`
@@ -303,8 +309,16 @@ pub trait Packages: Send + Sync {
     /// Installed package versions by package name: `kubeadm` → `1.19.7-00`. A package that an interrupted dpkg
     /// left half installed or unconfigured is not among them.
     async fn installed(&self) -> HostResult<BTreeMap<String, String>>;
-    /// Kubernetes versions that the repositories offer for all three packages, oldest first.
+    /// Kubernetes versions that the repositories offer for all three packages, oldest first. Where repositories are split by
+    /// minor, those of later minors count too.
     async fn offered(&self) -> HostResult<Vec<KubernetesVersion>>;
+    /// Whether what the node's own sources lead to now has all three packages at the version.
+    async fn installable(&self, version: KubernetesVersion) -> HostResult<bool>;
+    /// What brings the packages, and from where.
+    async fn source(&self) -> HostResult<PackageSource>;
+    /// Reads anew what these files of the node's own sources lead to; what is known of all others stays.
+    async fn refresh_from(&self, permit: &Permit, files: &[Utf8PathBuf], lines: &dyn Lines)
+    -> HostResult<()>;
     /// Which of the packages are held.
     async fn held(&self) -> HostResult<Vec<String>>;
     /// Reads the repositories' lists anew.
@@ -313,6 +327,8 @@ pub trait Packages: Send + Sync {
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()>;
     /// Unpacks the downloaded kubeadm into a scratch folder and returns the images that it names for the version.
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>>;
+    /// Archives on the node that hold the images of a version, each verified; `None` where images come from registries.
+    async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>>;
     /// Finishes what an interrupted dpkg left half installed; nothing if there is none.
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()>;
     /// Installs the packages at the version and holds again those in `held`.

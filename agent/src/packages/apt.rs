@@ -9,23 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use liftlock_proto::argv::{self, Argv, KUBERNETES_PACKAGES};
+use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::version::KubernetesVersion;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
+use super::ahead::Ahead;
+use super::checksum::sha256_of;
+use super::directory::Directory;
+use super::minor::split_files;
 use super::output;
+use super::programs::{ASKING, images_by, version_of};
 use super::scratch::Scratch;
 use crate::engine::lease::Permit;
-use crate::host::real::files::hexadecimal;
-use crate::host::{
-    Bounds, ChunkSink, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages,
-};
+use crate::host::{Bounds, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
 use crate::protect::rules::{Program, Rules};
 
-/// How long a question to the package manager may take.
-const ASKING: Duration = Duration::from_mins(1);
 /// Lists, downloads and installations, with what a slow mirror or a busy dpkg lock needs (apt itself waits five
 /// minutes for the lock).
 const REFRESH: Limits = Limits { time: Duration::from_mins(10), silence: Duration::from_mins(6) };
@@ -34,24 +34,37 @@ const INSTALL: Limits = Limits { time: Duration::from_mins(20), silence: Duratio
 const HOLD: Limits = Limits { time: Duration::from_mins(1), silence: Duration::from_mins(1) };
 
 /// The package manager of Debian and its kin.
-pub struct Apt {
+pub(super) struct Apt {
     layout: Layout,
     files: Arc<dyn Files>,
     commands: Arc<dyn Commands>,
     /// Knows the cluster's configuration, and with it the repository of the images.
     kube: Arc<dyn Kube>,
+    ahead: Ahead,
+    /// The folder that packages come out of, and its path as on a real node.
+    directory: Option<(Utf8PathBuf, Directory)>,
     scratch: Mutex<()>,
 }
 
 impl Apt {
-    /// apt and dpkg on this node.
-    pub fn new(
+    /// apt and dpkg on this node; packages come out of a folder on it if one is named.
+    pub(super) fn new(
         layout: Layout,
         files: Arc<dyn Files>,
         commands: Arc<dyn Commands>,
         kube: Arc<dyn Kube>,
+        folder: Option<Utf8PathBuf>,
     ) -> Self {
-        Self { layout, files, commands, kube, scratch: Mutex::new(()) }
+        let ahead = Ahead::new(layout.clone(), files.clone(), commands.clone());
+        let directory = folder.map(|folder| {
+            let path = layout.at(folder.as_str());
+            (folder, Directory::new(Arc::clone(&files), path, PackageManager::Apt))
+        });
+        Self { layout, files, commands, kube, ahead, directory, scratch: Mutex::new(()) }
+    }
+
+    fn directory(&self) -> Option<&Directory> {
+        self.directory.as_ref().map(|(_, directory)| directory)
     }
 
     /// Names the packages that are to be held again.
@@ -112,23 +125,41 @@ impl Apt {
         self.commands.read(argv, ASKING).await
     }
 
+    /// What the sources of a command offer for all three packages.
+    async fn offers(&self, argv: &Argv) -> HostResult<Vec<KubernetesVersion>> {
+        Ok(output::offered(&self.ask(argv).await?, &KUBERNETES_PACKAGES))
+    }
+
+    /// A command that looks for packages of the version, also where the node's own files lead to another minor yet.
+    async fn looking_for(&self, version: KubernetesVersion, argv: Argv) -> HostResult<Argv> {
+        let found = split_files(self.files.as_ref(), &self.layout).await?;
+        let view = self.ahead.view(&found, version).await?;
+        Ok(view.map_or(argv.clone(), |view| view.of(argv)))
+    }
+
     /// The downloaded kubeadm package, its checksum compared with the repository's.
     async fn downloaded(&self, version: KubernetesVersion) -> HostResult<Utf8PathBuf> {
-        let text = self.ask(&argv::apt_print_uris("kubeadm", version)).await?;
+        if let Some(directory) = self.directory() {
+            let found = directory.at_version(&["kubeadm"], version).await?.pop();
+            return found.ok_or_else(|| HostError::Malformed {
+                what: format!("the package kubeadm {version}"),
+                why: "the folder of packages lists none".to_owned(),
+            });
+        }
+        let argv = self.looking_for(version, argv::apt_print_uris("kubeadm", version)).await?;
+        let text = self.ask(&argv).await?;
         let package = output::package_file(&text)?;
         let path = match &package.local {
             // apt uses packages of a file: repository where they are.
             Some(path) => path.clone(),
             None => self.layout.at("/var/cache/apt/archives").join(&package.name),
         };
-        let mut sum = Sum(Sha256::new());
-        if !self.files.stream(&path, &mut sum).await? {
+        let Some(sha256) = sha256_of(self.files.as_ref(), &path).await? else {
             return Err(HostError::Malformed {
                 what: format!("the package {path}"),
                 why: "it was not downloaded, or apt was told to clean its archives at once".to_owned(),
             });
-        }
-        let sha256 = hexadecimal(&sum.0.finalize());
+        };
         if sha256 != package.sha256 {
             return Err(HostError::Malformed {
                 what: format!("the package {path}"),
@@ -136,35 +167,6 @@ impl Apt {
             });
         }
         Ok(path)
-    }
-
-    /// Asks the kubeadm of an unpacked package for the images of the cluster's own configuration.
-    async fn images_in(
-        &self,
-        scratch: &Scratch,
-        package: &Utf8Path,
-        version: KubernetesVersion,
-    ) -> HostResult<Vec<String>> {
-        self.ask(&argv::dpkg_deb_extract(package.as_str(), scratch.path().as_str())).await?;
-        let map = self.kube.config_map("kubeadm-config").await?.ok_or_else(|| HostError::Malformed {
-            what: "the ConfigMap kubeadm-config".to_owned(),
-            why: "it is not there, and `kubeadm upgrade` needs it; put it back from a backup".to_owned(),
-        })?;
-        let configuration = output::cluster_configuration(&map, version)?;
-        let configuration = scratch.write("cluster-configuration.yaml", &configuration)?;
-        let kubeadm = scratch.path().join("usr/bin/kubeadm");
-        Ok(output::lines(&self.ask(&argv::kubeadm_images(kubeadm.as_str(), configuration.as_str())).await?))
-    }
-}
-
-/// The checksum of a stream.
-struct Sum(Sha256);
-
-#[async_trait]
-impl ChunkSink for Sum {
-    async fn chunk(&mut self, bytes: &[u8]) -> HostResult<()> {
-        self.0.update(bytes);
-        Ok(())
     }
 }
 
@@ -179,7 +181,46 @@ impl Packages for Apt {
     }
 
     async fn offered(&self) -> HostResult<Vec<KubernetesVersion>> {
-        Ok(output::offered(&self.ask(&argv::apt_madison(&KUBERNETES_PACKAGES)).await?, &KUBERNETES_PACKAGES))
+        if let Some(directory) = self.directory() {
+            return directory.offered().await;
+        }
+        let argv = argv::apt_madison(&KUBERNETES_PACKAGES);
+        let mut offered = self.offers(&argv).await?;
+        let _nobody_else = self.scratch.lock().await;
+        if let Some(view) = self.ahead.known().await? {
+            offered.extend(self.offers(&view.of(argv)).await?);
+            offered.sort();
+            offered.dedup();
+        }
+        Ok(offered)
+    }
+
+    async fn installable(&self, version: KubernetesVersion) -> HostResult<bool> {
+        match self.directory() {
+            Some(directory) => Ok(directory.offered().await?.contains(&version)),
+            None => Ok(self.offers(&argv::apt_madison(&KUBERNETES_PACKAGES)).await?.contains(&version)),
+        }
+    }
+
+    async fn source(&self) -> HostResult<PackageSource> {
+        let directory = self.directory.as_ref().map(|(folder, _)| folder.to_string());
+        let found = split_files(self.files.as_ref(), &self.layout).await?;
+        let split_by_minor = directory.is_none() && !found.is_empty();
+        Ok(PackageSource { manager: PackageManager::Apt, directory, split_by_minor })
+    }
+
+    async fn refresh_from(
+        &self,
+        permit: &Permit,
+        files: &[Utf8PathBuf],
+        lines: &dyn Lines,
+    ) -> HostResult<()> {
+        for (number, file) in files.iter().enumerate() {
+            let unit = format!("liftlock-{}-apt-update-{number}", permit.token());
+            let argv = argv::apt_update_from(file.as_str());
+            self.commands.run(permit, &unit, &argv, &REFRESH.into(), lines).await?;
+        }
+        Ok(())
     }
 
     async fn held(&self) -> HostResult<Vec<String>> {
@@ -191,20 +232,48 @@ impl Packages for Apt {
     }
 
     async fn refresh(&self, lines: &dyn Lines) -> HostResult<()> {
-        self.commands.run_undisturbing("liftlock-apt-update", &argv::apt_update(), REFRESH, lines).await
+        if let Some(directory) = self.directory() {
+            return directory.offered().await.map(drop);
+        }
+        self.commands.run_undisturbing("liftlock-apt-update", &argv::apt_update(), REFRESH, lines).await?;
+        let found = split_files(self.files.as_ref(), &self.layout).await?;
+        let _nobody_else = self.scratch.lock().await;
+        self.ahead.look(&found, REFRESH, lines).await
     }
 
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()> {
+        if let Some(directory) = self.directory() {
+            let installed = self.installed().await?;
+            let ours = |name: &&str| installed.contains_key(*name);
+            let names: Vec<&str> = KUBERNETES_PACKAGES.into_iter().filter(ours).collect();
+            directory.at_version(&names, version).await?;
+            // The way back has to be there as well.
+            let earlier = installed.into_iter().filter(|(name, _)| names.contains(&name.as_str()));
+            return directory.exact(&earlier.collect::<Vec<_>>()).await.map(drop);
+        }
         let unit = format!("liftlock-apt-download-{}", version.bare());
-        let argv = argv::apt_download(&KUBERNETES_PACKAGES, version);
+        let argv = {
+            // Not held while it downloads: whoever asks what is offered does not wait for that.
+            let _nobody_else = self.scratch.lock().await;
+            self.looking_for(version, argv::apt_download(&KUBERNETES_PACKAGES, version)).await?
+        };
         self.commands.run_undisturbing(&unit, &argv, DOWNLOAD, lines).await
     }
 
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {
-        let package = self.downloaded(version).await?;
         let _only_one = self.scratch.lock().await;
+        let package = self.downloaded(version).await?;
         let scratch = Scratch::new(self.layout.state_dir.join("scratch"))?;
-        self.images_in(&scratch, &package, version).await
+        self.ask(&argv::dpkg_deb_extract(package.as_str(), scratch.path().as_str())).await?;
+        let kubeadm = scratch.path().join("usr/bin/kubeadm");
+        images_by(&kubeadm, self.commands.as_ref(), self.kube.as_ref(), &scratch, version).await
+    }
+
+    async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
+        match self.directory() {
+            Some(directory) => directory.image_archives(version).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()> {
@@ -225,7 +294,11 @@ impl Packages for Apt {
     ) -> HostResult<()> {
         let unit =
             format!("liftlock-{}-apt-install-{}-{}", permit.token(), packages.join("-"), version.bare());
-        self.change(permit, &unit, &argv::apt_install(packages, version), held, lines).await
+        let argv = match self.directory() {
+            None => argv::apt_install(packages, version),
+            Some(directory) => argv::apt_install_files(&directory.at_version(packages, version).await?),
+        };
+        self.change(permit, &unit, &argv, held, lines).await
     }
 
     async fn reinstall(
@@ -235,23 +308,17 @@ impl Packages for Apt {
         held: &[String],
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        let packages: Vec<(&str, &str)> = packages.iter().map(|(p, v)| (p.as_str(), v.as_str())).collect();
-        let names: Vec<&str> = packages.iter().map(|(package, _)| *package).collect();
+        let exact: Vec<(&str, &str)> = packages.iter().map(|(p, v)| (p.as_str(), v.as_str())).collect();
+        let names: Vec<&str> = exact.iter().map(|(package, _)| *package).collect();
         let unit = format!("liftlock-{}-apt-reinstall-{}", permit.token(), names.join("-"));
-        self.change(permit, &unit, &argv::apt_install_exact(&packages), held, lines).await
+        let argv = match self.directory() {
+            None => argv::apt_install_exact(&exact),
+            Some(directory) => argv::apt_install_files(&directory.exact(packages).await?),
+        };
+        self.change(permit, &unit, &argv, held, lines).await
     }
 
     async fn binary_version(&self, program: &str) -> HostResult<KubernetesVersion> {
-        let argv = match program {
-            "kubeadm" => argv::kubeadm_version(),
-            "kubelet" => argv::kubelet_version(),
-            other => {
-                return Err(HostError::Malformed {
-                    what: format!("the program {other}"),
-                    why: "only kubeadm and kubelet are asked for their version".to_owned(),
-                });
-            }
-        };
-        output::binary_version(program, &self.ask(&argv).await?)
+        version_of(self.commands.as_ref(), program).await
     }
 }

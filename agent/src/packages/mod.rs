@@ -1,7 +1,15 @@
 //! The packages that a node's Kubernetes tools come in.
 
+mod ahead;
 mod apt;
+mod checksum;
+mod chosen;
+mod directory;
+mod dnf;
+pub mod minor;
 mod output;
+mod plain;
+mod programs;
 pub(crate) mod scratch;
 
-pub use apt::Apt;
+pub use chosen::{NodePackages, PackageSettings};

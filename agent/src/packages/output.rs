@@ -38,6 +38,72 @@ pub(super) fn installed(text: &str) -> BTreeMap<String, String> {
     text.lines().filter_map(whole).collect()
 }
 
+/// The names in the first column, whatever the state of their packages.
+pub(super) fn listed(text: &str) -> Vec<String> {
+    text.lines().filter_map(|line| line.split_once('\t')).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Name and version of each row of `rpm --query --all` or `dnf repoquery`. dnf 4 ends each row twice.
+fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| line.trim_end().split_once('\t'))
+}
+
+/// Package → version of those that are there once.
+pub(super) fn installed_once(text: &str) -> BTreeMap<String, String> {
+    let mut installed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, version) in rows(text) {
+        installed.entry(name).or_default().push(version);
+    }
+    let once = installed.into_iter().filter(|(_, versions)| versions.len() == 1);
+    once.flat_map(|(name, versions)| {
+        versions.into_iter().map(|version| (name.to_owned(), version.to_owned()))
+    })
+    .collect()
+}
+
+/// `kubeadm-1.30.4-150500.1.1`: every package of ours but the newest one of its name, where it is there more than once.
+pub(super) fn older_of_two(text: &str) -> Vec<String> {
+    let mut installed: BTreeMap<&str, Vec<(KubernetesVersion, &str)>> = BTreeMap::new();
+    for (name, version) in rows(text) {
+        if let Some(upstream) = upstream(version) {
+            installed.entry(name).or_default().push((upstream, version));
+        }
+    }
+    let mut older = Vec::new();
+    for (name, mut versions) in installed {
+        versions.sort_unstable();
+        versions.pop();
+        older.extend(versions.into_iter().map(|(_, version)| format!("{name}-{version}")));
+    }
+    older
+}
+
+/// The Kubernetes versions of which every one of the packages is offered, oldest first, from `dnf repoquery`.
+pub(super) fn offered_by_rows(text: &str, packages: &[&str]) -> Vec<KubernetesVersion> {
+    let of = |package: &&str| -> BTreeSet<KubernetesVersion> {
+        rows(text).filter(|(name, _)| name == package).filter_map(|(_, version)| upstream(version)).collect()
+    };
+    packages.iter().map(of).reduce(|all, one| &all & &one).unwrap_or_default().into_iter().collect()
+}
+
+/// `gitVersion` of what `kubectl version --client --output=json` says.
+pub(super) fn kubectl_version(text: &str) -> HostResult<KubernetesVersion> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Said {
+        client_version: Client,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Client {
+        git_version: String,
+    }
+    let malformed =
+        |why: String| HostError::Malformed { what: "the version that kubectl reports".to_owned(), why };
+    let said: Said = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
+    said.client_version.git_version.parse().map_err(|error| malformed(format!("{error}")))
+}
+
 /// The Kubernetes versions of which every one of the packages is offered, oldest first, from `apt-cache madison`.
 pub(super) fn offered(text: &str, packages: &[&str]) -> Vec<KubernetesVersion> {
     let mut offers: BTreeMap<&str, BTreeSet<KubernetesVersion>> = BTreeMap::new();
@@ -143,6 +209,47 @@ mod tests {
                     kubelet | 1.31.0~rc.1-1.1 | https://x Packages\n";
         assert_eq!(offered(text, &PACKAGES), [version("v1.31.2")]);
         assert_eq!(offered("", &PACKAGES), []);
+    }
+
+    #[test]
+    fn what_is_offered_of_later_minors_and_where_it_lies_is_read_as_the_real_apt_says_it() {
+        let own = include_str!("../../../tests/fixtures/real/apt/split-madison/stdout");
+        let ahead = include_str!("../../../tests/fixtures/real/apt/split-madison-ahead/stdout");
+        let unread = include_str!("../../../tests/fixtures/real/apt/split-madison-led-unread/stdout");
+        assert_eq!(offered(own, &PACKAGES), [version("v1.30.4")]);
+        assert_eq!(offered(ahead, &PACKAGES), [version("v1.31.2")]);
+        assert_eq!(offered(unread, &PACKAGES), []);
+        let uris = include_str!("../../../tests/fixtures/real/apt/split-print-uris-ahead/stdout");
+        assert_eq!(package_file(uris).unwrap().name, "kubeadm_1.31.2-1.1_amd64.deb");
+    }
+
+    #[test]
+    fn rows_of_rpm_and_dnf_are_read_as_the_real_ones_print_them() {
+        let query = include_str!("../../../tests/fixtures/real/rpm/query/stdout");
+        let installed = installed_once(query);
+        assert_eq!(installed.get("kubeadm").map(String::as_str), Some("1.30.4-150500.1.1"));
+        assert_eq!(installed.len(), 3);
+        assert_eq!(older_of_two(query), Vec::<String>::new());
+        let offers = include_str!("../../../tests/fixtures/real/dnf/repoquery/stdout");
+        assert_eq!(offered_by_rows(offers, &PACKAGES), [version("v1.30.4"), version("v1.30.6")]);
+        let excluded = include_str!("../../../tests/fixtures/real/dnf/repoquery-excluded/stdout");
+        assert_eq!(offered_by_rows(excluded, &PACKAGES), []);
+    }
+
+    #[test]
+    fn of_a_package_that_is_there_twice_the_older_one_is_named_and_it_counts_as_not_installed() {
+        let text = "kubeadm\t1.30.4-150500.1.1\nkubeadm\t1.31.2-150500.1.1\nkubelet\t1.30.4-150500.1.1\n\
+                    kubernetes-cni\t1.4.0-150500.1.1\n";
+        let names: Vec<String> = installed_once(text).into_keys().collect();
+        assert_eq!(names, ["kubelet", "kubernetes-cni"]);
+        assert_eq!(older_of_two(text), ["kubeadm-1.30.4-150500.1.1"]);
+    }
+
+    #[test]
+    fn the_version_of_kubectl_is_the_clients() {
+        let text = r#"{"clientVersion": {"major": "1", "gitVersion": "v1.30.4"}, "kustomizeVersion": "v5"}"#;
+        assert_eq!(kubectl_version(text).unwrap(), version("v1.30.4"));
+        assert!(kubectl_version("{}").is_err());
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod restart_kubelet;
 mod restore_schedulability;
 mod seal_protected_paths;
 mod static_pods;
+mod switch_repository;
 mod verify_control_plane;
 mod verify_node;
 mod verify_protected_paths;
@@ -56,6 +57,9 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         Step::EtcdSnapshot {} => Some(Box::new(etcd_snapshot::EtcdSnapshot)),
         Step::BackUpNode { role } => Some(Box::new(back_up_node::BackUpNode { role: *role })),
         Step::SealProtectedPaths {} => Some(Box::new(seal_protected_paths::SealProtectedPaths)),
+        Step::SwitchRepository { version } => {
+            Some(Box::new(switch_repository::SwitchRepository { version: *version }))
+        }
         Step::InstallKubeadm { version } => {
             Some(Box::new(install_kubeadm::InstallKubeadm { version: *version }))
         }

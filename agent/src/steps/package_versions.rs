@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use liftlock_proto::version::KubernetesVersion;
 
+use super::switch_repository;
 use crate::backup::Backup;
 use crate::backup::packages::PackageState;
 use crate::engine::context::{Context, TimeSpent};
@@ -120,6 +121,9 @@ pub(super) async fn put_back(
 ) -> Result<bool, StepFailure> {
     let now = cx.timed(TimeSpent::Child, PackageState::now(&cx.host)).await?;
     let (installed, held) = (before.installed_of(names), before.held_of(names));
+    if let Some(version) = installed.iter().find_map(|(_, version)| kubernetes_version(version)) {
+        switch_repository::lead_to(cx, version).await?;
+    }
     let packages = &cx.host.packages;
     cx.timed(TimeSpent::Child, async {
         packages.repair(&cx.permit()?, cx).await?;

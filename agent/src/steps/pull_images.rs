@@ -1,17 +1,24 @@
 //! Pulls the target's images through the container runtime, so that kubeadm and the kubelet find them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use camino::Utf8PathBuf;
 use futures::StreamExt;
 use futures::stream;
+use liftlock_proto::argv;
 use liftlock_proto::plan::Role;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::engine::context::PrepareContext;
 use crate::engine::step::{Preparation, StepFailure};
-use crate::host::HostResult;
+use crate::host::{HostResult, Limits};
 
 /// What runs on every node; the others are static pods of control planes.
 const ON_WORKERS: [&str; 3] = ["kube-proxy", "pause", "coredns"];
+
+/// Unpacking says nothing meanwhile.
+const IMPORT: Limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(30) };
 
 /// A registry and a disk are busy with this many.
 const SIDE_BY_SIDE: usize = 3;
@@ -33,6 +40,50 @@ fn base_name(image: &str) -> &str {
     last.split([':', '@']).next().unwrap_or(last)
 }
 
+impl PullImages {
+    /// Gives the container runtime what it has not got yet, out of archives that lie on the node.
+    async fn import(
+        &self,
+        cx: &PrepareContext,
+        images: &[String],
+        archives: &[Utf8PathBuf],
+    ) -> Result<(), StepFailure> {
+        for (number, archive) in archives.iter().enumerate() {
+            if missing(cx, images).await?.is_empty() {
+                break;
+            }
+            cx.reporter.line(cx.step, &format!("importing {archive}"));
+            let unit = format!("liftlock-import-{}-{number}", self.version.bare());
+            let argv = argv::ctr_import(archive.as_str());
+            cx.host.commands.run_undisturbing(&unit, &argv, IMPORT, cx).await?;
+        }
+        let missing = missing(cx, images).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let archives: Vec<&str> = archives.iter().map(|archive| archive.as_str()).collect();
+        Err(StepFailure::Refused(format!(
+            "{} has not got {}, and no archive of {} that SHA256SUMS lists brings it (there are: {}): put one there whose name \
+             ends in {}.tar, list it, and apply the plan again",
+            cx.node,
+            missing.join(", "),
+            self.version,
+            if archives.is_empty() { "none".to_owned() } else { archives.join(", ") },
+            self.version,
+        )))
+    }
+}
+
+async fn missing(cx: &PrepareContext, images: &[String]) -> HostResult<Vec<String>> {
+    let mut missing = Vec::new();
+    for image in images {
+        if !cx.host.runtime.has_image(image).await? {
+            missing.push(image.clone());
+        }
+    }
+    Ok(missing)
+}
+
 async fn pull(cx: &PrepareContext, image: &str) -> HostResult<()> {
     if !cx.host.runtime.has_image(image).await? {
         cx.reporter.line(cx.step, &format!("pulling {image}"));
@@ -46,6 +97,9 @@ impl Preparation for PullImages {
     async fn run(&self, cx: &PrepareContext) -> Result<(), StepFailure> {
         let mut images = cx.host.packages.images_of(self.version).await?;
         images.retain(|image| self.wanted(image));
+        if let Some(archives) = cx.host.packages.image_archives(self.version).await? {
+            return self.import(cx, &images, &archives).await;
+        }
         let mut failures: Vec<String> = stream::iter(images)
             .map(|image| async move { pull(cx, &image).await.err().map(|error| format!("{image}: {error}")) })
             .buffer_unordered(SIDE_BY_SIDE)

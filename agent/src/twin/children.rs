@@ -45,6 +45,10 @@ pub(super) enum Op {
     Unpack(String, String),
     Configure(String),
     Hold(String),
+    /// The package manager reads what its sources lead to.
+    ReadLists,
+    /// containerd takes the images of an archive; that of a version holds them all.
+    ImportImages(KubernetesVersion),
     DaemonReload,
     RestartKubelet,
     StopKubelet,
@@ -79,6 +83,8 @@ impl Op {
             Self::Unpack(package, version) => format!("child: unpack {package} {version}"),
             Self::Configure(package) => format!("child: configure {package}"),
             Self::Hold(package) => format!("child: hold {package}"),
+            Self::ReadLists => "child: read the package lists".to_owned(),
+            Self::ImportImages(version) => format!("child: import the images of {version}"),
             Self::DaemonReload => "child: daemon-reload".to_owned(),
             Self::RestartKubelet => "child: restart the kubelet".to_owned(),
             Self::StopKubelet => "child: stop the kubelet".to_owned(),
@@ -153,6 +159,13 @@ impl Op {
                     package.configured = true;
                 }
             }
+            Self::ImportImages(version) => {
+                let missing = machine.unpullable.clone();
+                machine
+                    .images
+                    .extend(kubeadm::images(*version).into_iter().filter(|image| !missing.contains(image)));
+            }
+            Self::ReadLists => machine.read_lists(),
             Self::StopKubelet => machine.kubelet = None,
             Self::StopContainers => machine.containers.clear(),
             Self::Remove(path) => {
@@ -377,6 +390,13 @@ fn script(world: &mut World, node: &str, argv: &Argv) -> Result<VecDeque<Op>, St
         ["systemctl", "daemon-reload"] => Ok([Op::DaemonReload].into()),
         ["systemctl", "restart", "kubelet.service"] => Ok([Op::RestartKubelet].into()),
         ["systemctl", "stop", "kubelet.service"] => Ok([Op::StopKubelet].into()),
+        ["ctr", "--namespace", "k8s.io", "images", "import", archive] => {
+            let named = archive.rsplit_once("images-").and_then(|(_, name)| name.strip_suffix(".tar"));
+            let version = named.and_then(|version| version.parse().ok());
+            version
+                .map(|version| [Op::ImportImages(version)].into())
+                .ok_or_else(|| format!("open {archive}: no such file"))
+        }
         [redeploy::COMMAND] => Ok(redeploy::script(world.replacing)),
         other => Err(format!("no such command: {other:?}")),
     }

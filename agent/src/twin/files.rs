@@ -80,6 +80,15 @@ impl Files for NodeTwin {
         self.put(path, File { content: content.into(), mode }).await
     }
 
+    async fn rewrite(&self, permit: &Permit, path: &Utf8Path, content: &[u8]) -> HostResult<()> {
+        let mode = self.file(path)?.mode;
+        self.write(permit, path, content, mode).await
+    }
+
+    async fn install_program(&self, _: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()> {
+        self.put(to, File { mode: 0o755, ..self.file(from)? }).await
+    }
+
     async fn create_dir(&self, _: &Permit, path: &Utf8Path, mode: u32) -> HostResult<()> {
         if self.machine(|machine| machine.disk.folder_mode(path).is_some())? {
             return Ok(());

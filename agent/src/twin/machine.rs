@@ -14,6 +14,8 @@ use crate::host::Space;
 pub(super) const STATIC_PODS: [&str; 4] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
+const SOURCES: &str = "/etc/apt/sources.list.d/kubernetes.list";
+
 pub(super) const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// A package on the machine.
@@ -77,6 +79,10 @@ pub struct Machine {
     pub disk: Disk,
     /// By name.
     pub packages: BTreeMap<String, Package>,
+    /// The folder that packages and images come out of.
+    pub offline: Option<Utf8PathBuf>,
+    /// Minors that the package manager has lists of, where repositories are split by minor.
+    pub listed: BTreeSet<u16>,
     /// `None` while it does not run.
     pub kubelet: Option<Kubelet>,
     /// What children have written or moved there, and when, and nobody has made durable since.
@@ -104,6 +110,32 @@ impl Machine {
     pub fn unpacked(&self, package: &str) -> Option<KubernetesVersion> {
         let version = &self.packages.get(package)?.version;
         version.split('-').next()?.parse().ok()
+    }
+
+    /// Gives it repositories that are split by minor, at the minor that it runs.
+    pub fn split_repositories(&mut self) {
+        let Some(version) = self.unpacked("kubeadm") else { return };
+        let source = format!("deb https://pkgs.k8s.io/core:/stable:/v1.{}/deb/ /\n", version.minor);
+        self.disk.put(SOURCES, source, 0o644);
+        self.listed = [version.minor].into();
+    }
+
+    /// Reads what its sources lead to.
+    pub(super) fn read_lists(&mut self) {
+        if let Some(minor) = self.minor_of_sources() {
+            self.listed.insert(minor);
+        }
+    }
+
+    /// Whether a version's packages are found: its sources lead to the minor, and its lists were read.
+    pub(super) fn leads_to(&self, version: KubernetesVersion) -> bool {
+        self.minor_of_sources().is_none_or(|minor| minor == version.minor && self.listed.contains(&minor))
+    }
+
+    /// Of repositories that are split by minor.
+    fn minor_of_sources(&self) -> Option<u16> {
+        let sources = String::from_utf8_lossy(self.disk.read(Utf8Path::new(SOURCES))?).into_owned();
+        sources.split("/v1.").nth(1)?.split('/').next()?.parse().ok()
     }
 
     /// A manifest.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use camino::Utf8PathBuf;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::children::{self, Op};
@@ -54,6 +56,20 @@ impl Packages for NodeTwin {
         Ok(self.world(|world| world.offered.clone()))
     }
 
+    async fn installable(&self, version: KubernetesVersion) -> HostResult<bool> {
+        let offered = self.world(|world| world.offered.contains(&version));
+        Ok(offered && self.machine(|machine| machine.leads_to(version))?)
+    }
+
+    async fn source(&self) -> HostResult<PackageSource> {
+        let split_by_minor = self.machine(|machine| !machine.listed.is_empty())?;
+        Ok(PackageSource { split_by_minor, ..PackageSource::default() })
+    }
+
+    async fn refresh_from(&self, _: &Permit, _: &[Utf8PathBuf], lines: &dyn Lines) -> HostResult<()> {
+        self.apt("update", [Op::ReadLists].into(), lines).await
+    }
+
     async fn held(&self) -> HostResult<Vec<String>> {
         self.machine(|machine| {
             let held = machine.packages.iter().filter(|(_, package)| package.held);
@@ -71,6 +87,13 @@ impl Packages for NodeTwin {
 
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {
         Ok(kubeadm::images(version))
+    }
+
+    async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
+        self.machine(|machine| {
+            let offline = machine.offline.as_ref()?;
+            Some(vec![offline.join(format!("images-{version}.tar"))])
+        })
     }
 
     async fn repair(&self, _: &Permit, lines: &dyn Lines) -> HostResult<()> {
@@ -102,6 +125,16 @@ impl Packages for NodeTwin {
         held: &[String],
         lines: &dyn Lines,
     ) -> HostResult<()> {
+        for (name, version) in packages {
+            let version = version.split('-').next().and_then(|version| version.parse().ok());
+            if !self.machine(|machine| version.is_some_and(|version| machine.leads_to(version)))? {
+                return Err(HostError::Command {
+                    argv: vec!["apt-get".to_owned(), "install".to_owned()],
+                    status: "exit status 100".to_owned(),
+                    output: format!("E: Version '{version:?}' for '{name}' was not found"),
+                });
+            }
+        }
         let unpack = packages.iter().map(|(name, version)| Op::Unpack(name.clone(), version.clone()));
         let configure = packages.iter().map(|(name, _)| Op::Configure(name.clone()));
         let hold_again = held.iter().map(|name| Op::Hold(name.clone()));

@@ -460,6 +460,8 @@ fn blank(name: &str, version: KubernetesVersion) -> Machine {
     let mut machine = Machine {
         disk: Disk::default(),
         packages: BTreeMap::new(),
+        offline: None,
+        listed: BTreeSet::new(),
         kubelet: None,
         unsynced: BTreeMap::new(),
         containers: BTreeMap::new(),

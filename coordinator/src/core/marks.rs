@@ -27,6 +27,7 @@ pub fn to_mark(rollout: &Rollout) -> BTreeSet<NodeName> {
 #[cfg(test)]
 mod tests {
     use liftlock_proto::name::FencingToken;
+    use liftlock_proto::packages::PackageSource;
     use liftlock_proto::plan::{Plan, PlannedNode, Policy, Purpose, Role};
     use liftlock_proto::version::KubernetesVersion;
 
@@ -49,6 +50,7 @@ mod tests {
             name: name.parse().unwrap(),
             role,
             place: None,
+            packages: PackageSource::default(),
             prepare: vec![],
             steps: vec![],
         };

@@ -13,7 +13,7 @@ use crate::core::blocked;
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
 use crate::core::pools::{self, Arrangement};
-use crate::core::sequence::{prepare, under_lease};
+use crate::core::sequence::{prepare, under_lease, with_switched_repository};
 use crate::core::view::{ClusterView, ControlPlaneReport, Redeploy};
 
 /// The rule that refuses a plan without a step.
@@ -231,13 +231,18 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> (Vec<PlannedNode>, Ve
         first_taken |= candidate.control_plane();
         let replacement = replacement(candidate).ok().filter(|_| policy.redeploy);
         if situation.raises(candidate) {
-            let steps = under_lease(role, target, policy, replacement);
+            let packages = candidate.agent().map(|agent| agent.packages.clone()).unwrap_or_default();
+            let mut steps = under_lease(role, target, policy, replacement);
+            if packages.split_by_minor {
+                steps = with_switched_repository(steps, target);
+            }
             planned.push(PlannedNode {
                 name: candidate.name.clone(),
                 role,
                 prepare: prepare(role, target),
                 steps: blocked::decided(steps, blocked::on_blocked(policy, None, candidate)),
                 place: arrangement.place(candidate.name),
+                packages,
             });
         }
     }

@@ -15,7 +15,9 @@ use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::core::planning::{Refusal, seal};
-use crate::core::sequence::{API_OUTAGE, DRAIN_ONLY_NODE, end_membership, join, leave, prepare_to_join};
+use crate::core::sequence::{
+    API_OUTAGE, DRAIN_ONLY_NODE, end_membership, join, leave, prepare_to_join, with_switched_repository,
+};
 use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Etcd, NodeView};
 
 /// The consent that a node needs whose agent nobody hears: its machine is off for good, or its pods may go on running.
@@ -47,12 +49,14 @@ pub fn plan(
     let parts = parts(view, target, replacement, &mut refusals);
     refusals.retain(|refusal| !(refusal.acceptable && policy.accepts(refusal.rule)));
     let Some(parts) = parts.filter(|_| refusals.is_empty()) else { return Err(refusals) };
-    seal(target, target, nodes(&parts, target, replacement, policy), policy.clone(), Vec::new())
+    let nodes = nodes(view, &parts, target, replacement, policy);
+    seal(target, target, nodes, policy.clone(), Vec::new())
         .map_err(|error| vec![refused("unreadable-plan", format!("the plan cannot be named: {error}"))])
 }
 
 /// In the order of leases.
 fn nodes(
+    view: &ClusterView,
     parts: &Parts<'_>,
     version: KubernetesVersion,
     replacement: &Replacement,
@@ -60,14 +64,23 @@ fn nodes(
 ) -> Vec<PlannedNode> {
     let Replacement { old, with } = replacement;
     let role = if parts.old.is_control_plane() { Role::ControlPlane } else { Role::Worker };
+    let packages = |name: &NodeName| {
+        let agent = view.nodes.get(name).and_then(|node| node.agent.as_ref());
+        agent.map(|agent| agent.packages.clone()).unwrap_or_default()
+    };
     let planned = |name: &NodeName, role, prepare, steps| PlannedNode {
         name: name.clone(),
         role,
         place: None,
         prepare,
         steps,
+        packages: packages(name),
     };
-    let new = planned(with, role, prepare_to_join(version), join(role, version, policy));
+    let mut joins = join(role, version, policy);
+    if packages(with).split_by_minor {
+        joins = with_switched_repository(joins, version);
+    }
+    let new = planned(with, role, prepare_to_join(version), joins);
     let end = end_membership(old, role, parts.answers);
     let end = planned(parts.actor, Role::ControlPlane, Vec::new(), end);
     if parts.answers {

@@ -113,6 +113,7 @@ pub fn etcd_has_moved_on(plan: &Plan, node: &PlannedNode, reached: usize) -> boo
 
 #[cfg(test)]
 mod tests {
+    use liftlock_proto::packages::PackageSource;
     use liftlock_proto::plan::Policy;
 
     use super::*;
@@ -126,6 +127,7 @@ mod tests {
             prepare: prepare(*role, to),
             steps: under_lease(*role, to, &Policy::default(), None),
             place: None,
+            packages: PackageSource::default(),
         };
         Plan {
             id: "p-0123456789ab".parse().unwrap(),

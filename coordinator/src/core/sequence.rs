@@ -21,6 +21,14 @@ pub fn prepare(role: Role, version: KubernetesVersion) -> Vec<Step> {
     ]
 }
 
+/// The same for a node whose package repositories are split by minor: they are led to the version's right before its
+/// first package is installed, and so led back only after its last one is.
+pub fn with_switched_repository(mut steps: Vec<Step>, version: KubernetesVersion) -> Vec<Step> {
+    let first = steps.iter().position(|step| matches!(step, Step::InstallKubeadm { .. }));
+    steps.insert(first.unwrap_or(steps.len()), Step::SwitchRepository { version });
+    steps
+}
+
 /// What a node does under its lease, in this order: a verified backup before the first change, the control plane
 /// before its kubelet, the node empty before its kubelet changes, and at the end the proof that what is protected is as
 /// it was. `replacement` is the command that replaces the whole system: then nothing but that changes the kubelet.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::name::NodeName;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::core::selector::Labels;
@@ -162,6 +163,8 @@ pub struct AgentView {
     pub control_plane_version: Option<KubernetesVersion>,
     /// Versions that its repositories offer for all three packages.
     pub offered: Vec<KubernetesVersion>,
+    /// Where they come from.
+    pub packages: PackageSource,
     /// What could not be read.
     pub errors: Vec<String>,
     /// Manifests of static pods that are not what kubeadm makes of kubeadm-config.

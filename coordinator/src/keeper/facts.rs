@@ -153,6 +153,7 @@ impl State {
                     .iter()
                     .filter_map(|text| text.parse::<KubernetesVersion>().ok())
                     .collect(),
+                packages: facts.packages.clone().map(Into::into).unwrap_or_default(),
                 errors: facts.errors.clone(),
                 obstacles: facts
                     .obstacles

@@ -453,6 +453,7 @@ fn unreadable(key: &str, why: &dyn Display) -> StoreError {
 mod tests {
     use std::sync::Arc;
 
+    use liftlock_proto::packages::PackageSource;
     use liftlock_proto::plan::Role;
 
     use super::*;
@@ -472,6 +473,7 @@ mod tests {
             prepare: sequence::prepare(Role::ControlPlane, version),
             steps: sequence::under_lease(Role::ControlPlane, version, &policy, None),
             place: None,
+            packages: PackageSource::default(),
         };
         let plan = Plan {
             id: "p-0123456789ab".parse().unwrap(),

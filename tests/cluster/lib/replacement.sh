@@ -9,6 +9,7 @@ ASKED=$PERSISTENT/replace-me
 # next_image: the system that takes the place of the old one, made where no systemd runs: the packages of TO and the
 # agent's, and how a host is replaced. Nothing of a cluster is in it.
 next_image() {
+  # shellcheck disable=SC2046 # one word a version
   container next --volume "$(repository $(versions)):/srv/packages:ro" "$NODE_IMAGE" sleep infinity
   docker cp "$(artifact AGENT_DEB 'target/debian/liftlock-agent_*.deb')" "${PREFIX}next:/srv/agent.deb"
   node_install next "$TO"

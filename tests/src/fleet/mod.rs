@@ -61,6 +61,9 @@ pub struct Fleet {
     folder: TempDir,
 }
 
+/// Where packages and images lie on a node that asks no repository and no registry.
+pub const OFFLINE: &str = "/var/lib/offline";
+
 /// What is not as in a real fleet.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms {
@@ -72,6 +75,8 @@ pub struct Terms {
     pub links: bool,
     /// Each node says how its system is replaced as a whole.
     pub redeploy: bool,
+    /// Each node's packages and images come out of [`OFFLINE`].
+    pub offline: bool,
     /// The coordinator follows [`Fleet::plans`].
     pub follow_plans: bool,
     /// The coordinator follows the objects of kind `UpgradePlan`, with what deploy/kubernetes lets it do.
@@ -110,7 +115,8 @@ impl Fleet {
         Self::without_agents_on(shape, Terms::default()).await
     }
 
-    async fn without_agents_on(shape: &Shape, terms: Terms) -> Result<Self> {
+    /// The same on other terms.
+    pub async fn without_agents_on(shape: &Shape, terms: Terms) -> Result<Self> {
         let binaries = Binaries::find()?;
         let folder = scratch::folder()?;
         let path = Utf8Path::from_path(folder.path()).context("the temporary folder's name is no UTF-8")?;
@@ -303,6 +309,11 @@ impl Fleet {
             machine.facts.address,
             self.terms.api_timeout.unwrap_or(API_TIMEOUT),
         );
+        let text = if self.terms.offline {
+            text + &format!("[packages]\ndirectory = \"{OFFLINE}\"\n")
+        } else {
+            text
+        };
         let redeploy = format!(
             "[redeploy]\ncommand = [\"{REPLACE}\"]\nstore = \"{STORE}\"\nkeeps = [\"{PERSISTENT}\"]\n"
         );

@@ -19,7 +19,7 @@ use crate::standin::release::{Release, STATIC_PODS};
 const SLASH: &str = "!";
 
 /// The programs that a stand-in node has.
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 12] = [
     "kubeadm",
     "kubelet",
     "apt-get",
@@ -28,6 +28,7 @@ pub const PROGRAMS: [&str; 11] = [
     "dpkg",
     "dpkg-query",
     "dpkg-deb",
+    "ctr",
     "systemctl",
     "systemd-run",
     "etcdctl",

@@ -132,7 +132,8 @@ impl Repository {
         Self::read_index(&node.at("/var/lib/apt/lists/Packages"))
     }
 
-    fn read_index(path: &Utf8Path) -> Result<Self> {
+    /// Reads an index.
+    pub fn read_index(path: &Utf8Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
         let pair =
             |line: &str| line.split_once(' ').map(|(name, version)| (name.to_owned(), version.to_owned()));
@@ -148,11 +149,16 @@ impl Repository {
 
     /// Makes it what the node's apt knows.
     pub fn write_lists(&self, node: &NodeTree) -> Result<()> {
+        self.write_index(&node.at("/var/lib/apt/lists/Packages"))
+    }
+
+    /// Writes an index.
+    pub fn write_index(&self, path: &Utf8Path) -> Result<()> {
         let index = self.packages.iter().fold(String::new(), |mut index, (name, version)| {
             _ = writeln!(index, "{name} {version}");
             index
         });
-        write_whole(&node.at("/var/lib/apt/lists/Packages"), &index)
+        write_whole(path, &index)
     }
 
     /// The version that `=PATTERN` selects, as apt matches it: exact, or a prefix before a `*`.

@@ -20,6 +20,7 @@ mod holds;
 mod interruptions;
 mod marks;
 mod operators;
+mod package_sources;
 mod paths;
 mod plans;
 mod protection;

@@ -15,6 +15,7 @@ use liftlock_agent::engine::lease::{Lease, Permit};
 use liftlock_agent::facts;
 use liftlock_agent::host::real::{self, RealClock, RealCommands, RealConfig};
 use liftlock_agent::host::{ChunkSink, Host, HostError, HostResult, Layout, Limits, Lines, NodeCondition};
+use liftlock_agent::packages::PackageSettings;
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::standin::cluster::{Cluster, Shape};
@@ -57,6 +58,7 @@ impl Place {
             runtime_endpoint: Some(format!("unix://{}", tree.runtime_socket())),
             etcd_endpoint: Some(format!("https://{}:2379", machine.facts.address)),
             api_timeout: real::API_TIMEOUT,
+            packages: PackageSettings::default(),
             redeploy: None,
             addons: Arc::default(),
         };

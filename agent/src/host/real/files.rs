@@ -131,6 +131,25 @@ impl Files for RealFiles {
         on_a_thread(move || replace(&path, &content, mode)).await
     }
 
+    async fn rewrite(&self, _: &Permit, path: &Utf8Path, content: &[u8]) -> HostResult<()> {
+        let (path, content) = (self.admit(path)?, content.to_owned());
+        on_a_thread(move || rewrite(&path, &content)).await
+    }
+
+    async fn install_program(&self, _: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()> {
+        let (from, to) = (self.admit(from)?, self.admit(to)?);
+        on_a_thread(move || {
+            let (folder, name) = tree::folder_of(&from)?;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let input =
+                fs::openat(&folder, name, flags, Mode::empty()).map_err(failed("cannot open", &from))?;
+            let mut part = Part::new(&to, 0o755)?;
+            tree::stream(&mut File::from(input), &mut part.file, &from, &to)?;
+            part.put_in_place()
+        })
+        .await
+    }
+
     async fn create_dir(&self, _: &Permit, path: &Utf8Path, mode: u32) -> HostResult<()> {
         let path = self.admit(path)?;
         on_a_thread(move || make_folder(&path, mode)).await
@@ -288,6 +307,21 @@ impl NewFile for Stream {
 pub(super) fn replace(path: &Utf8Path, content: &[u8], mode: u32) -> HostResult<()> {
     let mut part = Part::new(path, mode)?;
     part.file.write_all(content).map_err(failed("cannot write", path))?;
+    part.put_in_place()
+}
+
+/// Replaces the content of a file as a whole; its times are those of the change.
+fn rewrite(path: &Utf8Path, content: &[u8]) -> HostResult<()> {
+    let (folder, name) = tree::folder_of(path)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let before = fs::openat(&folder, name, flags, Mode::empty()).map_err(failed("cannot open", path))?;
+    let status = fs::fstat(&before).map_err(failed("cannot look at", path))?;
+    let mut part = Part::new(path, 0o600)?;
+    part.file.write_all(content).map_err(failed("cannot write", path))?;
+    let (owner, group) = tree::owner(&status);
+    let kept = fs::fchown(&part.file, owner, group)
+        .and_then(|()| fs::fchmod(&part.file, Mode::from_raw_mode(status.st_mode)));
+    kept.map_err(failed("cannot keep owner and mode of", path))?;
     part.put_in_place()
 }
 

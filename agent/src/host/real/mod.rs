@@ -11,7 +11,7 @@ use crate::etcd::RealEtcd;
 use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout, Trees};
 use crate::invitation::NoInvitations;
 use crate::kube::RealKube;
-use crate::packages::Apt;
+use crate::packages::{NodePackages, PackageSettings};
 use crate::redeploy::replacement::Replacement;
 use crate::runtime::RealRuntime;
 
@@ -62,6 +62,8 @@ pub struct RealConfig {
     pub etcd_endpoint: Option<String>,
     /// How long a step goes on asking an API server that does not answer; [`API_TIMEOUT`] unless somebody knows better.
     pub api_timeout: Duration,
+    /// What brings its packages, and from where.
+    pub packages: PackageSettings,
     /// How this host is replaced as a whole.
     pub redeploy: Option<Arc<Replacement>>,
     /// Where add-ons lie, and how they are applied.
@@ -87,7 +89,9 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
     let kube: Arc<dyn Kube> = real.clone();
     let runtime = RealRuntime::new(layout.clone(), files.clone(), config.runtime_endpoint.clone());
     let etcd = RealEtcd::new(layout.clone(), files.clone(), config.etcd_endpoint.clone());
-    let packages = Apt::new(layout.clone(), files.clone(), commands.clone(), kube.clone());
+    let path = config.path.clone();
+    let packages =
+        NodePackages::new(config.packages.clone(), &layout, files.clone(), commands.clone(), &kube, path);
     Ok(Host {
         layout,
         files,

@@ -446,7 +446,7 @@ fn no_text(folder: &Utf8Path, name: &CStr) -> HostError {
     }
 }
 
-fn owner(status: &Stat) -> (Option<Uid>, Option<Gid>) {
+pub(super) fn owner(status: &Stat) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid)))
 }
 

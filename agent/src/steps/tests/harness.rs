@@ -137,16 +137,27 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Leased)> {
     let mut second = Leased::new(&raised.twin.fork(), "cp2", Role::ControlPlane);
     addons::lay(&mut second);
     let worker = Leased::new(&raised.twin.fork(), "w1", Role::Worker);
+    let switching = Leased::switching(&raised.twin.fork(), "w2", Role::Worker);
     let alone = Leased::new(&Twin::new(shape(1, 1)), "cp1", Role::FirstControlPlane);
     vec![
         ("the first of three control planes", first),
         ("the second control plane, with add-ons", second),
         ("a worker", worker),
         ("the only control plane", alone),
+        ("a worker whose repositories are split by minor", switching),
     ]
 }
 
 impl Leased {
+    /// A node whose package repositories are split by minor, and its lease.
+    pub(super) fn switching(twin: &Twin, node: &'static str, role: Role) -> Self {
+        let mut leased = Self::new(twin, node, role);
+        leased.meddle(Machine::split_repositories);
+        let first = leased.steps.iter().position(|step| step.name() == "install-kubeadm").unwrap();
+        leased.steps.insert(first, Step::SwitchRepository { version: TO });
+        leased
+    }
+
     pub(super) fn new(twin: &Twin, node: &'static str, role: Role) -> Self {
         Self {
             twin: twin.clone(),

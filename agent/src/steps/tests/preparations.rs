@@ -85,3 +85,23 @@ fn packages_are_refreshed_and_fetched_without_a_lease() {
     leased.prepare(&Step::RefreshPackages {}).unwrap();
     leased.prepare(&Step::FetchPackages { version: TO }).unwrap();
 }
+
+#[test]
+fn on_a_node_without_a_registry_images_come_out_of_archives_that_lie_there() {
+    let leased = control_plane();
+    leased.meddle(|machine| machine.offline = Some("/var/lib/liftlock/offline".into()));
+    leased.prepare(&pull(Role::ControlPlane)).unwrap();
+    let changes = leased.changes();
+    assert!(changes.iter().any(|change| change.contains("import the images of v1.31.2")), "{changes:?}");
+    assert!(!changes.iter().any(|change| change.starts_with("pull")), "{changes:?}");
+    leased.prepare(&pull(Role::ControlPlane)).unwrap();
+    assert_eq!(leased.changes(), changes, "what is there is not imported again");
+
+    let lacking = control_plane();
+    lacking.meddle(|machine| {
+        machine.offline = Some("/var/lib/liftlock/offline".into());
+        machine.unpullable.insert("registry.k8s.io/etcd:3.5.15-0".to_owned());
+    });
+    let why = lacking.prepare(&pull(Role::ControlPlane)).unwrap_err().to_string();
+    assert!(why.contains("registry.k8s.io/etcd:3.5.15-0") && why.contains("v1.31.2.tar"), "{why}");
+}

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::v1;
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ pub struct NodeView {
     pub control_plane_version: Option<String>,
     /// What the package repositories offer for all three packages, oldest first.
     pub offered_versions: Vec<String>,
+    /// Where its packages come from: `apt`, `dnf, split by minor`, `files in /var/lib/liftlock/offline`.
+    pub packages: Option<String>,
     /// The agent's version.
     pub agent_version: Option<String>,
     /// The agent's resident memory.
@@ -79,6 +82,7 @@ impl From<v1::NodeEntry> for NodeView {
             kubeadm_version: said(facts.kubeadm_version),
             control_plane_version: said(facts.control_plane_version),
             offered_versions: facts.offered_versions,
+            packages: facts.packages.map(|source| PackageSource::from(source).words()),
             agent_version: said(facts.agent_version),
             agent_memory_bytes: Some(facts.agent_memory_bytes).filter(|&bytes| bytes > 0),
             errors: facts.errors,

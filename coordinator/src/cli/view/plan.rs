@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use liftlock_proto::argv::{Argv, commands, kubeadm_upgrade_apply_force};
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Replacement, Role};
 use liftlock_proto::step::{self, Step};
 use liftlock_proto::v1;
@@ -123,6 +124,9 @@ pub struct PlannedNodeView {
     pub prepare: Vec<StepView>,
     /// Under its lease.
     pub steps: Vec<StepView>,
+    /// Where its packages come from; left out where apt brings them from repositories of all minors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packages: Option<String>,
 }
 
 /// One step.
@@ -225,19 +229,21 @@ impl From<Plan> for PlanView {
 }
 
 fn planned_node(node: PlannedNode, etcd_changes: bool) -> PlannedNodeView {
-    let views = |steps: &[Step]| steps.iter().map(|step| step_view(step, etcd_changes)).collect();
+    let views =
+        |steps: &[Step]| steps.iter().map(|step| step_view(step, &node.packages, etcd_changes)).collect();
     let (pool, zone) = node.place.map(|Place { pool, zone }| (pool, zone)).unzip();
     PlannedNodeView {
         pool,
         zone: zone.flatten(),
         prepare: views(&node.prepare),
         steps: views(&node.steps),
+        packages: Some(node.packages.words()).filter(|_| !node.packages.is_default()),
         name: node.name.into(),
         role: node.role,
     }
 }
 
-fn step_view(step: &Step, etcd_changes: bool) -> StepView {
+fn step_view(step: &Step, source: &PackageSource, etcd_changes: bool) -> StepView {
     let reversal = match step.reversal() {
         step::Reversal::Nothing => Reversal::Nothing,
         step::Reversal::Automatic => Reversal::Automatic,
@@ -245,7 +251,8 @@ fn step_view(step: &Step, etcd_changes: bool) -> StepView {
         step::Reversal::KubeadmForce => Reversal::KubeadmForce,
         step::Reversal::Never => Reversal::Impossible,
     };
-    StepView { step: step.name(), commands: commands(step), asks: asks(step), reversal }
+    let asks = asks(step).or_else(|| out_of_directory(step, source));
+    StepView { step: step.name(), commands: commands(step, source), asks, reversal }
 }
 
 impl View for PlanAnswerView {
@@ -498,6 +505,26 @@ fn write_point(text: &mut String, paint: Paint) {
     let _ = writeln!(text, "      {}", paint.paint(Tone::Notice, "── point of no return ──"));
 }
 
+/// What a step does on a node whose packages come out of a folder, or whose programs no package owns, for people.
+fn out_of_directory(step: &Step, source: &PackageSource) -> Option<String> {
+    let directory = source.directory.as_deref().unwrap_or("the folder that its configuration names");
+    let listed = format!("in {directory}, each compared with SHA256SUMS there");
+    if source.directory.is_none() && source.manager != PackageManager::Files {
+        return None;
+    }
+    match step {
+        Step::RefreshPackages {} => Some(format!("reads what SHA256SUMS in {directory} lists")),
+        Step::FetchPackages { version } => Some(format!("looks for the packages of {version} {listed}")),
+        Step::InstallKubeadm { version } => {
+            Some(format!("installs kubeadm of {version} from its file {listed}"))
+        }
+        Step::InstallKubelet { version } => {
+            Some(format!("installs kubelet and kubectl of {version} from their files {listed}"))
+        }
+        _ => None,
+    }
+}
+
 /// What a step asks or does through an API, for people.
 fn asks(step: &Step) -> Option<String> {
     Some(match step {
@@ -511,6 +538,10 @@ fn asks(step: &Step) -> Option<String> {
         Step::PullImages { version, .. } => {
             format!("has the container runtime pull the images of {version} that this node will need")
         }
+        Step::SwitchRepository { version } => format!(
+            "leads this node's package repositories, which are split by minor, to those of {}",
+            version.minor_name()
+        ),
         Step::MeasureSpace { .. } => "measures free space; refuses a node too full for packages and backups".to_owned(),
         Step::EtcdQuorumGate { allow_api_outage } => {
             let may_be_missed = if *allow_api_outage {

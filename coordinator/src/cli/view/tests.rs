@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
@@ -44,6 +45,7 @@ fn plan_between(from: &str, to: &str, policy: Policy) -> Plan {
         prepare: prepare(role, to),
         steps: under_lease(role, to, &policy, None),
         place: None,
+        packages: PackageSource::default(),
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),

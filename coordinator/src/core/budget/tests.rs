@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use liftlock_proto::name::FencingToken;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{OnFailure, Plan, Policy, Role};
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_proto::workers::{Place, Workers};
@@ -22,7 +23,14 @@ fn planned(text: &str) -> PlannedNode {
         Place { pool: pool.to_owned(), zone: Some(zone.to_owned()).filter(|zone| !zone.is_empty()) }
     });
     let role = if place.is_some() { Role::Worker } else { Role::ControlPlane };
-    PlannedNode { name: name(node.unwrap_or(text)), role, prepare: vec![], steps: vec![], place }
+    PlannedNode {
+        name: name(node.unwrap_or(text)),
+        role,
+        prepare: vec![],
+        steps: vec![],
+        place,
+        packages: PackageSource::default(),
+    }
 }
 
 pub(crate) fn pool(name: &str, max_unavailable: u32) -> PlannedPool {

@@ -1,6 +1,7 @@
 //! Each kind of finding by example, and what holds of every cluster.
 
 use liftlock_proto::name::FencingToken;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
 use liftlock_proto::workers::{Canary, PlannedPool};
 use proptest::prelude::*;
@@ -31,6 +32,7 @@ fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan 
         prepare: Vec::new(),
         steps: Vec::new(),
         place: None,
+        packages: PackageSource::default(),
     };
     Plan {
         id: "p-0123456789ab".parse().unwrap(),

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::*;
@@ -64,6 +65,7 @@ pub(crate) fn cluster_at(minor: u16) -> ClusterView {
                 control_plane,
                 control_plane_version: control_plane.then_some(present),
                 offered: (minor..=minor + 3).map(version).collect(),
+                packages: PackageSource::default(),
                 errors: Vec::new(),
                 drift: Vec::new(),
                 obstacles: Vec::new(),

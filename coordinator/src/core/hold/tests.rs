@@ -1,3 +1,4 @@
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{Plan, PlannedNode};
 use liftlock_proto::version::KubernetesVersion;
 
@@ -11,6 +12,7 @@ fn path(nodes: &[&str]) -> Path {
         name: name.parse().unwrap(),
         role: role(name),
         place: None,
+        packages: PackageSource::default(),
         prepare: Vec::new(),
         steps: Vec::new(),
     };

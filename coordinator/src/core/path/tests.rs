@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use liftlock_proto::name::NodeName;
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::Role;
 use proptest::prelude::*;
 
@@ -31,6 +32,7 @@ fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView
             control_plane,
             control_plane_version: control_plane.then_some(version),
             offered: everything(),
+            packages: PackageSource::default(),
             errors: Vec::new(),
             drift: vec![],
             obstacles: vec![],

@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::name::NodeName;
+use liftlock_proto::packages::PackageSource;
+use liftlock_proto::step::Step;
 
 use super::*;
 use crate::core::gates::tests::{sound_cluster, sound_node};
@@ -23,6 +25,7 @@ pub(crate) fn view(control_planes: u32, workers: u32) -> ClusterView {
             control_plane,
             control_plane_version: control_plane.then_some(FROM),
             offered: vec![FROM, TO, KubernetesVersion::new(1, 21, 1)],
+            packages: PackageSource::default(),
             errors: Vec::new(),
             drift: vec![],
             obstacles: vec![],
@@ -279,7 +282,10 @@ fn a_redeploy_is_planned_where_every_node_says_how_and_is_refused_by_name_where_
         let at = |name: &str| names.iter().position(|step| *step == name);
         assert_eq!(at("install-kubelet"), None);
         assert!(at("drain") < at("redeploy") && at("redeploy") < at("restart-kubelet"), "{names:?}");
-        assert!(node.steps.iter().any(|step| argv::commands(step).contains(&command)), "the plan shows it");
+        assert!(
+            node.steps.iter().any(|step| argv::commands(step, &node.packages).contains(&command)),
+            "the plan shows it"
+        );
     }
     let without = make_plan(&view, TO, &Policy { redeploy: false, ..policy.clone() }).unwrap();
     assert!(without.nodes.iter().all(|node| node.steps.iter().all(|step| step.name() != "redeploy")));
@@ -352,4 +358,28 @@ fn words_for_nodes_that_take_none_are_refused_by_name() {
 fn without_a_word_plans_and_their_hashes_are_as_they_always_were() {
     let json = serde_json::to_string(&make_plan(&view(3, 2), TO, &Policy::default()).unwrap()).unwrap();
     assert!(!json.contains("onBlocked") && !json.contains("\"nodes\":[]"), "{json}");
+}
+
+#[test]
+fn where_repositories_are_split_by_minor_they_are_switched_before_the_first_package_and_elsewhere_nothing_changes()
+ {
+    let policy = Policy { accepted: vec![API_OUTAGE.to_owned()], ..Policy::default() };
+    let mut view = view(1, 2);
+    let usual = make_plan(&view, TO, &policy).unwrap();
+    node(&mut view, "w2").agent.as_mut().unwrap().packages.split_by_minor = true;
+    let split = make_plan(&view, TO, &policy).unwrap();
+    assert_ne!(split.hash, usual.hash);
+    for (planned, before) in split.nodes.iter().zip(&usual.nodes) {
+        let mut expected = before.clone();
+        if planned.name == name("w2") {
+            expected.packages.split_by_minor = true;
+            let first = expected.steps.iter().position(|step| step.name() == "install-kubeadm").unwrap();
+            expected.steps.insert(first, Step::SwitchRepository { version: TO });
+        }
+        assert_eq!(*planned, expected);
+    }
+    assert!(
+        !serde_json::to_string(&usual).unwrap().contains("\"packages\":"),
+        "what goes without saying is not hashed"
+    );
 }

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{Policy, Purpose, Role};
 use liftlock_proto::version::KubernetesVersion;
 use proptest::prelude::*;
@@ -19,7 +20,14 @@ fn rollout(nodes: usize) -> Rollout {
     let node = |index| {
         let role = if index == 0 { Role::FirstControlPlane } else { Role::Worker };
         let steps = under_lease(role, to_version, &Policy::default(), None);
-        PlannedNode { name: name(index), role, prepare: vec![], steps, place: None }
+        PlannedNode {
+            name: name(index),
+            role,
+            prepare: vec![],
+            steps,
+            place: None,
+            packages: PackageSource::default(),
+        }
     };
     let plan = Plan {
         id: "p-0123456789ab".parse().unwrap(),

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::{Call, err, out};
+use super::{Call, apt_sources, err, out};
 use crate::standin::fault::{Point, point};
-use crate::standin::packages::{Dpkg, Package, Repository, archive_name, sha256};
+use crate::standin::packages::{Dpkg, Package, archive_name, sha256};
 
 /// What apt calls the repository. It is a folder, but one that apt fetches from, as it does over a network.
 const REPOSITORY: &str = "http://packages.example";
@@ -53,10 +53,9 @@ fn update(call: &Call) -> Result<u8> {
     if let Err(status) = fault(call, &Point::AptStarted) {
         return Ok(status);
     }
-    out(format_args!("Get:1 {REPOSITORY} ./ Packages"));
-    Repository::read(&call.node.facts()?.repository)?.write_lists(&call.node)?;
+    let answered = apt_sources::update(call, REPOSITORY)?;
     out("Reading package lists...");
-    Ok(0)
+    Ok(if answered { 0 } else { FAILED })
 }
 
 /// Takes dpkg's lock as apt does: waits as long as it was told to, and says so each second.
@@ -98,9 +97,13 @@ fn lock(call: &Call) -> Result<Option<File>> {
 
 /// Name and exact version of each `name=pattern`.
 fn selected(call: &Call, packages: &[&str]) -> Result<Result<Vec<(String, String)>, u8>> {
-    let lists = Repository::read_lists(&call.node)?;
+    let lists = apt_sources::known(call)?;
     let mut selected = Vec::new();
     for package in packages {
+        if let Some(named) = package.starts_with('/').then(|| of_file(package)).flatten() {
+            selected.push(named);
+            continue;
+        }
         let (name, pattern) = package.split_once('=').unwrap_or((package, "*"));
         if lists.of(name).next().is_none() {
             err(format_args!("E: Unable to locate package {name}"));
@@ -117,6 +120,13 @@ fn selected(call: &Call, packages: &[&str]) -> Result<Result<Vec<(String, String
         selected.push((name.to_owned(), version.to_owned()));
     }
     Ok(Ok(selected))
+}
+
+/// Name and version of a package's file that is there.
+fn of_file(path: &str) -> Option<(String, String)> {
+    let content = fs::read_to_string(path).ok()?;
+    let field = |name: &str| content.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    Some((field("Package: ")?, field("Version: ")?))
 }
 
 fn install(call: &Call, packages: &[&str]) -> Result<u8> {
@@ -159,7 +169,7 @@ fn install(call: &Call, packages: &[&str]) -> Result<u8> {
         out("The following packages will be upgraded:");
         out(format_args!("  {}", names(false).join(" ")));
     }
-    let lists = Repository::read_lists(&call.node)?;
+    let lists = apt_sources::known(call)?;
     let behind =
         |package: &&Package| lists.of(&package.name).next().is_some_and(|newest| newest != package.version);
     let left = dpkg.iter().filter(behind).count().saturating_sub(changed.len());
@@ -168,7 +178,9 @@ fn install(call: &Call, packages: &[&str]) -> Result<u8> {
         err("E: Held packages were changed and -y was used without --allow-change-held-packages.");
         return Ok(FAILED);
     }
-    download(call, &changed)?;
+    if !packages.iter().all(|package| package.starts_with('/')) {
+        download(call, &changed)?;
+    }
     if call.has(&["--download-only", "-d"]) {
         out("Download complete and in download only mode");
         return Ok(0);
@@ -223,7 +235,7 @@ fn print_uris(call: &Call, packages: &[&str]) -> Result<u8> {
 }
 
 pub(super) fn cache(call: &Call) -> Result<u8> {
-    let lists = Repository::read_lists(&call.node)?;
+    let lists = apt_sources::known(call)?;
     if let Some((&"madison", packages)) = words(call).split_first() {
         for package in packages {
             for version in lists.of(package) {

@@ -1,6 +1,8 @@
 //! The programs of a stand-in node. Which one runs follows from the name that the binary is called by.
 
 mod apt;
+mod apt_sources;
+mod ctr;
 mod dpkg;
 mod etcdctl;
 mod kubeadm;
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
             "etcdctl" => etcdctl::etcdctl(&call),
             "dpkg" => dpkg::dpkg(&call),
             "dpkg-query" => dpkg::query(&call),
+            "ctr" => ctr::ctr(&call),
             "dpkg-deb" => dpkg::deb(&call),
             "systemctl" => systemd::systemctl(&call),
             "systemd-run" => Ok(systemd::systemd_run(&call)),
