@@ -343,6 +343,8 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     let served = Served::start().await;
     let cp1 = served.identity(v1::Subject::Node, "cp1").await;
     let mut agent = served.session(&cp1, hello("cp1")).await.unwrap();
+    // Only then does the keeper know of it: a plan that is asked for before asks nobody.
+    assert!(matches!(agent.hear().await, Ok(Told::Welcome(_))));
     let mut operator = served.operator().await;
     let policy = v1::Policy {
         drain_timeout_seconds: 60,
@@ -354,6 +356,7 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     let mut planner = operator.clone();
     let planning = tokio::spawn(async move { planner.make_plan(request).await });
     answer_facts(&mut agent, true).await;
+    refuse_question(&mut agent).await;
     let answer = planning.await.unwrap().unwrap().into_inner();
     let plan = answer.plan.unwrap_or_else(|| panic!("{:?}", answer.refusals));
 
@@ -366,7 +369,7 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
 
     let mut watch = operator.watch(v1::GetRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().phase(), v1::RolloutPhase::Preparing);
-    let Ok(Told::Prepare(prepare)) = agent.hear().await else { panic!("no Prepare came") };
+    let Told::Prepare(prepare) = heard(&mut agent).await else { panic!("no Prepare came") };
     let report = v1::PrepareReport { plan_id: prepare.plan_id, failure: String::new() };
     agent.say("cp1", Said::PrepareReport(report)).await;
     let grant = granted(&mut agent).await;
@@ -406,10 +409,23 @@ async fn watch_end(watch: &mut Streaming<v1::Rollout>) -> Status {
     }
 }
 
+/// What cp1's agent hears but for marks, which it confirms: a lease waits for that.
+async fn heard(agent: &mut Agent) -> Told {
+    loop {
+        match agent.hear().await.unwrap() {
+            Told::MarkNodes(order) => {
+                let done = v1::NodesMarked { id: order.id, ..v1::NodesMarked::default() };
+                agent.say("cp1", Said::NodesMarked(done)).await;
+            }
+            told => return told,
+        }
+    }
+}
+
 /// Answers the request for facts that asks for this; others came before it, unasked by an operator.
 async fn answer_facts(agent: &mut Agent, refresh_packages: bool) {
     loop {
-        if let Told::FactsRequest(request) = agent.hear().await.unwrap()
+        if let Told::FactsRequest(request) = heard(agent).await
             && (request.refresh_packages || !refresh_packages)
         {
             return agent.say("cp1", Said::Facts(Box::new(facts()))).await;
@@ -417,16 +433,22 @@ async fn answer_facts(agent: &mut Agent, refresh_packages: bool) {
     }
 }
 
+/// Of what its cluster runs it says nothing.
+async fn refuse_question(agent: &mut Agent) {
+    loop {
+        if let Told::Question(question) = heard(agent).await {
+            let outcome = Some(v1::answer::Outcome::Failure("nobody looks".to_owned()));
+            return agent.say("cp1", Said::Answer(v1::Answer { id: question.id, outcome })).await;
+        }
+    }
+}
+
 /// The grant, which comes once the gates have been asked from fresh facts and nodes are marked.
 async fn granted(agent: &mut Agent) -> v1::Grant {
     loop {
-        match agent.hear().await.unwrap() {
+        match heard(agent).await {
             Told::Grant(grant) => return grant,
             Told::FactsRequest(_) => agent.say("cp1", Said::Facts(Box::new(facts()))).await,
-            Told::MarkNodes(order) => {
-                let done = v1::NodesMarked { id: order.id, ..v1::NodesMarked::default() };
-                agent.say("cp1", Said::NodesMarked(done)).await;
-            }
             _ => {}
         }
     }
