@@ -1,5 +1,7 @@
 //! Objects of any kind, and the API that applies and deletes them.
 
+#![expect(clippy::indexing_slicing, reason = "what an object lacks is null; only objects are stored")]
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;

@@ -217,8 +217,7 @@ mod tests {
                             name.bytes().all(|byte| byte.is_ascii_alphanumeric())
                         }
                         Removed::Api => name.split('/').count() == 3,
-                        Removed::ApiGroup => name.contains('.') && !name.contains('/'),
-                        Removed::Kind => name.contains('.') && !name.contains('/'),
+                        Removed::ApiGroup | Removed::Kind => name.contains('.') && !name.contains('/'),
                     };
                     assert!(well_formed, "1.{}: {name}", row.minor);
                     assert!(

@@ -278,7 +278,7 @@ impl PlanAnswerView {
     fn forecast(&self, paint: Paint) -> String {
         let forecast = self.forecast.iter().map(|forecast| forecast.table(paint));
         let addons = self.addons.iter().map(|addons| addons.table(paint));
-        addons.chain(forecast).map(|text| format!("\n{text}")).collect()
+        addons.chain(forecast).flat_map(|text| ["\n".to_owned(), text]).collect()
     }
 
     fn each_stop(&self, paint: Paint, show: fn(&PlanView, Paint) -> String) -> String {

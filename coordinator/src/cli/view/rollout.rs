@@ -436,8 +436,8 @@ impl View for RolloutView {
             let _ = writeln!(text, "Then on to {}", then.join(" → "));
         }
         // What a node failed at stands below the table.
-        let paused = self.phase == RolloutPhase::Paused;
-        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised() || paused) {
+        let below = matches!(self.phase, RolloutPhase::Halted | RolloutPhase::Running);
+        if let Some(reason) = self.reason.as_ref().filter(|_| self.is_raised() || !below) {
             let _ = writeln!(text, "{}", paint.paint(self.phase.tone(), reason));
         } else if let Some(waits) = self.waits() {
             let remaining = self.held_until.map(|until| until.duration_since(Timestamp::now()));

@@ -102,7 +102,10 @@ mod tests {
     }
 
     /// Which node applies which digest, or the rules that refuse the plan.
-    fn planned(view: &ClusterView) -> Result<Vec<(String, String)>, Vec<(&'static str, String)>> {
+    /// Nodes with the digests that they apply, or rules with their words.
+    type Planned = Result<Vec<(String, String)>, Vec<(&'static str, String)>>;
+
+    fn planned(view: &ClusterView) -> Planned {
         let plan = make_plan(view, TO, &Policy::default());
         let plan = plan.map_err(|refusals| {
             refusals.into_iter().map(|refusal| (refusal.rule, refusal.message)).collect::<Vec<_>>()

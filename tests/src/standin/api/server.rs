@@ -282,8 +282,8 @@ impl ApiServer {
         }
         if applies && verb == "patch" {
             let (force, dry_run) = (selection.force, selection.dry_run);
-            let (new, applied) = apply::apply_object(&self.objects, &target.key(), &body, force, dry_run)?;
-            return Ok(object(if new { 201 } else { 200 }, &applied));
+            let (new, stored) = apply::apply_object(&self.objects, &target.key(), &body, force, dry_run)?;
+            return Ok(object(if new { 201 } else { 200 }, &stored));
         }
         match verb {
             "watch" => Ok(self.watch(&target, selection)),
