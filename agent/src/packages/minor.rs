@@ -138,7 +138,7 @@ mod tests {
 
     const LIST: &str = "# https://pkgs.k8s.io/core:/stable:/v1.28/deb/ was before\n\
         deb [signed-by=/etc/apt/keyrings/kubernetes-apt-keyring.gpg] https://pkgs.k8s.io/core:/stable:/v1.30/deb/ /\n\
-        deb http://deb.debian.org/debian bookworm main\n";
+        deb http://mirror.example/debian bookworm main\n";
     const SOURCES: &str =
         "Types: deb\nURIs: https://mirror.example/k8s/core:/stable:/v1.30/deb/\nSuites: /\n";
     const REPO: &str = "[kubernetes]\nname=Kubernetes\nbaseurl=https://pkgs.k8s.io/core:/stable:/v1.30/rpm/\n\
