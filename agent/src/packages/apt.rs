@@ -17,10 +17,10 @@ use tokio::sync::Mutex;
 
 use super::ahead::Ahead;
 use super::checksum::sha256_of;
-use super::directory::Directory;
+use super::directory::{Directory, archives_in};
 use super::minor::split_files;
 use super::output;
-use super::programs::{ASKING, images_by, version_of};
+use super::programs::{ASKING, images_by_package, version_of};
 use super::scratch::Scratch;
 use crate::engine::lease::Permit;
 use crate::host::{Bounds, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
@@ -41,8 +41,8 @@ pub(super) struct Apt {
     /// Knows the cluster's configuration, and with it the repository of the images.
     kube: Arc<dyn Kube>,
     ahead: Ahead,
-    /// The folder that packages come out of, and its path as on a real node.
-    directory: Option<(Utf8PathBuf, Directory)>,
+    /// The folder that packages come out of.
+    directory: Option<Directory>,
     scratch: Mutex<()>,
 }
 
@@ -57,14 +57,9 @@ impl Apt {
     ) -> Self {
         let ahead = Ahead::new(layout.clone(), files.clone(), commands.clone());
         let directory = folder.map(|folder| {
-            let path = layout.at(folder.as_str());
-            (folder, Directory::new(Arc::clone(&files), path, PackageManager::Apt))
+            Directory::new(Arc::clone(&files), layout.at(folder.as_str()), PackageManager::Apt)
         });
         Self { layout, files, commands, kube, ahead, directory, scratch: Mutex::new(()) }
-    }
-
-    fn directory(&self) -> Option<&Directory> {
-        self.directory.as_ref().map(|(_, directory)| directory)
     }
 
     /// Names the packages that are to be held again.
@@ -139,7 +134,7 @@ impl Apt {
 
     /// The downloaded kubeadm package, its checksum compared with the repository's.
     async fn downloaded(&self, version: KubernetesVersion) -> HostResult<Utf8PathBuf> {
-        if let Some(directory) = self.directory() {
+        if let Some(directory) = &self.directory {
             let found = directory.at_version(&["kubeadm"], version).await?.pop();
             return found.ok_or_else(|| HostError::Malformed {
                 what: format!("the package kubeadm {version}"),
@@ -181,7 +176,7 @@ impl Packages for Apt {
     }
 
     async fn offered(&self) -> HostResult<Vec<KubernetesVersion>> {
-        if let Some(directory) = self.directory() {
+        if let Some(directory) = &self.directory {
             return directory.offered().await;
         }
         let argv = argv::apt_madison(&KUBERNETES_PACKAGES);
@@ -196,14 +191,14 @@ impl Packages for Apt {
     }
 
     async fn installable(&self, version: KubernetesVersion) -> HostResult<bool> {
-        match self.directory() {
+        match &self.directory {
             Some(directory) => Ok(directory.offered().await?.contains(&version)),
             None => Ok(self.offers(&argv::apt_madison(&KUBERNETES_PACKAGES)).await?.contains(&version)),
         }
     }
 
     async fn source(&self) -> HostResult<PackageSource> {
-        let directory = self.directory.as_ref().map(|(folder, _)| folder.to_string());
+        let directory = self.directory.as_ref().map(|directory| directory.on_node(&self.layout).to_string());
         let found = split_files(self.files.as_ref(), &self.layout).await?;
         let split_by_minor = directory.is_none() && !found.is_empty();
         Ok(PackageSource { manager: PackageManager::Apt, directory, split_by_minor })
@@ -232,7 +227,7 @@ impl Packages for Apt {
     }
 
     async fn refresh(&self, lines: &dyn Lines) -> HostResult<()> {
-        if let Some(directory) = self.directory() {
+        if let Some(directory) = &self.directory {
             return directory.offered().await.map(drop);
         }
         self.commands.run_undisturbing("liftlock-apt-update", &argv::apt_update(), REFRESH, lines).await?;
@@ -242,7 +237,7 @@ impl Packages for Apt {
     }
 
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()> {
-        if let Some(directory) = self.directory() {
+        if let Some(directory) = &self.directory {
             let installed = self.installed().await?;
             let ours = |name: &&str| installed.contains_key(*name);
             let names: Vec<&str> = KUBERNETES_PACKAGES.into_iter().filter(ours).collect();
@@ -263,17 +258,13 @@ impl Packages for Apt {
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {
         let _only_one = self.scratch.lock().await;
         let package = self.downloaded(version).await?;
-        let scratch = Scratch::new(self.layout.state_dir.join("scratch"))?;
-        self.ask(&argv::dpkg_deb_extract(package.as_str(), scratch.path().as_str())).await?;
-        let kubeadm = scratch.path().join("usr/bin/kubeadm");
-        images_by(&kubeadm, self.commands.as_ref(), self.kube.as_ref(), &scratch, version).await
+        let scratch = Scratch::for_kubeadm(&self.layout)?;
+        let extract = argv::dpkg_deb_extract(package.as_str(), scratch.path().as_str());
+        images_by_package(&extract, self.commands.as_ref(), self.kube.as_ref(), &scratch, version).await
     }
 
     async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
-        match self.directory() {
-            Some(directory) => directory.image_archives(version).await.map(Some),
-            None => Ok(None),
-        }
+        archives_in(self.directory.as_ref(), version).await
     }
 
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()> {
@@ -294,7 +285,7 @@ impl Packages for Apt {
     ) -> HostResult<()> {
         let unit =
             format!("liftlock-{}-apt-install-{}-{}", permit.token(), packages.join("-"), version.bare());
-        let argv = match self.directory() {
+        let argv = match &self.directory {
             None => argv::apt_install(packages, version),
             Some(directory) => argv::apt_install_files(&directory.at_version(packages, version).await?),
         };
@@ -311,7 +302,7 @@ impl Packages for Apt {
         let exact: Vec<(&str, &str)> = packages.iter().map(|(p, v)| (p.as_str(), v.as_str())).collect();
         let names: Vec<&str> = exact.iter().map(|(package, _)| *package).collect();
         let unit = format!("liftlock-{}-apt-reinstall-{}", permit.token(), names.join("-"));
-        let argv = match self.directory() {
+        let argv = match &self.directory {
             None => argv::apt_install_exact(&exact),
             Some(directory) => argv::apt_install_files(&directory.exact(packages).await?),
         };

@@ -12,7 +12,7 @@ use liftlock_proto::packages::PackageManager;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::checksum::sha256_of;
-use crate::host::{Files, HostError, HostResult};
+use crate::host::{Files, HostError, HostResult, Layout};
 
 /// The list.
 const LIST: &str = "SHA256SUMS";
@@ -23,6 +23,17 @@ pub(super) struct Directory {
     /// On this machine.
     path: Utf8PathBuf,
     manager: PackageManager,
+}
+
+/// The archives of images for a version in a node's folder; `None` where it has no folder.
+pub(super) async fn archives_in(
+    directory: Option<&Directory>,
+    version: KubernetesVersion,
+) -> HostResult<Option<Vec<Utf8PathBuf>>> {
+    match directory {
+        Some(directory) => directory.image_archives(version).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// A program of Kubernetes as a file of the folder.
@@ -39,6 +50,11 @@ struct Offer {
 impl Directory {
     pub(super) fn new(files: Arc<dyn Files>, path: Utf8PathBuf, manager: PackageManager) -> Self {
         Self { files, path, manager }
+    }
+
+    /// The folder's path as on a real node.
+    pub(super) fn on_node(&self, layout: &Layout) -> Utf8PathBuf {
+        layout.on_node(&self.path)
     }
 
     /// SHA-256 by file, as the list has them.

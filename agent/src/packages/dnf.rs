@@ -16,10 +16,10 @@ use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::version::KubernetesVersion;
 use tokio::sync::Mutex;
 
-use super::directory::Directory;
+use super::directory::{Directory, archives_in};
 use super::minor::{SplitFile, led_to, minors_of, split_files};
 use super::output;
-use super::programs::{ASKING, images_by, version_of};
+use super::programs::{ASKING, images_by_package, version_of};
 use super::scratch::{Folder, Scratch};
 use crate::engine::lease::Permit;
 use crate::host::{Bounds, Commands, Files, HostError, HostResult, Kube, Layout, Limits, Lines, Packages};
@@ -44,7 +44,7 @@ pub(super) struct Dnf {
     files: Arc<dyn Files>,
     commands: Arc<dyn Commands>,
     kube: Arc<dyn Kube>,
-    directory: Option<(Utf8PathBuf, Directory)>,
+    directory: Option<Directory>,
     ahead: Folder,
     scratch: Mutex<()>,
 }
@@ -58,8 +58,7 @@ impl Dnf {
         folder: Option<Utf8PathBuf>,
     ) -> Self {
         let directory = folder.map(|folder| {
-            let path = layout.at(folder.as_str());
-            (folder, Directory::new(Arc::clone(&files), path, PackageManager::Dnf))
+            Directory::new(Arc::clone(&files), layout.at(folder.as_str()), PackageManager::Dnf)
         });
         let ahead = Folder::at(layout.state_dir.join("minors-ahead"));
         Self { layout, files, commands, kube, directory, ahead, scratch: Mutex::new(()) }
@@ -67,10 +66,6 @@ impl Dnf {
 
     async fn ask(&self, argv: &Argv) -> HostResult<String> {
         self.commands.read(argv, ASKING).await
-    }
-
-    fn directory(&self) -> Option<&Directory> {
-        self.directory.as_ref().map(|(_, directory)| directory)
     }
 
     async fn split(&self) -> HostResult<Vec<SplitFile>> {
@@ -156,7 +151,7 @@ impl Packages for Dnf {
     }
 
     async fn offered(&self) -> HostResult<Vec<KubernetesVersion>> {
-        if let Some(directory) = self.directory() {
+        if let Some(directory) = &self.directory {
             return directory.offered().await;
         }
         let mut offered = self.known().await?;
@@ -170,14 +165,14 @@ impl Packages for Dnf {
     }
 
     async fn installable(&self, version: KubernetesVersion) -> HostResult<bool> {
-        match self.directory() {
+        match &self.directory {
             Some(directory) => Ok(directory.offered().await?.contains(&version)),
             None => Ok(self.known().await?.contains(&version)),
         }
     }
 
     async fn source(&self) -> HostResult<PackageSource> {
-        let directory = self.directory.as_ref().map(|(folder, _)| folder.to_string());
+        let directory = self.directory.as_ref().map(|directory| directory.on_node(&self.layout).to_string());
         let split_by_minor = directory.is_none() && !self.split().await?.is_empty();
         Ok(PackageSource { manager: PackageManager::Dnf, directory, split_by_minor })
     }
@@ -191,7 +186,7 @@ impl Packages for Dnf {
     }
 
     async fn refresh(&self, lines: &dyn Lines) -> HostResult<()> {
-        if let Some(directory) = self.directory() {
+        if let Some(directory) = &self.directory {
             return directory.offered().await.map(drop);
         }
         self.commands
@@ -205,7 +200,7 @@ impl Packages for Dnf {
         let installed = self.installed().await?;
         let names: Vec<&str> =
             KUBERNETES_PACKAGES.into_iter().filter(|name| installed.contains_key(*name)).collect();
-        if let Some(directory) = self.directory() {
+        if let Some(directory) = &self.directory {
             directory.at_version(&names, version).await?;
             // The way back has to be there as well.
             let earlier: Vec<(String, String)> = names
@@ -230,8 +225,7 @@ impl Packages for Dnf {
 
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {
         let _only_one = self.scratch.lock().await;
-        let scratch = Scratch::new(self.layout.state_dir.join("scratch"))?;
-        let package = if let Some(directory) = self.directory() {
+        let package = if let Some(directory) = &self.directory {
             directory.at_version(&["kubeadm"], version).await?.pop()
         } else {
             let folder = self.ahead.path().with_file_name("rpms");
@@ -244,16 +238,13 @@ impl Packages for Dnf {
             why: "it was not downloaded".to_owned(),
         })?;
         self.ask(&argv::rpm_check(package.as_str())).await?;
-        self.ask(&argv::rpm_extract(package.as_str(), scratch.path().as_str())).await?;
-        let kubeadm = scratch.path().join("usr/bin/kubeadm");
-        images_by(&kubeadm, self.commands.as_ref(), self.kube.as_ref(), &scratch, version).await
+        let scratch = Scratch::for_kubeadm(&self.layout)?;
+        let extract = argv::rpm_extract(package.as_str(), scratch.path().as_str());
+        images_by_package(&extract, self.commands.as_ref(), self.kube.as_ref(), &scratch, version).await
     }
 
     async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
-        match self.directory() {
-            Some(directory) => directory.image_archives(version).await.map(Some),
-            None => Ok(None),
-        }
+        archives_in(self.directory.as_ref(), version).await
     }
 
     /// Of a package that is there twice the older one goes: its transaction had got as far as to bring the newer one.
@@ -274,7 +265,7 @@ impl Packages for Dnf {
         _: &[String],
         lines: &dyn Lines,
     ) -> HostResult<()> {
-        let argv = match self.directory() {
+        let argv = match &self.directory {
             None => argv::dnf_install(packages, version),
             Some(directory) => argv::dnf_install_files(&directory.at_version(packages, version).await?),
         };
@@ -295,7 +286,7 @@ impl Packages for Dnf {
             if is_there && self.is_intact(name).await {
                 continue;
             }
-            let argv = match self.directory() {
+            let argv = match &self.directory {
                 None => argv::dnf_exact(name, version, is_there),
                 Some(directory) => {
                     let files = directory.exact(std::slice::from_ref(package)).await?;

@@ -158,7 +158,7 @@ impl Packages for PlainFiles {
 
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {
         let _only_one = self.scratch.lock().await;
-        let scratch = Scratch::new(self.layout.state_dir.join("scratch"))?;
+        let scratch = Scratch::for_kubeadm(&self.layout)?;
         let files = self.directory()?.at_version(&["kubeadm"], version).await?;
         let listed = files.first().map(|file| scratch.program("kubeadm", file)).transpose()?;
         let kubeadm = listed.unwrap_or_else(|| scratch.path().join("kubeadm"));

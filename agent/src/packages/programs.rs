@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use camino::Utf8Path;
-use liftlock_proto::argv;
+use liftlock_proto::argv::{self, Argv};
 use liftlock_proto::version::KubernetesVersion;
 
 use super::output;
@@ -26,6 +26,18 @@ pub(super) async fn version_of(commands: &dyn Commands, program: &str) -> HostRe
         }
     };
     output::binary_version(program, &commands.read(&argv, ASKING).await?)
+}
+
+/// Asks the kubeadm of a package that is not installed, which a command lays out in a folder.
+pub(super) async fn images_by_package(
+    extract: &Argv,
+    commands: &dyn Commands,
+    kube: &dyn Kube,
+    scratch: &Scratch,
+    version: KubernetesVersion,
+) -> HostResult<Vec<String>> {
+    commands.read(extract, ASKING).await?;
+    images_by(&scratch.path().join("usr/bin/kubeadm"), commands, kube, scratch, version).await
 }
 
 /// Asks a kubeadm that is not installed for the images of the cluster's own configuration.

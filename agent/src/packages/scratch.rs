@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::host::{HostError, HostResult};
+use crate::host::{HostError, HostResult, Layout};
 
 /// A new folder (0700), removed when it is dropped. What a crash left of it is removed first.
 #[derive(Debug)]
@@ -19,6 +19,11 @@ pub(crate) struct Scratch(Folder);
 pub(super) struct Folder(Utf8PathBuf);
 
 impl Scratch {
+    /// Where a kubeadm that is not installed is laid out to be asked; one at a time.
+    pub(super) fn for_kubeadm(layout: &Layout) -> HostResult<Self> {
+        Self::new(layout.state_dir.join("scratch"))
+    }
+
     pub(crate) fn new(path: Utf8PathBuf) -> HostResult<Self> {
         let folder = Folder(path);
         folder.renew()?;
