@@ -61,6 +61,10 @@ impl Rollout {
         match self.phase() {
             Phase::Running => {}
             Phase::RollingBack => return Ok(vec![(self.next_to_roll_back()?, Purpose::RollBack)]),
+            // One that is quarantined was begun on, and what was begun is ended.
+            Phase::Paused | Phase::Halted { .. } if self.quarantined_to_put_back().next().is_some() => {
+                return Ok(vec![(self.next_to_roll_back()?, Purpose::RollBack)]);
+            }
             Phase::Preparing => return Err("not every node is prepared".to_owned().into()),
             Phase::Paused => return Err("the roll-out is paused".to_owned().into()),
             Phase::BetweenStops => return Err("the next stop has not begun".to_owned().into()),
@@ -69,7 +73,7 @@ impl Rollout {
                 return Err("the roll-out has ended".to_owned().into());
             }
         }
-        // One that is quarantined is put back before anything else: its pods are away, and so is its room for others.
+        // It is put back before anything else: its pods are away, and so is its room for others.
         if self.waits_to_be_put_back() {
             return Ok(vec![(self.next_to_roll_back()?, Purpose::RollBack)]);
         }
@@ -91,13 +95,22 @@ impl Rollout {
         self.nodes.iter().any(|state| matches!(state, NodeState::ToRollBack { .. }))
     }
 
+    fn quarantined_to_put_back(&self) -> impl Iterator<Item = &PlannedNode> {
+        self.to_put_back().filter(|planned| self.quarantined.contains_key(&planned.name))
+    }
+
+    fn to_put_back(&self) -> impl Iterator<Item = &PlannedNode> {
+        let waiting = self.nodes().filter(|(_, state)| matches!(state, NodeState::ToRollBack { .. }));
+        waiting.map(|(planned, _)| planned)
+    }
+
     fn next_to_roll_back(&self) -> Result<&PlannedNode, Wait> {
         if let Some((planned, lease)) = self.leased().next() {
             return Err(format!("node {} holds lease {}", planned.name, lease.token).into());
         }
-        let last = self.nodes().filter(|(_, state)| matches!(state, NodeState::ToRollBack { .. })).last();
-        let (planned, _) = last.ok_or_else(|| "no node is left to put back".to_owned())?;
-        Ok(planned)
+        // On one that is quarantined nobody relies, and it is what others wait for.
+        let next = self.quarantined_to_put_back().last().or_else(|| self.to_put_back().last());
+        Ok(next.ok_or_else(|| "no node is left to put back".to_owned())?)
     }
 
     /// The nodes that the budget lets be leased to raise them beside those that are, whatever the time.
@@ -120,8 +133,24 @@ impl Rollout {
                 due.push(planned);
             }
         }
-        due.truncate(limit.saturating_sub(self.leased().count()));
+        let left = limit.saturating_sub(self.leased().count());
+        if due.is_empty() && left > 0 {
+            due.extend(self.away_elsewhere(first));
+        }
+        due.truncate(left);
         if due.is_empty() { Err(no_more(&self.away_of_the_pool(first), limit)) } else { Ok(due) }
+    }
+
+    /// A node of the same pool and another zone that is away already and waits: it takes nothing more away, and where it uses
+    /// the budget up nothing else could ever be begun.
+    fn away_elsewhere(&self, planned: &PlannedNode) -> Option<&PlannedNode> {
+        let pool = |planned: &PlannedNode| planned.place.as_ref().map(|place| place.pool.clone());
+        let waits = |(other, state): &(&PlannedNode, &NodeState)| {
+            matches!(state, NodeState::ToRetry { .. })
+                && pool(other) == pool(planned)
+                && self.leased().all(|(holder, _)| holder.place == other.place)
+        };
+        self.nodes().find(waits).map(|(other, _)| other)
     }
 
     /// What this roll-out may have taken away of a worker's pool.
@@ -220,8 +249,9 @@ impl Rollout {
         let of_the_pool =
             |other: &PlannedNode| other.place.as_ref().is_some_and(|place| place.pool == pool.name);
         let ended = |(other, state): (&PlannedNode, &NodeState)| {
-            let quarantined = self.quarantined.contains_key(&other.name);
-            matches!(state, NodeState::Raised { .. }) || self.bears(other, state) || quarantined
+            let put_back = matches!(state, NodeState::RolledBack { .. });
+            let passed_over = put_back && self.quarantined.contains_key(&other.name);
+            matches!(state, NodeState::Raised { .. }) || self.bears(other, state) || passed_over
         };
         let done = self.nodes().filter(|(other, _)| of_the_pool(other)).all(ended);
         let others_wait =

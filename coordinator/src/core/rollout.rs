@@ -783,10 +783,11 @@ impl Rollout {
         };
         if raising {
             self.answer();
-            if self.intent == Intent::Run && self.phase() != Phase::RollingBack {
-                self.paused_after = self.to_pause_after(node);
-                self.intent = if self.paused_after.is_some() { Intent::Pause } else { Intent::Run };
-            }
+        }
+        let done_with = raising || self.quarantined.contains_key(node);
+        if done_with && self.intent == Intent::Run && self.phase() != Phase::RollingBack {
+            self.paused_after = self.to_pause_after(node);
+            self.intent = if self.paused_after.is_some() { Intent::Pause } else { Intent::Run };
         }
         self.note_end(at_ms);
         Ok(())

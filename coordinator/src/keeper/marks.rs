@@ -184,11 +184,12 @@ impl State {
     fn to_be_told_marks(&self, now_ms: u64) -> Option<NodeName> {
         let marks = self.marks.as_ref()?;
         let rollout = self.saved.newest().map(|(_, rollout)| rollout);
-        let planned = |node: &NodeName| {
-            rollout
-                .and_then(|rollout| rollout.node(node))
-                .is_some_and(|(planned, _)| planned.role.is_control_plane())
-        };
+        let planned: BTreeSet<&NodeName> = rollout
+            .into_iter()
+            .flat_map(Rollout::nodes)
+            .filter(|(planned, _)| planned.role.is_control_plane())
+            .map(|(planned, _)| &planned.name)
+            .collect();
         let reported =
             |node: &NodeName| self.facts.get(node).is_some_and(|reported| reported.facts.control_plane);
         let leased = rollout.into_iter().flat_map(Rollout::leased).map(|(planned, _)| planned);
@@ -196,7 +197,7 @@ impl State {
         let busy: BTreeSet<&NodeName> =
             leased.chain(due.into_iter().map(|(planned, _)| planned)).map(|planned| &planned.name).collect();
         let failed = marks.trouble.as_ref().map(|(node, _)| node);
-        let control_planes = self.sessions.keys().filter(|node| planned(node) || reported(node));
+        let control_planes = self.sessions.keys().filter(|node| planned.contains(node) || reported(node));
         control_planes
             .min_by_key(|node| {
                 (Some(*node) == failed, !marks.unsettled.contains(*node), busy.contains(*node))

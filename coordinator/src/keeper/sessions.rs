@@ -441,10 +441,10 @@ impl State {
     }
 
     pub(super) fn send_prepare(&mut self, number: u64, rollout: &Rollout, node: &NodeName) {
-        let Some((planned, _)) = rollout.node(node) else {
-            return;
-        };
-        if self.first_time(node, Notice::Prepare { rollout: number }) {
+        // Asked for every node that is not prepared, whenever anybody says anything.
+        if self.first_time(node, Notice::Prepare { rollout: number })
+            && let Some((planned, _)) = rollout.node(node)
+        {
             let (plan_id, steps) = (rollout.plan.id.to_string(), messages(&planned.prepare));
             self.send(node, Told::Prepare(v1::Prepare { plan_id, steps }));
         }

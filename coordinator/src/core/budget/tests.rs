@@ -127,20 +127,12 @@ fn control_planes_are_leased_alone_and_workers_of_one_zone_side_by_side_up_to_th
 #[test]
 fn a_worker_that_is_passed_over_is_put_back_alone_before_another_is_begun_on_and_no_failure_ends_the_roll_out_before()
  {
-    let blocked = |node: &str, token| Event::DrainBlocked {
-        node: name(node),
-        token: FencingToken(token),
-        failure: "a budget".to_owned(),
-        timings: Timings::default(),
-        at_ms: 0,
-    };
     let start = rollout(&["w1@w", "w2@w", "w3@w"], vec![pool("w", 2)], 1);
     let both = after(&start, &[granted("w1", 1), granted("w2", 2), blocked("w1", 1)]);
     assert_eq!(due(&both), [""; 0], "w2 holds its lease");
     let failed = after(&both, &[failed("w2", 2)]);
     assert_eq!((due(&failed), failed.phase()), (vec!["w1".to_owned()], Phase::Running));
-    let lease = Lease { token: FencingToken(3), granted_at_ms: 0 };
-    let back = after(&failed, &[Event::LeaseGranted { node: name("w1"), lease, purpose: Purpose::RollBack }]);
+    let back = after(&failed, &[granted_back("w1", 3)]);
     assert_eq!(due(&back), [""; 0], "what is put back is alone");
     let rest = after(&back, &[ended("w1", 3)]);
     assert_eq!(due(&rest), ["w3"]);
@@ -256,6 +248,54 @@ fn pools_follow_one_another_and_after_one_the_roll_out_waits_where_the_plan_says
     assert_eq!((due(&resumed), resumed.paused_after.clone()), (vec!["w1".to_owned(), "w2".to_owned()], None));
     let end = after(&resumed, &[granted("w1", 2), granted("w2", 3), ended("w1", 2), ended("w2", 3)]);
     assert_eq!(end.phase(), Phase::Raised, "nothing is left to pause before");
+}
+
+fn blocked(node: &str, token: u64) -> Event {
+    Event::DrainBlocked {
+        node: name(node),
+        token: FencingToken(token),
+        failure: "a budget".to_owned(),
+        timings: Timings::default(),
+        at_ms: 0,
+    }
+}
+
+fn granted_back(node: &str, token: u64) -> Event {
+    let lease = Lease { token: FencingToken(token), granted_at_ms: 0 };
+    Event::LeaseGranted { node: name(node), lease, purpose: Purpose::RollBack }
+}
+
+#[test]
+fn after_a_pool_whose_last_worker_is_passed_over_the_roll_out_waits_once_that_is_put_back() {
+    let pools = vec![PlannedPool { pause_after: true, ..pool("gpu", 2) }, pool("others", 2)];
+    let start = rollout(&["w8@gpu", "w9@gpu", "w1@others"], pools, 0);
+    let both = after(&start, &[granted("w8", 1), granted("w9", 2), blocked("w8", 1), ended("w9", 2)]);
+    assert_eq!((both.phase(), due(&both)), (Phase::Running, vec!["w8".to_owned()]));
+    let back = after(&both, &[granted_back("w8", 3), ended("w8", 3)]);
+    assert_eq!((back.phase(), back.paused_after.as_deref()), (Phase::Paused, Some("gpu")));
+    assert_eq!(due(&after(&back, &[Event::Resumed])), ["w1"]);
+}
+
+#[test]
+fn a_worker_that_is_passed_over_is_put_back_though_the_roll_out_is_paused_or_halted() {
+    let start = rollout(&["w1@w", "w2@w", "w3@w"], vec![pool("w", 2)], 0);
+    let both = after(&start, &[granted("w1", 1), granted("w2", 2), blocked("w1", 1)]);
+    let paused = after(&both, &[Event::Paused, ended("w2", 2)]);
+    assert_eq!((paused.phase(), due(&paused)), (Phase::Paused, vec!["w1".to_owned()]));
+    let halted = after(&both, &[failed("w2", 2)]);
+    assert!(matches!(halted.phase(), Phase::Halted { .. }));
+    let back = after(&halted, &[granted_back("w1", 3), ended("w1", 3)]);
+    assert!(matches!(back.phase(), Phase::Halted { .. }) && due(&back).is_empty(), "w2 is an operator's");
+}
+
+#[test]
+fn what_is_away_of_another_zone_and_uses_the_budget_up_is_leased_before_what_comes_first() {
+    let start = rollout(&["w1@w/a", "w2@w/b"], vec![pool("w", 1)], 0);
+    let lease = Lease { token: FencingToken(1), granted_at_ms: 0 };
+    let found = after(&start, &[Event::LeaseFound { node: name("w2"), lease }]);
+    assert_eq!(due(&found), ["w2"]);
+    let end = after(&found, &[granted("w2", 2), ended("w2", 2)]);
+    assert_eq!(due(&end), ["w1"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::core::decide::{self, Decision};
 use crate::core::sequence::under_lease;
 
 mod blocked;
+mod ends;
 
 fn name(index: usize) -> NodeName {
     format!("n{index}").parse().unwrap()
