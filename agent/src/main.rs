@@ -24,10 +24,6 @@ use tokio::sync::watch;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-/// Threads for everything that waits: one more than one, so that a slow answer holds up nobody. An engine and what
-/// blocks get threads of their own.
-const THREADS: usize = 2;
-
 /// Carries out leased Kubernetes upgrade steps on this node, and proves what it did.
 #[derive(Debug, Parser)]
 #[command(name = "liftlock-agent", version)]
@@ -111,9 +107,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// One thread for everything that waits: an engine, an answer to a question and what blocks get threads of their own, which
+/// end when nothing is left for them. A pool of workers would be memory on every node that does nothing nearly all of its
+/// life.
 fn with_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
-    let runtime = runtime.context("cannot start the agent's threads")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the agent's event loop")?;
     let result = runtime.block_on(work);
     // An engine may be in the middle of a step: it is left as a crash would leave it, and its journal knows.
     runtime.shutdown_background();

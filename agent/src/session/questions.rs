@@ -1,4 +1,4 @@
-//! Answers what an operator asks this agent, each question in a task of its own: a long answer holds up neither a
+//! Answers what an operator asks this agent, each question on a thread of its own: a long answer holds up neither a
 //! renewal nor another question.
 
 use std::task::Poll;
@@ -91,7 +91,8 @@ impl Questions {
                 Ok(Question { place: place.clone(), kind, idle })
             }
         };
-        let reply = Task::start(place.tasks.as_ref(), async move { question?.reply().await });
+        // A comparison of a large tree computes for a while between two waits.
+        let reply = Task::start_blocking(place.tasks.as_ref(), async move { question?.reply().await });
         self.0.push(UnderWay { id, reply });
     }
 
