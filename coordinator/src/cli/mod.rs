@@ -109,7 +109,7 @@ pub enum OperatorVerb {
     Apply(apply::ApplyArgs),
     /// Show what sets a document apart from what runs; changes nothing.
     Diff(diff::DiffArgs),
-    /// Change when the nodes of the roll-out that goes on may be begun on: windows and alerts of its document.
+    /// Change when the nodes of the roll-out that goes on may be begun on: windows, alerts and hooks of its document.
     Edit(edit::EditArgs),
     /// Show where the roll-out stands.
     Status(status::StatusArgs),

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::alerts::AlertFilter;
+use crate::core::hooks::Hooks;
 use crate::core::window::Window;
 
 /// How a roll-out is conducted. By default nothing holds a node back but the gates.
@@ -18,6 +19,9 @@ pub struct Conduct {
     /// Which alerts hold it, where the coordinator asks a Prometheus.
     #[serde(skip_serializing_if = "AlertFilter::is_default")]
     pub alerts: AlertFilter,
+    /// What the coordinator calls before and after plans, pools and nodes.
+    #[serde(skip_serializing_if = "Hooks::is_default")]
+    pub hooks: Hooks,
 }
 
 impl Conduct {

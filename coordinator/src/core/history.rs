@@ -57,6 +57,9 @@ pub enum HistoryKind {
     Edited,
     NodeQuarantined,
     StepRemarked,
+    HookBegan,
+    HookSucceeded,
+    HookFailed,
 }
 
 impl HistoryKind {
@@ -100,6 +103,9 @@ impl HistoryKind {
             Self::Edited => "edited",
             Self::NodeQuarantined => "node-quarantined",
             Self::StepRemarked => "step-remarked",
+            Self::HookBegan => "hook-began",
+            Self::HookSucceeded => "hook-succeeded",
+            Self::HookFailed => "hook-failed",
         }
     }
 }

@@ -4,7 +4,7 @@
 //! that runs when a window closes or a gate shuts is finished, a node that failed may always be leased again, and what
 //! goes back goes back at any time.
 //!
-//! Reasons are asked in this order, the first one counts: windows, alerts, gates, the pool's budget. What costs a question to somebody is asked only
+//! Reasons are asked in this order, the first one counts: windows, alerts, gates, the pool's budget, hooks. What costs a question to somebody is asked only
 //! where nothing before it holds.
 
 use std::cmp::Reverse;
@@ -40,6 +40,8 @@ pub enum Hold {
     Budget(String),
     /// What a replacement needs of the cluster is not so.
     Replacement(String),
+    /// A hook has not ended well.
+    Hook(String),
 }
 
 impl Hold {
@@ -57,7 +59,9 @@ impl Hold {
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Window(shut) => shut.next.as_ref().map(|opening| opening.opens),
-            Self::Alerts(_) | Self::Gate { .. } | Self::Budget(_) | Self::Replacement(_) => None,
+            Self::Alerts(_) | Self::Gate { .. } | Self::Budget(_) | Self::Replacement(_) | Self::Hook(_) => {
+                None
+            }
         }
     }
 }
@@ -70,7 +74,7 @@ impl fmt::Display for Hold {
             Self::Gate { name, found } => {
                 write!(f, "nothing is begun while the gate {name} is closed: {found}")
             }
-            Self::Budget(found) => f.write_str(found),
+            Self::Budget(found) | Self::Hook(found) => f.write_str(found),
             Self::Replacement(found) => write!(f, "nothing is begun while that is so: {found}"),
         }
     }

@@ -16,6 +16,7 @@ pub mod forecast;
 pub mod gates;
 pub mod history;
 pub mod hold;
+pub mod hooks;
 pub mod leg;
 pub mod marks;
 pub mod minors;

@@ -7,6 +7,7 @@ use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
 use serde::{Deserialize, Serialize};
 
 use crate::core::conduct::Conduct;
+use crate::core::hooks::{Moment, Progress as HookProgress, Target};
 use crate::core::leg::{Leg, Next};
 use crate::core::reversal::{etcd_has_moved_on, is_replaced};
 
@@ -44,6 +45,9 @@ pub struct Rollout {
     /// Workers that could not be drained, and why: they are put back, and the roll-out goes on without them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<NodeName, String>,
+    /// How far the hooks are, by moment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hooks: BTreeMap<Moment, HookProgress>,
 }
 
 /// What the operator wants.
@@ -281,6 +285,26 @@ pub enum Event {
         /// How.
         conduct: Conduct,
     },
+    /// A hook is about to be called. Becomes durable with this event, before it is.
+    HookBegan {
+        /// When it is due, and what about.
+        moment: Moment,
+        /// What is called.
+        target: Target,
+        /// When, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
+    /// A hook has ended.
+    HookEnded {
+        /// When it was due, and what about.
+        moment: Moment,
+        /// What was called.
+        target: Target,
+        /// What went wrong, if anything.
+        failure: Option<String>,
+        /// When, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
     /// The cluster is not as the next stop was planned for, and an operator is asked.
     NextStopRefused {
         /// What is different, and what to do.
@@ -429,6 +453,7 @@ impl Rollout {
             paused_after: None,
             conduct: Conduct::default(),
             quarantined: BTreeMap::new(),
+            hooks: BTreeMap::new(),
         }
     }
 
@@ -582,6 +607,9 @@ impl Rollout {
                     let due: Vec<&str> = due.iter().map(|(due, _)| due.name.as_str()).collect();
                     return Err(refused(format!("node {} comes first", due.join(" and "))));
                 }
+                if let Some(call) = self.hook_in_the_way(node) {
+                    return Err(refused(format!("{call} has not ended well")));
+                }
                 let (lease, purpose) = (*lease, *purpose);
                 *next.state_mut(node)? = NodeState::Leased { lease, progress: Progress::default(), purpose };
             }
@@ -627,6 +655,9 @@ impl Rollout {
                 next.refuse_final()?;
                 next.answered = None;
                 next.quarantined.remove(node);
+                if matches!(next.state_mut(node)?, NodeState::RolledBack { .. }) {
+                    next.forget_hooks_of(node);
+                }
                 let state = next.state_mut(node)?;
                 *state = match state {
                     NodeState::Unprepared { .. } => NodeState::Pending,
@@ -647,12 +678,21 @@ impl Rollout {
                 next.quarantined.retain(|name, _| node.as_ref().is_some_and(|node| node != name));
             }
             Event::NextStopBegun { at_ms } => {
+                if self.hook_after().is_some() {
+                    let why = "a hook after this one has not ended well";
+                    return Err(TransitionError::NotNow { what: "go on from", why });
+                }
                 next.leave_the_stop(Next::Begun)?;
                 next.note_end(*at_ms);
             }
             Event::Edited { conduct } => {
                 next.refuse_final()?;
                 next.conduct = conduct.clone();
+                next.settle_what_was_passed(self);
+            }
+            Event::HookBegan { moment, target, at_ms } => next.begin_hook(moment, target, *at_ms)?,
+            Event::HookEnded { moment, target, failure, at_ms } => {
+                next.end_hook(moment, target, failure.as_deref(), *at_ms);
             }
             Event::NextStopRefused { why } => next.leave_the_stop(Next::Halted { reason: why.clone() })?,
         }

@@ -26,6 +26,7 @@ use crate::core::conduct::Conduct;
 
 mod conduct;
 mod difference;
+mod hooks;
 mod read;
 mod schema;
 mod spec;
@@ -34,6 +35,7 @@ mod workers;
 
 pub use conduct::{AlertsSpec, Days, WindowSpec};
 pub use difference::{Difference, differences};
+pub use hooks::{HookList, HookSpec, HooksSpec};
 pub use read::{DocumentError, parse};
 pub use schema::schema;
 pub use spec::{PolicySpec, Spec};
@@ -109,6 +111,7 @@ impl UpgradePlan {
                 workers,
                 windows: Vec::new(),
                 alerts: AlertsSpec::default(),
+                hooks: HooksSpec::default(),
             },
             status: Unread,
         }
@@ -117,9 +120,10 @@ impl UpgradePlan {
     /// The same, with a roll-out that is conducted like this.
     #[must_use]
     pub fn conducted(mut self, conduct: Conduct) -> Self {
-        let Conduct { windows, alerts } = conduct;
+        let Conduct { windows, alerts, hooks } = conduct;
         self.spec.windows = windows.into_iter().map(Into::into).collect();
         self.spec.alerts = alerts.into();
+        self.spec.hooks = hooks.into();
         self
     }
 
@@ -128,12 +132,13 @@ impl UpgradePlan {
         Conduct {
             windows: self.spec.windows.iter().cloned().map(Into::into).collect(),
             alerts: self.spec.alerts.clone().into(),
+            hooks: self.spec.hooks.clone().into(),
         }
     }
 
     /// What it wants, as plans are made from it.
     pub fn wanted(self) -> (KubernetesVersion, Policy) {
-        let Spec { to_version, policy, workers, windows: _, alerts: _ } = self.spec;
+        let Spec { to_version, policy, workers, windows: _, alerts: _, hooks: _ } = self.spec;
         (to_version, Policy { workers: workers.into(), ..policy.into() })
     }
 }

@@ -7,6 +7,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::UpgradePlan;
+use super::hooks::CalledOn;
 use crate::core::gates;
 use crate::core::window::Day;
 
@@ -116,6 +117,21 @@ pub(super) fn time_of_day(_: &mut SchemaGenerator) -> Schema {
 /// A name of the IANA time zone database.
 pub(super) fn time_zone(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "examples": ["Europe/Berlin"] })
+}
+
+/// What a hook is called in a configuration.
+pub(super) fn hook_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 63, "pattern": "^[a-z0-9-]+$", "examples": ["announce"] })
+}
+
+/// Who calls a hook.
+pub(super) fn hook_caller(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": CalledOn::ALL.map(CalledOn::name) })
+}
+
+/// An address that is told over HTTP.
+pub(super) fn hook_url(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^https?://[^@]+$", "examples": ["https://chat.example/upgrades"] })
 }
 
 /// What follows when a worker cannot be drained.

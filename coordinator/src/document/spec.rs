@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conduct::{AlertsSpec, WindowSpec};
+use super::hooks::HooksSpec;
 use super::schema;
 use super::values::{self, GateName, PreflightCheck, Seconds};
 use super::workers::WorkersSpec;
@@ -31,6 +32,9 @@ pub struct Spec {
     /// Which alerts hold the roll-out, where the coordinator asks a Prometheus.
     #[serde(default, skip_serializing_if = "AlertsSpec::is_default")]
     pub alerts: AlertsSpec,
+    /// What is called before and after plans, pools and nodes.
+    #[serde(default, skip_serializing_if = "HooksSpec::is_default")]
+    pub hooks: HooksSpec,
 }
 
 /// What an operator decides before the roll-out starts: the fields of [`Policy`] but for its workers, each checked where it stands.

@@ -32,6 +32,7 @@ fn a_document_holds_a_version_and_a_policy() {
 fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_allowed() {
     let with = |more: &str| why(&format!("{PLAN}  policy:\n    {more}\n"));
     let workers = |more: &str| why(&format!("{PLAN}  workers:\n    {more}\n"));
+    let hooks = |more: &str| why(&format!("{PLAN}  hooks:\n    {more}\n"));
     let windows = |window: &str| why(&format!("{PLAN}  windows:\n  - {{{window}}}\n"));
     let refused = [
         with("drainTimeout: 5"),
@@ -92,6 +93,19 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         windows("days: [sat], from: 22, to: \"04:00\", timeZone: UTC"),
         windows("days: [sat], from: \"22:00\", to: \"04:00\""),
         windows("day: [sat]"),
+        hooks("beforeNode: [{name: Announce}]"),
+        hooks("beforeNode: [{name: announce, command: [/bin/true]}]"),
+        hooks("beforeNode: [{name: announce, url: \"https://a.example/\"}]"),
+        hooks("beforeNode: [{timeoutSeconds: 5}]"),
+        hooks("beforeNode: [announce]"),
+        hooks("afterPool: {name: announce}"),
+        hooks("afterPlan: [{name: announce, on: w1}]"),
+        hooks("afterPlan: [{url: \"https://a.example/\", on: coordinator}]"),
+        hooks("afterPlan: [{url: \"https://me:s3cret@a.example/\"}]"),
+        hooks("afterPlan: [{url: \"a.example/s3cret\"}]"),
+        hooks("afterPlan: [{name: announce, timeoutSeconds: 0}]"),
+        hooks("afterPlan: [{name: announce}, {name: announce, timeoutSeconds: 5}]"),
+        hooks("during: []"),
         why("{"),
         why("a: \"b"),
         why("- a\n"),

@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file or folder that cannot be read or written.
@@ -45,6 +45,29 @@ pub fn is_owners_only(path: &Path) -> Result<bool, FileError> {
     let failed = |source| FileError { path: path.to_owned(), what: "read", source };
     let others = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077;
     Ok(others == 0)
+}
+
+/// Who else may write to a file, to a folder above it or to where a link on the way leads, and so decides what it says: why it
+/// is not to be believed and what to do; `None` where only root or this process's user may.
+pub fn distrust(path: &Path) -> Result<Option<String>, FileError> {
+    let own = nix::unistd::geteuid().as_raw();
+    let real = real_path(path)?;
+    for (file, place) in [(path, path.ancestors()), (&real, real.ancestors())] {
+        for part in place.filter(|part| !part.as_os_str().is_empty()) {
+            let failed = |source| FileError { path: part.to_owned(), what: "found", source };
+            let found = fs::symlink_metadata(part).map_err(failed)?;
+            // In a folder with the sticky bit nobody renames what is another's. A link has no mode of its own.
+            let sticky = part != file && found.mode() & 0o1000 != 0;
+            let writable = found.mode() & 0o022 != 0 && !sticky && !found.is_symlink();
+            if writable || (found.uid() != 0 && found.uid() != own) {
+                return Ok(Some(format!(
+                    "others than root may write to {0}, and decide what is run: `chown root {0}` and `chmod go-w {0}`",
+                    part.display()
+                )));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What lies in a folder, by name.

@@ -7,7 +7,7 @@ use crate::core::rollout::{Event, Rollout};
 use crate::document::{Difference, UpgradePlan, differences};
 
 /// The fields that may change while a roll-out goes on: each only holds nodes back that were not begun on.
-const EDITABLE: [&str; 2] = ["spec.windows", "spec.alerts"];
+const EDITABLE: [&str; 3] = ["spec.windows", "spec.alerts", "spec.hooks"];
 
 impl Keeper {
     /// Has the present roll-out go on as this document says, which may say something else only of how it is conducted.
@@ -46,7 +46,7 @@ impl Keeper {
                 "what the plan seals cannot be changed while its roll-out goes on: {}; allowed are {}; for the rest \
                  `liftlock abort`, and apply another document",
                 fields.join(", "),
-                EDITABLE.join(" and ")
+                listed(&EDITABLE)
             )));
         }
         if changed.is_empty() {
@@ -85,6 +85,15 @@ impl Keeper {
 fn wanted(rollout: &Rollout) -> UpgradePlan {
     let target = rollout.leg.onward.last().map_or(rollout.plan.to_version, |stop| stop.to_version);
     UpgradePlan::new(target, rollout.plan.policy.clone()).conducted(rollout.conduct.clone())
+}
+
+/// `a, b and c`
+fn listed(words: &[&str]) -> String {
+    match words.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 /// Whether a field is another one, or a part of it.

@@ -40,6 +40,7 @@ impl State {
     pub(super) fn conduct_refusals(&self, path: &Path, conduct: &Conduct, clock: &dyn Clock) -> Vec<Refusal> {
         let expected = Expected::of(&path.first.policy, self.saved.rollouts.values());
         let mut refusals = hold::refusals(path, conduct, now(clock), &expected);
+        refusals.extend(self.hook_refusals(path, conduct));
         if !conduct.alerts.is_default() && self.alerts.is_none() {
             refusals.push(Refusal {
                 rule: "alerts-not-configured",
@@ -77,6 +78,9 @@ impl State {
             Word::Awaited => false,
             Word::Closed(hold) => self.held_by(hold),
             Word::Open => {
+                if let Some(hold) = self.held_by_hook(rollout.hook_in_the_way(node)) {
+                    return self.held_by(hold);
+                }
                 self.held = None;
                 true
             }

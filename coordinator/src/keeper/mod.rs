@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::core::decide::{Decision, decide};
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::hold::Hold;
+use crate::core::hooks::Call;
 use crate::core::rollout::{Event, Lease, Rollout, TransitionError};
 use crate::identity::authority::{Authority, IdentityError};
 use crate::identity::token::TokenRefused;
@@ -36,6 +37,7 @@ mod facts;
 mod findings;
 mod forecast;
 mod hold;
+mod hooks;
 mod joining;
 mod marks;
 mod orders;
@@ -51,6 +53,7 @@ mod tests;
 
 pub use catalogue::{CatalogueSource, Fetched};
 pub use facts::Whereabouts;
+pub use hooks::HookOrder;
 pub use orders::Order;
 pub use path::LOOK_AGAIN;
 pub use plans::Followed;
@@ -84,6 +87,10 @@ struct State {
     alerts: Option<alerts::Alerts>,
     /// Why the node that is due is not begun on.
     held: Option<Hold>,
+    /// Names of the hooks in the coordinator's configuration, where somebody calls them.
+    hooks: Option<BTreeSet<String>>,
+    /// The hook that is to end well next.
+    hook: Option<Call>,
     /// Whether control planes are told which nodes are not raised yet, and what came of it last.
     marks: Option<marks::Marks>,
     last_seen_ms: BTreeMap<NodeName, u64>,
@@ -271,9 +278,10 @@ impl Keeper {
     /// Tells each session what it should be told now, once. Leases are granted one after the other by the core's word, and a
     /// stop of a path that is reached is left for the next.
     fn advance(&self, state: &mut State) {
-        let before = (state.held.clone(), state.wants_alerts());
+        let seen = |state: &State| (state.held.clone(), state.wants_alerts(), state.hook.clone());
+        let before = seen(state);
         self.carry_on(state);
-        if (state.held.clone(), state.wants_alerts()) != before {
+        if seen(state) != before {
             self.announce();
         }
     }
@@ -357,6 +365,7 @@ impl State {
     fn tell(&mut self, clock: &dyn Clock) -> Option<(NodeName, Purpose)> {
         let (number, rollout) = self.saved.newest()?;
         let rollout = rollout.clone();
+        self.look_for_hooks(&rollout);
         let (stranger, silent) = (self.holder_of_unknown_lease(), self.silent());
         let mut due = None;
         for decision in decide(&rollout, &self.connected(), clock.unix_ms()) {

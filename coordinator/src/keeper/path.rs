@@ -49,7 +49,7 @@ impl Keeper {
         if against {
             state.ask_everybody();
         }
-        if given_up || against || soaks || state.held.is_some() {
+        if given_up || against || soaks || state.held.is_some() || state.hook.is_some() {
             self.advance(&mut state);
         }
         // How long it soaks is told anew.
@@ -72,6 +72,7 @@ impl Keeper {
             return Ok(false);
         }
         let doubtful = state.failure.is_some() || state.holder_of_unknown_lease().is_some();
+        let doubtful = doubtful || reached.hook_after().is_some();
         if doubtful || state.not_looked_at(&reached.leg).is_some() {
             return Ok(false);
         }

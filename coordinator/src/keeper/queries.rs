@@ -12,6 +12,7 @@ use crate::core::budget::Wait;
 use crate::core::catalogue::Catalogue;
 use crate::core::history::HistoryRecord;
 use crate::core::hold::Hold;
+use crate::core::hooks::Call;
 use crate::core::path::gates_on_the_way;
 use crate::core::planning::unknown_consents;
 use crate::core::rollout::Rollout;
@@ -169,10 +170,15 @@ impl State {
             Err(soaking @ Wait::Soaking { .. }) => Some(soaking.to_string()),
             Err(Wait::For(_)) => self.before_the_next_stop(),
         };
+        // Of one that ended, or that waits for something else too, a hook that fails is the news.
+        let hook =
+            |counts: fn(&Call) -> bool| self.hook.as_ref().filter(|call| counts(call)).map(Call::waiting);
         self.failure
             .clone()
             .or_else(unknown_lease)
+            .or_else(|| hook(|call| call.failure().is_some()))
             .or_else(held_up)
+            .or_else(|| hook(|_| true))
             .or_else(|| self.trouble_with_marks(now_ms))
     }
 }

@@ -22,6 +22,7 @@ mod catalogue;
 mod edit;
 mod forecast;
 mod hold;
+mod hooks;
 mod marks;
 mod path;
 mod plans;

@@ -1,23 +1,16 @@
 //! The Prometheus whose alerts hold a roll-out: asked whenever the keeper wants to know.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::AUTHORIZATION;
 use http::uri::Scheme;
 use http::{Request, StatusCode, Uri};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 
-use super::https::{HttpsClient, HttpsError, exchange};
+use super::https::{HttpsError, bearer, client, exchange};
 use crate::core::alerts::{Alert, AnswerError, firing};
-use crate::identity::files::{self, FileError};
 use crate::keeper::{Keeper, LOOK_AGAIN};
 
 /// How long it may take to answer.
@@ -47,14 +40,6 @@ enum AskError {
     Status(StatusCode),
     #[error(transparent)]
     Answer(#[from] AnswerError),
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("{} is not there", .0.display())]
-    NoFile(PathBuf),
-    #[error("{} holds no token: one line of visible ASCII", .0.display())]
-    NoToken(PathBuf),
-    #[error("{} holds no certificate of an authority: {why}", file.display())]
-    NoAuthority { file: PathBuf, why: String },
 }
 
 impl Prometheus {
@@ -85,46 +70,18 @@ impl Prometheus {
     }
 
     async fn ask(&self) -> Result<Vec<Alert>, AskError> {
-        let client = self.client()?;
         let mut request = Request::new(String::new());
         *request.uri_mut() = self.address().unwrap_or_default();
         if let Some(file) = &self.bearer_token_file {
-            let token = files::read(file)?.ok_or_else(|| AskError::NoFile(file.clone()))?;
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-                .ok()
-                .filter(|_| !token.trim().is_empty())
-                .ok_or_else(|| AskError::NoToken(file.clone()))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
+            request.headers_mut().insert(AUTHORIZATION, bearer(file)?);
         }
+        let client = client(request.uri(), self.ca_file.as_deref())?;
         let (status, body) = exchange(&client, request, LIMIT, MAX_BYTES).await?;
         if status != StatusCode::OK {
             return Err(AskError::Status(status));
         }
         Ok(firing(&body)?)
     }
-
-    fn client(&self) -> Result<HttpsClient, AskError> {
-        let builder = HttpsConnectorBuilder::new();
-        let builder = match &self.ca_file {
-            None => builder.with_native_roots().map_err(HttpsError::Authorities)?,
-            Some(file) => builder.with_tls_config(
-                ClientConfig::builder().with_root_certificates(authorities(file)?).with_no_client_auth(),
-            ),
-        };
-        Ok(Client::builder(TokioExecutor::new()).build(builder.https_or_http().enable_http1().build()))
-    }
-}
-
-fn authorities(file: &Path) -> Result<RootCertStore, AskError> {
-    let failed = |why: String| AskError::NoAuthority { file: file.to_owned(), why };
-    let text = files::read(file)?.ok_or_else(|| AskError::NoFile(file.to_owned()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() { Err(failed("there is none in it".to_owned())) } else { Ok(roots) }
 }
 
 /// Asks whenever an answer is wanted.

@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 
-use super::https::{HttpsClient, HttpsError, exchange};
+use super::https::{HttpsClient, HttpsError, client, exchange};
 use crate::core::catalogue::Checksum;
 use crate::identity::files::{self, FileError};
 use crate::keeper::{CatalogueSource, Fetched};
@@ -52,9 +49,7 @@ async fn obtain(fetched: &Fetched) -> Result<(), FetchError> {
     if fetched.read()?.is_some() {
         return Ok(());
     }
-    let https = HttpsConnectorBuilder::new().with_native_roots().map_err(HttpsError::Authorities)?;
-    let https = https.https_only().enable_http1().build();
-    fetch(fetched, &Client::builder(TokioExecutor::new()).build(https)).await
+    fetch(fetched, &client(&fetched.url, None)?).await
 }
 
 /// Leaves a copy of what lies there, if it is what it has to be.
@@ -79,6 +74,9 @@ async fn fetch(fetched: &Fetched, client: &HttpsClient) -> Result<(), FetchError
 mod tests {
     use std::sync::Arc;
 
+    use hyper_rustls::HttpsConnectorBuilder;
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;

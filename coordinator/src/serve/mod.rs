@@ -36,6 +36,7 @@ use crate::store::{SledStore, Store as _, StoreError};
 mod alerts;
 mod catalogue;
 mod door;
+mod hooks;
 mod https;
 mod settings;
 
@@ -176,6 +177,7 @@ impl Coordinator {
         let follower = self.settings.plans.map(|source| follow(&self.keeper, source));
         let fetcher = tokio::spawn(catalogue::keep(self.settings.catalogue));
         let asker = tokio::spawn(alerts::ask(Arc::clone(&self.keeper), self.settings.alerts));
+        let caller = tokio::spawn(hooks::call(Arc::clone(&self.keeper), self.settings.hooks));
 
         tokio::pin!(server);
         tokio::select! {
@@ -191,6 +193,7 @@ impl Coordinator {
         }
         fetcher.abort();
         asker.abort();
+        caller.abort();
         let _ = stopping.send(());
         self.keeper.stop();
         // Whoever keeps a connection open past the grace loses it.
@@ -235,6 +238,7 @@ fn open_state(settings: &Settings, bound: SocketAddr) -> Result<(Keeper, ServerT
     let keeper = keeper.with_lease_ttl(settings.lease_ttl).with_catalogue(settings.catalogue.clone());
     let machine = settings.on_node.clone().map(Whereabouts::Node).or_else(this_machine);
     let keeper = keeper.on(machine).asking_between_nodes().marking_nodes(settings.taint_not_raised);
+    let keeper = keeper.with_hooks(settings.hooks.names());
     Ok((if settings.alerts.is_some() { keeper.asking_for_alerts() } else { keeper }, tls))
 }
 

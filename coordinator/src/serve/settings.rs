@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::ServeError;
 use super::alerts::Prometheus;
+use super::hooks::HookTargets;
 use crate::core::catalogue::Checksum;
 use crate::identity::files;
 use crate::keeper::{CatalogueSource, Fetched, LEASE_TTL_MS};
@@ -73,6 +74,7 @@ struct ConfigFile {
     catalogue_sha256: Option<Checksum>,
     on_node: Option<NodeName>,
     alerts: Option<Prometheus>,
+    hooks: HookTargets,
     taint_not_raised: Option<bool>,
 }
 
@@ -99,6 +101,8 @@ pub(super) struct Settings {
     pub(super) on_node: Option<NodeName>,
     /// Whose alerts hold a roll-out.
     pub(super) alerts: Option<Prometheus>,
+    /// What documents may name to be called.
+    pub(super) hooks: HookTargets,
     /// Whether nodes that are not raised yet carry their taint.
     pub(super) taint_not_raised: bool,
     names: Vec<String>,
@@ -125,7 +129,9 @@ impl Settings {
         };
         let path = options.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
         let alerts = file.alerts.map(Prometheus::checked).transpose();
-        let alerts = alerts.map_err(|why| ServeError::Config { path, why })?;
+        let config = |why| ServeError::Config { path: path.clone(), why };
+        let alerts = alerts.map_err(config)?;
+        let hooks = file.hooks.checked(&path).map_err(config)?;
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             state_dir,
@@ -134,6 +140,7 @@ impl Settings {
             catalogue,
             on_node: options.on_node.or(file.on_node),
             alerts,
+            hooks,
             taint_not_raised: file.taint_not_raised.unwrap_or(true),
             names,
         })

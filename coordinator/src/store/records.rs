@@ -2,8 +2,8 @@
 //!
 //! A roll-out is spread over several keys, so that a step's report writes one small value and not the whole plan:
 //! `rollout/N` (head), `rollout/N/plan/I` (one node's part of the plan, never changed), `rollout/N/node/I` (how
-//! far that node is) and `rollout/N/onward/S/I` (one node of the Sth stop that follows on its path, never changed). N
-//! counts roll-outs from 1. A roll-out exists once its head does.
+//! far that node is), `rollout/N/hook/M` (how far the hooks of a moment are) and `rollout/N/onward/S/I` (one node of the Sth
+//! stop that follows on its path, never changed). N counts roll-outs from 1. A roll-out exists once its head does.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Batch, Store, StoreError};
 use crate::core::conduct::Conduct;
 use crate::core::history::HistoryRecord;
+use crate::core::hooks::{Moment, Progress};
 use crate::core::leg::{Leg, Next, Passing, Stop};
 use crate::core::rollout::{Intent, NodeState, Rollout};
 use crate::identity::revocation::Revocation;
@@ -192,7 +193,7 @@ impl Saved {
                 ("rollout", None) => {
                     saved.rollouts.insert(number(key, name)?, entries.rollout(key, value)?);
                 }
-                ("rollout", Some("plan" | "node" | "onward")) => {}
+                ("rollout", Some("plan" | "node" | "onward" | "hook")) => {}
                 _ => return Err(unreadable(key, &"no record of this version has such a key")),
             }
         }
@@ -308,6 +309,12 @@ fn put_rollout(
             batch.put(format!("{}/node/{index:05}", head_key(number)), state)?;
         }
     }
+    for (moment, progress) in &after.hooks {
+        if before.and_then(|before| before.hooks.get(moment)) != Some(progress) {
+            batch
+                .put(format!("{}{}", hooks_key(&head_key(number)), String::from(moment.clone())), progress)?;
+        }
+    }
     Ok(())
 }
 
@@ -405,7 +412,18 @@ impl Entries {
             paused_after: head.paused_after,
             conduct: head.conduct,
             quarantined: head.quarantined,
+            hooks: self.hooks(key)?,
         })
+    }
+
+    fn hooks(&self, key: &str) -> Result<BTreeMap<Moment, Progress>, StoreError> {
+        let prefix = hooks_key(key);
+        let of_rollout = self.0.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let hooks = of_rollout.map(|(key, value)| {
+            let moment = key.strip_prefix(&prefix).unwrap_or_default();
+            Ok((moment.parse().map_err(|e| unreadable(key, &e))?, parse(key, value)?))
+        });
+        hooks.collect()
     }
 
     fn leg(&self, key: &str, head: LegHead) -> Result<Leg, StoreError> {
@@ -431,6 +449,11 @@ impl Entries {
 /// Of the nodes of one of the stops that follow, counted from 0.
 fn onward_key(head: &str, position: usize) -> String {
     format!("{head}/onward/{position:02}")
+}
+
+/// Before the moment of each of its hooks.
+fn hooks_key(head: &str) -> String {
+    format!("{head}/hook/")
 }
 
 fn head_key(number: u64) -> String {

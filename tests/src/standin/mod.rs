@@ -25,3 +25,4 @@ pub mod prometheus;
 pub mod release;
 pub mod serve;
 pub mod systemd;
+pub mod webhook;

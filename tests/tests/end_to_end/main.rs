@@ -17,6 +17,7 @@ mod documents;
 mod forecast;
 mod gates;
 mod holds;
+mod hooks;
 mod interruptions;
 mod marks;
 mod operators;

@@ -272,6 +272,10 @@ impl PlanAnswerView {
         for window in &self.conduct.windows {
             let _ = writeln!(text, "Nodes are begun on only: {window}");
         }
+        for (field, hooks) in self.conduct.hooks.lists().into_iter().filter(|(_, hooks)| !hooks.is_empty()) {
+            let each: Vec<String> = hooks.iter().map(|hook| hook.target.to_string()).collect();
+            let _ = writeln!(text, "The coordinator calls {field}: {}", each.join(", "));
+        }
         text
     }
 

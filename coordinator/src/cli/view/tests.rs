@@ -22,6 +22,7 @@ use crate::cli::view::upgrade_plan::UpgradePlanView;
 use crate::cli::view::versions::VersionsView;
 use crate::core::alerts::AlertFilter;
 use crate::core::conduct::Conduct;
+use crate::core::hooks::Hooks;
 use crate::core::sequence::{prepare, under_lease};
 use crate::core::window::{Day, Window};
 use crate::document;
@@ -425,6 +426,7 @@ fn saturday_nights() -> Conduct {
     let time = |text: &str| text.to_owned().try_into().unwrap();
     let time_zone = "Europe/Berlin".to_owned().try_into().unwrap();
     Conduct {
+        hooks: Hooks::default(),
         alerts: AlertFilter::default(),
         windows: vec![Window {
             days: vec![Day::Sat, Day::Sun],

@@ -57,7 +57,7 @@ fn what_the_plan_seals_is_refused_by_its_name_and_nothing_is_changed() {
             document.spec.to_version = value.parse().unwrap();
         }
         let error = coordinator.keeper.edit(&document, "alice").unwrap_err().to_string();
-        for part in [field, value, "allowed are spec.windows and spec.alerts", "liftlock abort"] {
+        for part in [field, value, "allowed are spec.windows, spec.alerts and spec.hooks", "liftlock abort"] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::alerts::{Alert, AlertFilter};
 use crate::core::conduct::Conduct;
+use crate::core::hooks::Hooks;
 use crate::core::window::{Day, Window};
 
 /// As late as it is told to be.
@@ -33,6 +34,7 @@ fn saturday_nights() -> Conduct {
     let time = |text: &str| text.to_owned().try_into().unwrap();
     let time_zone = "Europe/Berlin".to_owned().try_into().unwrap();
     Conduct {
+        hooks: Hooks::default(),
         alerts: AlertFilter::default(),
         windows: vec![Window { days: vec![Day::Sat], from: time("22:00"), to: time("04:00"), time_zone }],
     }

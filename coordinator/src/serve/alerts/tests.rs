@@ -3,6 +3,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::identity::files;
 
 fn prometheus(url: &str) -> Prometheus {
     Prometheus { url: url.to_owned(), bearer_token_file: None, ca_file: None }

@@ -1,0 +1,235 @@
+//! What is called before and after plans, pools and nodes, as a document says it: each value checked where it stands.
+
+use http::Uri;
+use http::uri::Scheme;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schema;
+use super::values::{Seconds, ValueError};
+use crate::core::hooks::{Hook, Hooks, Target};
+
+/// How long a hook may take where nothing is said, in seconds.
+const TIMEOUT_SECONDS: u32 = 300;
+
+/// The longest name of a hook.
+const LONGEST: usize = 63;
+
+/// What is called before and after plans, pools and nodes. No node is begun on past one that has not ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HooksSpec {
+    /// Before the first node of the plan is begun on; on a path, at each stop.
+    #[serde(skip_serializing_if = "HookList::is_empty")]
+    pub before_plan: HookList,
+    /// Once every node of the plan is raised, or its roll-out has ended otherwise; on a path, at each stop.
+    #[serde(skip_serializing_if = "HookList::is_empty")]
+    pub after_plan: HookList,
+    /// Before the first node of each pool of workers is begun on.
+    #[serde(skip_serializing_if = "HookList::is_empty")]
+    pub before_pool: HookList,
+    /// Once no node of a pool is to be raised any more.
+    #[serde(skip_serializing_if = "HookList::is_empty")]
+    pub after_pool: HookList,
+    /// Before each node is begun on.
+    #[serde(skip_serializing_if = "HookList::is_empty")]
+    pub before_node: HookList,
+    /// Once a node is raised.
+    #[serde(skip_serializing_if = "HookList::is_empty")]
+    pub after_node: HookList,
+}
+
+/// Hooks of one moment, in the order in which they are called.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<HookSpec>", into = "Vec<HookSpec>")]
+#[schemars(with = "Vec<HookWords>")]
+pub struct HookList(Vec<HookSpec>);
+
+/// One hook: a name or an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "HookWords", into = "HookWords")]
+pub struct HookSpec(Hook);
+
+/// A hook as it is written. It has a `name` or a `url`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct HookWords {
+    /// Which hook, as the configuration of whoever calls it has it: a command never stands in a document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::hook_name")]
+    name: Option<String>,
+    /// Who calls it, where it has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::hook_caller")]
+    on: Option<CalledOn>,
+    /// An address that the coordinator tells by POST; any answer 2xx is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::hook_url")]
+    url: Option<String>,
+    /// How long it may take, in seconds.
+    #[serde(default = "timeout")]
+    timeout_seconds: Seconds,
+}
+
+/// Who calls a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum CalledOn {
+    /// The coordinator, by its own configuration.
+    Coordinator,
+}
+
+impl CalledOn {
+    /// Everybody.
+    pub(super) const ALL: [Self; 1] = [Self::Coordinator];
+
+    /// Its name in documents.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Coordinator => "coordinator",
+        }
+    }
+}
+
+fn timeout() -> Seconds {
+    Seconds::decided(TIMEOUT_SECONDS)
+}
+
+impl HooksSpec {
+    /// Whether there is none.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl HookList {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl TryFrom<Vec<HookSpec>> for HookList {
+    type Error = ValueError;
+
+    fn try_from(hooks: Vec<HookSpec>) -> Result<Self, ValueError> {
+        for (index, HookSpec(hook)) in hooks.iter().enumerate() {
+            if hooks.iter().take(index).any(|HookSpec(other)| other.target == hook.target) {
+                return Err(ValueError::of(format!(
+                    "{} stands in this list a second time: allowed is once",
+                    hook.target
+                )));
+            }
+        }
+        Ok(Self(hooks))
+    }
+}
+
+impl From<HookList> for Vec<HookSpec> {
+    fn from(HookList(hooks): HookList) -> Self {
+        hooks
+    }
+}
+
+impl TryFrom<HookWords> for HookSpec {
+    type Error = ValueError;
+
+    fn try_from(words: HookWords) -> Result<Self, ValueError> {
+        let HookWords { name, on, url, timeout_seconds } = words;
+        let target = match (name, url) {
+            (Some(name), None) => Target::Name(checked_name(name)?),
+            (None, Some(_)) if on.is_some() => {
+                return Err(ValueError::of(
+                    "`on` says who calls a hook that has a name, and an address is told by the coordinator: allowed is `url` \
+                     without it"
+                        .to_owned(),
+                ));
+            }
+            (None, Some(url)) => Target::Url(checked_url(url)?),
+            (Some(_), Some(_)) => {
+                return Err(ValueError::of("it has a name and a url: allowed is one of them".to_owned()));
+            }
+            (None, None) => {
+                return Err(ValueError::of(
+                    "it has neither name nor url: allowed is one of them, such as {name: announce, on: coordinator}".to_owned(),
+                ));
+            }
+        };
+        Ok(Self(Hook { target, timeout_seconds: timeout_seconds.into() }))
+    }
+}
+
+fn checked_name(name: String) -> Result<String, ValueError> {
+    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !name.is_empty() && name.len() <= LONGEST && name.bytes().all(fine) {
+        return Ok(name);
+    }
+    Err(ValueError::of(format!(
+        "\"{name}\" is no name of a hook: allowed are up to {LONGEST} of lower-case letters, digits and dashes; what it runs stands \
+         in the configuration of whoever calls it"
+    )))
+}
+
+/// What is refused is not shown: it may hold a secret.
+fn checked_url(url: String) -> Result<String, ValueError> {
+    let read = url.parse::<Uri>().ok().filter(|_| !url.contains('@'));
+    let scheme = read.as_ref().and_then(Uri::scheme);
+    if scheme.is_some_and(|scheme| *scheme == Scheme::HTTPS || *scheme == Scheme::HTTP) {
+        return Ok(url);
+    }
+    Err(ValueError::of(
+        "this url is not one to tell: allowed is https://HOST/… (or http://…, which anybody on the way can read), without a user"
+            .to_owned(),
+    ))
+}
+
+impl From<HookSpec> for HookWords {
+    fn from(HookSpec(hook): HookSpec) -> Self {
+        let timeout_seconds = Seconds::decided(hook.timeout_seconds);
+        match hook.target {
+            Target::Name(name) => {
+                Self { name: Some(name), on: Some(CalledOn::Coordinator), url: None, timeout_seconds }
+            }
+            Target::Url(url) => Self { name: None, on: None, url: Some(url), timeout_seconds },
+        }
+    }
+}
+
+impl From<HookList> for Vec<Hook> {
+    fn from(HookList(hooks): HookList) -> Self {
+        hooks.into_iter().map(|HookSpec(hook)| hook).collect()
+    }
+}
+
+impl From<Vec<Hook>> for HookList {
+    fn from(hooks: Vec<Hook>) -> Self {
+        Self(hooks.into_iter().map(HookSpec).collect())
+    }
+}
+
+impl From<HooksSpec> for Hooks {
+    fn from(spec: HooksSpec) -> Self {
+        let HooksSpec { before_plan, after_plan, before_pool, after_pool, before_node, after_node } = spec;
+        Self {
+            before_plan: before_plan.into(),
+            after_plan: after_plan.into(),
+            before_pool: before_pool.into(),
+            after_pool: after_pool.into(),
+            before_node: before_node.into(),
+            after_node: after_node.into(),
+        }
+    }
+}
+
+impl From<Hooks> for HooksSpec {
+    fn from(hooks: Hooks) -> Self {
+        let Hooks { before_plan, after_plan, before_pool, after_pool, before_node, after_node } = hooks;
+        Self {
+            before_plan: before_plan.into(),
+            after_plan: after_plan.into(),
+            before_pool: before_pool.into(),
+            after_pool: after_pool.into(),
+            before_node: before_node.into(),
+            after_node: after_node.into(),
+        }
+    }
+}
