@@ -25,6 +25,12 @@ impl Errors {
             T::default()
         })
     }
+
+    /// The same, and why it is the default.
+    fn told<T: Default, E: Display>(&mut self, result: Result<T, E>) -> (T, String) {
+        let unread = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        (self.note(result), unread)
+    }
 }
 
 /// Everything that can be read now.
@@ -73,13 +79,14 @@ pub async fn gather(host: &Host) -> NodeFacts {
         None => None,
     };
     let addons = if control_plane { addons::facts::facts(host).await } else { None };
-    let obstacles = errors.note(obstacles::find(host).await);
-    let mut drift = Vec::new();
-    if let (Some(_), Ok(kubeadm), Ok(running)) =
-        (&cluster, kubeadm_version.parse(), control_plane_version.parse())
-    {
-        drift = errors.note(drift::find(host, kubeadm, running).await);
-    }
+    let (obstacles, obstacles_unread) = errors.told(obstacles::find(host).await);
+    let (drift, drift_unread) = match (&cluster, kubeadm_version.parse(), control_plane_version.parse()) {
+        (None, ..) => Default::default(),
+        (Some(_), Ok(kubeadm), Ok(running)) => errors.told(drift::find(host, kubeadm, running).await),
+        (Some(_), ..) => {
+            (Vec::new(), "the versions of its kubeadm and of its API server are not both known".to_owned())
+        }
+    };
     let machine = errors.note(machine(host).await);
     NodeFacts {
         machine,
@@ -94,7 +101,9 @@ pub async fn gather(host: &Host) -> NodeFacts {
         errors: errors.0,
         control_plane_version,
         drift,
+        drift_unread,
         obstacles,
+        obstacles_unread,
         kubelet: Some(kubelet),
         cgroup: Some(cgroup),
         swap: Some(swap),
@@ -197,11 +206,13 @@ async fn cluster_facts(host: &Host, local_etcd: bool, errors: &mut Errors) -> Op
         voters.clone().filter(|member| matches!(&member.status, Ok(status) if status.errors.is_empty()));
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let labels = labels::of_nodes(&nodes);
+    let (dns, dns_unread) = errors.told(dns);
     Some(ClusterFacts {
         kubeadm_config_version: errors.note(version.map(|version| version.to_string())),
         etcd_members: count(voters.count()),
         etcd_healthy_members: count(healthy.count()),
-        dns: errors.note(dns).map(|Replicas { wanted, ready }| v1::Replicas { wanted, ready }),
+        dns: dns.map(|Replicas { wanted, ready }| v1::Replicas { wanted, ready }),
+        dns_unread,
         nodes: nodes
             .into_iter()
             .zip(labels)

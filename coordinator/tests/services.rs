@@ -474,6 +474,7 @@ fn facts() -> v1::NodeFacts {
             etcd_members: 1,
             etcd_healthy_members: 1,
             dns: None,
+            dns_unread: String::new(),
             etcd: Some(v1::EtcdFacts::default()),
             workloads: Some(v1::WorkloadFacts::default()),
             arguments: Some(v1::ArgumentFacts::default()),

@@ -386,7 +386,7 @@ fn raise(view: &mut ClusterView, version: KubernetesVersion, spared: &BTreeSet<N
         if let Some(agent) = node.agent.as_mut().filter(|_| control_plane) {
             agent.control_plane_version = Some(version);
             // kubeadm makes the manifests anew.
-            agent.drift.clear();
+            agent.drift = Ok(Vec::new());
         }
     }
 }

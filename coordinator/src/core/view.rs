@@ -29,7 +29,7 @@ pub struct ControlPlaneReport {
     /// Members that answered and are well.
     pub etcd_healthy_members: u32,
     /// The Deployment of kubeadm's `CoreDNS`; `None` where there is none.
-    pub dns: Option<Replicas>,
+    pub dns: Fact<Option<Replicas>>,
     /// What else a control plane looked for.
     pub findings: ClusterFindings,
 }
@@ -37,9 +37,12 @@ pub struct ControlPlaneReport {
 /// Something that an agent looked for, or why it does not know.
 pub type Fact<T> = Result<T, String>;
 
+/// Why nobody knows what an agent says nothing of.
+pub(crate) const UNSAID: &str = "its agent does not report it";
+
 /// The fact of an agent that says nothing of it.
 pub(crate) fn unsaid<T>() -> Fact<T> {
-    Err("its agent does not report it".to_owned())
+    Err(UNSAID.to_owned())
 }
 
 /// What a control plane looked for in its cluster.
@@ -168,9 +171,9 @@ pub struct AgentView {
     /// What could not be read.
     pub errors: Vec<String>,
     /// Manifests of static pods that are not what kubeadm makes of kubeadm-config.
-    pub drift: Vec<Drift>,
+    pub drift: Fact<Vec<Drift>>,
     /// What there would make an upgrade fail.
-    pub obstacles: Vec<Obstacle>,
+    pub obstacles: Fact<Vec<Obstacle>>,
     /// How its host is replaced as a whole; `None` where its configuration does not say.
     pub redeploy: Option<Redeploy>,
     /// What else it looked for.

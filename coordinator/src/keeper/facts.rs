@@ -85,16 +85,16 @@ impl State {
 
     /// The control plane's word that arrived last.
     pub(super) fn cluster(&self) -> Option<&v1::ClusterFacts> {
-        self.last_word(|_| true)
+        self.last_word(|_, _| true)
     }
 
-    fn last_word(&self, counts: impl Fn(&v1::ClusterFacts) -> bool) -> Option<&v1::ClusterFacts> {
+    fn last_word(&self, counts: impl Fn(&NodeName, &v1::ClusterFacts) -> bool) -> Option<&v1::ClusterFacts> {
         let reports = self
             .facts
-            .values()
-            .filter_map(|reported| Some((reported.at_ms, reported.facts.cluster.as_ref()?)))
-            .filter(|(_, cluster)| counts(cluster));
-        reports.max_by_key(|(at_ms, _)| *at_ms).map(|(_, cluster)| cluster)
+            .iter()
+            .filter_map(|(name, reported)| Some((name, reported.at_ms, reported.facts.cluster.as_ref()?)))
+            .filter(|(name, _, cluster)| counts(name, cluster));
+        reports.max_by_key(|(_, at_ms, _)| *at_ms).map(|(_, _, cluster)| cluster)
     }
 
     /// The cluster as the core sees it.
@@ -102,14 +102,18 @@ impl State {
         let connected: BTreeSet<NodeName> = self.connected();
         let mut view = ClusterView::default();
         if let Some(cluster) = self.cluster() {
-            // A control plane whose own member is away knows of none: etcd is external only where all say so.
-            let etcd = self.last_word(|cluster| cluster.etcd_members > 0).unwrap_or(cluster);
+            // A control plane whose own member is away knows of none: etcd is external only where all say so. What one said
+            // that is not connected any more may be long ago.
+            let members_known = |name: &NodeName, cluster: &v1::ClusterFacts| {
+                cluster.etcd_members > 0 && connected.contains(name)
+            };
+            let etcd = self.last_word(members_known).unwrap_or(cluster);
             view.cluster = cluster.kubeadm_config_version.parse().ok().map(|kubeadm_config_version| {
                 ControlPlaneReport {
                     kubeadm_config_version,
                     etcd_members: etcd.etcd_members,
                     etcd_healthy_members: etcd.etcd_healthy_members,
-                    dns: cluster.dns.map(findings::replicas),
+                    dns: findings::unless(&cluster.dns_unread, cluster.dns.map(findings::replicas)),
                     findings: findings::of_cluster(cluster, etcd),
                 }
             });
@@ -155,16 +159,22 @@ impl State {
                     .collect(),
                 packages: facts.packages.clone().map(Into::into).unwrap_or_default(),
                 errors: facts.errors.clone(),
-                obstacles: facts
-                    .obstacles
-                    .iter()
-                    .map(|one| Obstacle { rule: rule_of(one.kind()), message: one.message.clone() })
-                    .collect(),
-                drift: facts
-                    .drift
-                    .iter()
-                    .map(|drift| Drift { path: drift.path.clone(), lines: drift.lines.clone() })
-                    .collect(),
+                obstacles: findings::unless(
+                    &facts.obstacles_unread,
+                    facts
+                        .obstacles
+                        .iter()
+                        .map(|one| Obstacle { rule: rule_of(one.kind()), message: one.message.clone() })
+                        .collect(),
+                ),
+                drift: findings::unless(
+                    &facts.drift_unread,
+                    facts
+                        .drift
+                        .iter()
+                        .map(|drift| Drift { path: drift.path.clone(), lines: drift.lines.clone() })
+                        .collect(),
+                ),
                 findings: findings::of_node(facts),
                 redeploy: facts.redeploy.as_ref().map(|redeploy| Redeploy {
                     command: redeploy.command.clone(),

@@ -18,6 +18,11 @@ fn fact<M, T>(message: Option<&M>, unread: impl Fn(&M) -> &str, read: impl FnOnc
     }
 }
 
+/// What was found, unless an agent says why it could not look.
+pub(super) fn unless<T>(unread: &str, found: T) -> Fact<T> {
+    if unread.is_empty() { Ok(found) } else { Err(unread.to_owned()) }
+}
+
 /// What an agent found on its node.
 pub(super) fn of_node(facts: &v1::NodeFacts) -> NodeFindings {
     NodeFindings {

@@ -134,6 +134,7 @@ fn facts(node: &str, version: &str) -> v1::NodeFacts {
             etcd_members: 3,
             etcd_healthy_members: 3,
             dns: None,
+            dns_unread: String::new(),
             etcd: Some(v1::EtcdFacts::default()),
             workloads: Some(v1::WorkloadFacts::default()),
             arguments: Some(v1::ArgumentFacts::default()),

@@ -10,7 +10,9 @@ pub(super) static EXPIRED: Gate = Gate {
     about: "no certificate of a control plane has ended",
     consent: Consent::Never,
     when: When::Before,
-    look: Look::Machines(|situation| situation.obstacles("certificate-expired")),
+    look: Look::Machines(|situation| {
+        situation.obstacles("certificate-expired", "whether certificates have ended")
+    }),
 };
 
 /// An upgrade renews what kubeadm made with a CA whose key it has; the rest somebody has to renew.
@@ -42,10 +44,15 @@ pub(super) static EXPIRING: Gate = Gate {
 
 impl super::Situation<'_> {
     /// What agents found that has to be put right whatever the target.
-    pub(super) fn obstacles(&self, rule: &str) -> Vec<Finding> {
+    pub(super) fn obstacles(&self, rule: &str, what: &str) -> Vec<Finding> {
         let agents = self.nodes().filter_map(|node| Some((node.name, node.agent()?)));
-        let found = agents.flat_map(|(name, agent)| agent.obstacles.iter().map(move |one| (name, one)));
-        let of_this = found.filter(|(_, one)| one.rule == rule);
-        of_this.map(|(name, one)| Finding::closed(format!("{name}: {}", one.message))).collect()
+        let found = agents.flat_map(|(name, agent)| match &agent.obstacles {
+            Err(why) => vec![Finding::unknown(&format!("{what} on {name}"), why)],
+            Ok(found) => {
+                let of_this = found.iter().filter(|one| one.rule == rule);
+                of_this.map(|one| Finding::closed(format!("{name}: {}", one.message))).collect()
+            }
+        });
+        found.collect()
     }
 }

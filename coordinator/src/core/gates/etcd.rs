@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Consent, Finding, Gate, Look, Situation, When};
 use crate::core::minors::{Minor, minors};
 use crate::core::sequence;
-use crate::core::view::{ControlPlaneReport, Etcd};
+use crate::core::view::{ControlPlaneReport, Etcd, UNSAID};
 
 /// A member's release, numbers only.
 type Release = (u32, u32, u32);
@@ -24,7 +24,7 @@ pub(super) static EXTERNAL: Gate = Gate {
     consent: Consent::Never,
     when: When::Before,
     look: Look::Cluster(|_, cluster| {
-        let external = cluster.etcd_members == 0;
+        let external = cluster.etcd_members == 0 && unasked(cluster).is_none();
         let found = external.then(|| {
             Finding::closed(
                 "etcd does not run on the control planes: this version of Liftlock backs up and guards stacked etcd only",
@@ -41,6 +41,9 @@ pub(super) static QUORUM: Gate = Gate {
     consent: Consent::Never,
     when: When::Between,
     look: Look::Cluster(|_, cluster| {
+        if let Some(why) = unasked(cluster) {
+            return vec![Finding::unknown("whether every member of etcd is healthy", why)];
+        }
         let ControlPlaneReport { etcd_members: members, etcd_healthy_members: healthy, .. } = *cluster;
         let found = (healthy < members).then(|| {
             Finding::closed(format!(
@@ -174,13 +177,19 @@ pub(super) static API_OUTAGE: Gate = Gate {
     }),
 };
 
+/// Why the members that are there could not be asked. Of an external etcd nobody says anything.
+fn unasked(cluster: &ControlPlaneReport) -> Option<&str> {
+    let unread = cluster.findings.etcd.as_ref().err().filter(|why| *why != UNSAID);
+    unread.filter(|_| cluster.etcd_members == 0).map(String::as_str)
+}
+
 /// What etcd's members say, judged. An external etcd is another gate's.
 fn judge(
     cluster: &ControlPlaneReport,
     what: &str,
     judge: impl FnOnce(&Etcd) -> Option<String>,
 ) -> Vec<Finding> {
-    if cluster.etcd_members == 0 {
+    if cluster.etcd_members == 0 && unasked(cluster).is_none() {
         return Vec::new();
     }
     match &cluster.findings.etcd {

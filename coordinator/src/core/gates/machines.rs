@@ -35,26 +35,29 @@ fn runtime(node: &Candidate<'_>, object: &NodeObject, target: u16) -> Option<Fin
             "{name} runs its containers with Docker {version}, which kubelets from 1.{minor} on do not drive: move the node \
              to containerd, or put cri-dockerd between, as the kubelet of 1.{minor} needs it"
         ))),
-        Requirement::Containerd { at_least, .. } if runtime == "containerd" && older(version, at_least) => {
-            Some(Finding::closed(format!(
+        Requirement::Containerd { at_least, .. } if runtime == "containerd" => match older(version, at_least) {
+            Some(false) => None,
+            Some(true) => Some(Finding::closed(format!(
                 "{name} has containerd {version}, and kubelets from 1.{minor} on speak CRI v1 only, which containerd has \
                  from {at_least} on: upgrade containerd there first"
-            )))
-        }
+            ))),
+            None => Some(Finding::unknown(
+                &format!("whether containerd on {name} is {at_least} or later"),
+                &format!("its Node says \"{version}\", which is no release"),
+            )),
+        },
         _ => None,
     })
 }
 
-/// Whether a release comes before another, by their numbers; what is no release comes before none.
-fn older(version: &str, than: &str) -> bool {
+/// Whether a release comes before another, by their numbers; `None` for what is no release.
+fn older(version: &str, than: &str) -> Option<bool> {
     let numbers = |text: &str| -> Option<Vec<u32>> {
         let release = text.split(['-', '+', '~']).next()?;
+        let release = release.strip_prefix('v').unwrap_or(release);
         release.split('.').map(|number| number.parse().ok()).collect()
     };
-    match (numbers(version), numbers(than)) {
-        (Some(version), Some(than)) => version < than,
-        _ => false,
-    }
+    Some(numbers(version)? < numbers(than)?)
 }
 
 /// A kubelet from 1.35 on ends at its start there, unless it is told otherwise.

@@ -12,7 +12,7 @@ pub(super) static STRAY_MANIFEST: Gate = Gate {
     about: "no second manifest of a static pod lies in the manifests' folder",
     consent: Consent::Never,
     when: When::Before,
-    look: Look::Machines(|situation| situation.obstacles("stray-manifest")),
+    look: Look::Machines(|situation| situation.obstacles("stray-manifest", "whether a second manifest lies")),
 };
 
 /// What kubeadm would undo without a word.
@@ -23,17 +23,19 @@ pub(super) static DRIFT: Gate = Gate {
     when: When::Before,
     look: Look::Cluster(|situation, _| {
         let agents = situation.to_raise().filter_map(|node| Some((node.name, node.agent()?)));
-        let edited = agents.filter(|(_, agent)| !agent.drift.is_empty());
-        edited
-            .map(|(name, agent)| {
-                let edits: Vec<String> = agent.drift.iter().map(edit).collect();
-                Finding::closed(format!(
+        let found = agents.filter_map(|(name, agent)| match &agent.drift {
+            Err(why) => Some(Finding::unknown(&format!("whether manifests were edited on {name}"), why)),
+            Ok(edited) if edited.is_empty() => None,
+            Ok(edited) => {
+                let edits: Vec<String> = edited.iter().map(edit).collect();
+                Some(Finding::closed(format!(
                     "manifests on {name} are not what kubeadm makes of kubeadm-config, and an upgrade would make them \
                      anew: {}; write the change into kubeadm-config (extraArgs, extraVolumes), or it is lost",
                     edits.join("; ")
-                ))
-            })
-            .collect()
+                )))
+            }
+        });
+        found.collect()
     }),
 };
 

@@ -64,6 +64,22 @@ pub(super) static DRAIN_ONLY_NODE: Gate = Gate {
                 "{} is the only node that takes pods: what is evicted there waits until it is back",
                 only.name
             ))],
+            (None, _) => {
+                // Ordinary pods are on nodes without a taint, cordoned or not.
+                let emptied = situation
+                    .to_raise()
+                    .filter(|node| node.object().is_some_and(|object| !object.tainted))
+                    .map(|node| node.name.as_str())
+                    .collect::<Vec<_>>();
+                let found = (!emptied.is_empty()).then(|| {
+                    Finding::closed(format!(
+                        "no node takes pods, as all without a taint are cordoned or not Ready: what is evicted from {} waits \
+                         until one does; `kubectl uncordon` has a node take pods",
+                        emptied.join(", ")
+                    ))
+                });
+                found.into_iter().collect()
+            }
             _ => Vec::new(),
         }
     }),

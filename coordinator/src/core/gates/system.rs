@@ -10,11 +10,12 @@ pub(super) static COREDNS_UNREADY: Gate = Gate {
     consent: Consent::Never,
     when: When::Between,
     look: Look::Cluster(|_, cluster| {
-        let none_ready = cluster.dns.filter(|dns| dns.ready == 0);
-        none_ready
-            .map(|dns| missing(dns, "kubeadm upgrade apply waits for one and does not say so"))
-            .into_iter()
-            .collect()
+        let dns = match &cluster.dns {
+            Err(why) => return vec![Finding::unknown("whether a pod of CoreDNS is ready", why)],
+            Ok(dns) => dns.filter(|dns| dns.ready == 0),
+        };
+        let found = dns.map(|dns| missing(dns, "kubeadm upgrade apply waits for one and does not say so"));
+        found.into_iter().collect()
     }),
 };
 
@@ -25,7 +26,9 @@ pub(super) static COREDNS_DEGRADED: Gate = Gate {
     consent: Consent::Always,
     when: When::Before,
     look: Look::Cluster(|_, cluster| {
-        let some_ready = cluster.dns.filter(|dns| dns.ready > 0 && dns.ready < dns.wanted);
+        // Where nobody knows, the gate before this one is closed.
+        let dns = cluster.dns.as_ref().ok().copied().flatten();
+        let some_ready = dns.filter(|dns| dns.ready > 0 && dns.ready < dns.wanted);
         let found = some_ready.map(|dns| missing(dns, "a drain may take the last one away for a moment"));
         found.into_iter().collect()
     }),

@@ -67,8 +67,8 @@ pub(crate) fn cluster_at(minor: u16) -> ClusterView {
                 offered: (minor..=minor + 3).map(version).collect(),
                 packages: PackageSource::default(),
                 errors: Vec::new(),
-                drift: Vec::new(),
-                obstacles: Vec::new(),
+                drift: Ok(Vec::new()),
+                obstacles: Ok(Vec::new()),
                 redeploy: None,
                 findings: sound_node(name, control_plane),
             }),
@@ -92,7 +92,7 @@ pub(crate) fn cluster_at(minor: u16) -> ClusterView {
             kubeadm_config_version: present,
             etcd_members: 3,
             etcd_healthy_members: 3,
-            dns: Some(Replicas { wanted: 2, ready: 2 }),
+            dns: Ok(Some(Replicas { wanted: 2, ready: 2 })),
             findings: sound_cluster(3),
         }),
         nodes: nodes.map(node).into(),
@@ -227,6 +227,58 @@ fn what_no_agent_could_tell_is_unknown_and_never_passed_without_a_word() {
     let accepted = unknown.iter().map(|&name| name.to_owned()).collect();
     let plan = make_plan(&view, version(35), &Policy { accepted, ..Policy::default() });
     assert!(plan.is_ok(), "whoever has looked may say so: {plan:?}");
+}
+
+#[test]
+fn what_could_not_be_looked_for_closes_the_gate_that_asks_for_it() {
+    let why = || "the API server does not answer".to_owned();
+    let rules = |view: &ClusterView| refused(view).into_iter().map(|(rule, _)| rule).collect::<Vec<_>>();
+
+    let mut view = cluster_at(30);
+    view.cluster.as_mut().unwrap().dns = Err(why());
+    assert!(!refused_by(&view, "coredns-unready", &["nobody can tell", "CoreDNS", &why()]));
+    let between = closed_before(Role::ControlPlane, &Situation::new(&view, version(31)), &Policy::default());
+    assert_eq!(between.unwrap().0, "coredns-unready");
+
+    let mut view = cluster_at(30);
+    agent(&mut view, "cp2").drift = Err(why());
+    assert!(refused_by(&view, "drift", &["nobody can tell", "cp2", &why()]));
+
+    let mut view = cluster_at(30);
+    agent(&mut view, "cp2").obstacles = Err(why());
+    assert_eq!(rules(&view), ["stray-manifest", "certificate-expired"]);
+
+    // A control plane that cannot ask its etcd counts no member; that is no external etcd.
+    let mut view = cluster_at(30);
+    let cluster = view.cluster.as_mut().unwrap();
+    (cluster.etcd_members, cluster.etcd_healthy_members, cluster.findings.etcd) = (0, 0, Err(why()));
+    assert_eq!(rules(&view), ["quorum", "etcd-learner", "etcd-alarm", "etcd-version", "etcd-space"]);
+    let between = closed_before(Role::Worker, &Situation::new(&view, version(31)), &Policy::default());
+    assert_eq!(between.unwrap().0, "quorum");
+    view.cluster.as_mut().unwrap().findings.etcd = ClusterFindings::default().etcd;
+    assert_eq!(rules(&view), ["external-etcd"]);
+}
+
+#[test]
+fn a_container_runtime_whose_version_is_none_is_not_taken_for_a_new_one() {
+    let mut view = cluster_at(25);
+    object(&mut view, "w1").container_runtime = "containerd://1.7-dev.3".to_owned();
+    assert_eq!(refused(&view), [], "its numbers say enough");
+    object(&mut view, "w1").container_runtime = "containerd://v1.5.9".to_owned();
+    assert!(!refused_by(&view, "container-runtime", &["w1", "v1.5.9", "1.6"]));
+    object(&mut view, "w1").container_runtime = "containerd://built-here".to_owned();
+    assert!(refused_by(&view, "container-runtime", &["nobody can tell", "w1", "built-here"]));
+}
+
+#[test]
+fn where_every_node_without_a_taint_is_cordoned_what_is_evicted_is_said_to_find_no_room() {
+    let mut view = cluster_at(30);
+    object(&mut view, "w1").unschedulable = true;
+    object(&mut view, "w2").unschedulable = true;
+    assert!(refused_by(&view, sequence::DRAIN_ONLY_NODE, &["no node takes pods", "w1, w2", "uncordon"]));
+    // Control planes alone hold nothing but what bears their taint.
+    view.nodes.retain(|_, node| node.is_control_plane());
+    assert_eq!(refused(&view), []);
 }
 
 #[test]
@@ -556,11 +608,11 @@ fn between_nodes_only_what_heals_by_itself_is_asked_and_the_first_that_is_closed
     };
     assert_eq!(closed(&view), None);
     kubelet(&mut view, "w1").flags = vec![flag("--iptables-drop-bit", "/etc/default/kubelet")];
-    agent(&mut view, "w1").drift = vec![Drift { path: "x".to_owned(), lines: Vec::new() }];
+    agent(&mut view, "w1").drift = Ok(vec![Drift { path: "x".to_owned(), lines: Vec::new() }]);
     agent(&mut view, "w1").obstacles =
-        vec![Obstacle { rule: "stray-manifest", message: "a second one".to_owned() }];
+        Ok(vec![Obstacle { rule: "stray-manifest", message: "a second one".to_owned() }]);
     assert_eq!(closed(&view), None, "that was asked before the start");
-    view.cluster.as_mut().unwrap().dns = Some(Replicas { wanted: 2, ready: 0 });
+    view.cluster.as_mut().unwrap().dns = Ok(Some(Replicas { wanted: 2, ready: 0 }));
     assert_eq!(closed(&view), Some("coredns-unready"));
     api_server(&mut view, "cp3").unready = "no".to_owned();
     assert_eq!(closed(&view), Some("api-server-unready"));

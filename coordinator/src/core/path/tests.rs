@@ -34,8 +34,8 @@ fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView
             offered: everything(),
             packages: PackageSource::default(),
             errors: Vec::new(),
-            drift: vec![],
-            obstacles: vec![],
+            drift: Ok(vec![]),
+            obstacles: Ok(vec![]),
             redeploy: None,
             findings: sound_node(name, control_plane),
         }),
@@ -73,7 +73,7 @@ fn view(control_planes: u32, workers: u32, version: KubernetesVersion) -> Cluste
             kubeadm_config_version: version,
             etcd_members: control_planes,
             etcd_healthy_members: control_planes,
-            dns: Some(Replicas { wanted: 2, ready: 2 }),
+            dns: Ok(Some(Replicas { wanted: 2, ready: 2 })),
             findings,
         }),
         nodes,
@@ -160,7 +160,7 @@ fn what_speaks_against_a_later_stop_says_which_and_is_told_once() {
 #[test]
 fn what_kubeadm_makes_anew_at_the_first_stop_is_no_drift_at_the_second() {
     let mut view = view(3, 2, minor(19, 7));
-    agent(&mut view, "cp2").drift = vec![Drift { path: "kube-apiserver.yaml".to_owned(), lines: vec![] }];
+    agent(&mut view, "cp2").drift = Ok(vec![Drift { path: "kube-apiserver.yaml".to_owned(), lines: vec![] }]);
     assert_eq!(refusals(&view, minor(21, 2)).len(), 1);
     let policy = Policy { accepted: vec!["drift".to_owned()], ..Policy::default() };
     assert!(make_path(&view, minor(21, 2), &policy, &OPEN).is_ok());

@@ -27,8 +27,8 @@ pub(crate) fn view(control_planes: u32, workers: u32) -> ClusterView {
             offered: vec![FROM, TO, KubernetesVersion::new(1, 21, 1)],
             packages: PackageSource::default(),
             errors: Vec::new(),
-            drift: vec![],
-            obstacles: vec![],
+            drift: Ok(vec![]),
+            obstacles: Ok(vec![]),
             findings: sound_node(name, control_plane),
             redeploy: None,
         }),
@@ -52,7 +52,7 @@ pub(crate) fn view(control_planes: u32, workers: u32) -> ClusterView {
             kubeadm_config_version: FROM,
             etcd_members: control_planes,
             etcd_healthy_members: control_planes,
-            dns: Some(Replicas { wanted: 2, ready: 2 }),
+            dns: Ok(Some(Replicas { wanted: 2, ready: 2 })),
             findings: sound_cluster(control_planes),
         }),
         nodes,
@@ -227,7 +227,7 @@ fn a_cluster_that_runs_the_target_has_nothing_to_raise_and_nothing_to_consent_to
 fn a_cluster_whose_coredns_is_not_ready_is_not_raised_and_one_of_two_needs_consent() {
     let with = |dns| {
         let mut view = view(3, 2);
-        view.cluster.as_mut().unwrap().dns = dns;
+        view.cluster.as_mut().unwrap().dns = Ok(dns);
         view
     };
     let counted = |wanted, ready| with(Some(Replicas { wanted, ready }));
@@ -246,7 +246,7 @@ fn a_manifest_that_was_edited_by_hand_needs_consent_and_its_lines_are_shown() {
     let mut view = view(3, 2);
     let lines = (0..9).map(|n| format!("-    - --edited={n}")).collect();
     let path = "/etc/kubernetes/manifests/kube-apiserver.yaml".to_owned();
-    node(&mut view, "cp2").agent.as_mut().unwrap().drift = vec![Drift { path, lines }];
+    node(&mut view, "cp2").agent.as_mut().unwrap().drift = Ok(vec![Drift { path, lines }]);
     let refusals = make_plan(&view, TO, &Policy::default()).unwrap_err();
     let [Refusal { rule, message, acceptable: true }] = refusals.as_slice() else { panic!("{refusals:?}") };
     assert_eq!(*rule, "drift");
@@ -262,7 +262,7 @@ fn what_an_agent_found_in_the_way_is_told_also_where_no_cluster_is_seen() {
     let mut view = view(3, 2);
     let message = "certificates have expired".to_owned();
     node(&mut view, "cp2").agent.as_mut().unwrap().obstacles =
-        vec![Obstacle { rule: "certificate-expired", message }];
+        Ok(vec![Obstacle { rule: "certificate-expired", message }]);
     assert_eq!(rules(&view, TO), ["certificate-expired"]);
     view.cluster = None;
     assert_eq!(rules(&view, TO), ["certificate-expired", "no-control-plane"]);
