@@ -7,6 +7,7 @@ pub mod document;
 pub mod identity;
 pub mod keeper;
 pub mod plans;
+pub mod printable;
 pub mod rpc;
 pub mod serve;
 pub mod store;

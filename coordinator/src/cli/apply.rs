@@ -44,7 +44,7 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
         return plan::refuse(desk, &to_version, &answer, args.output.output);
     };
     match args.output.output {
-        Format::Table => output::write(&answer.summary(desk.paint))?,
+        Format::Table => output::tell(&answer.summary(desk.paint))?,
         Format::Json | Format::Yaml => output::note(answer.summary(desk.error_paint).trim_end()),
     }
     if !args.yes {

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use tokio::task::spawn_blocking;
 
 use crate::cli::error::CliError;
+use crate::cli::output;
 
 /// Whether there is somebody to ask.
 pub fn possible() -> bool {
@@ -15,7 +16,7 @@ pub fn possible() -> bool {
 pub async fn confirm(question: String) -> Result<(), CliError> {
     let answer = spawn_blocking(move || {
         let mut stderr = io::stderr().lock();
-        stderr.write_all(question.as_bytes())?;
+        stderr.write_all(output::for_people(&question).as_bytes())?;
         stderr.flush()?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map(|_| answer)

@@ -13,7 +13,7 @@ use crate::identity::files;
 /// What stands for standard input.
 const STDIN: &str = "-";
 
-/// Most that is read of standard input, in bytes: more than the status of any cluster.
+/// Most that a document may hold, in bytes: more than the status of any cluster.
 const LONGEST: u64 = 256 * 1024 * 1024;
 
 /// Which document.
@@ -33,14 +33,21 @@ impl DocumentArgs {
 
 /// The document in a file; an error names line and column.
 pub fn read(path: &Path) -> Result<UpgradePlan, CliError> {
-    let text = if path == Path::new(STDIN) {
-        let mut text = String::new();
-        io::stdin().lock().take(LONGEST).read_to_string(&mut text).map_err(CliError::Stdin)?;
-        text
+    let most = LONGEST + 1;
+    let content = if path == Path::new(STDIN) {
+        let mut content = Vec::new();
+        io::stdin().lock().take(most).read_to_end(&mut content).map_err(CliError::Stdin)?;
+        content
     } else {
-        files::read(path)?.ok_or_else(|| CliError::NoFile { path: path.to_owned() })?
+        files::first_bytes(path, most)?.ok_or_else(|| CliError::NoFile { path: path.to_owned() })?
     };
-    document::parse(&text).map_err(|error| CliError::Document { name: name(path), error })
+    if u64::try_from(content.len()).is_ok_and(|length| length > LONGEST) {
+        return Err(CliError::Usage(format!(
+            "{} is not an upgrade plan: it has more than {LONGEST} bytes",
+            name(path)
+        )));
+    }
+    document::parse_file(&content).map_err(|error| CliError::Document { name: name(path), error })
 }
 
 /// How messages name it.

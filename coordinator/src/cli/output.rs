@@ -1,12 +1,14 @@
 //! What a verb writes to standard output, for people or for programs.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::error::CliError;
-use crate::cli::paint::Paint;
+use crate::cli::paint::{Paint, SEQUENCES};
+use crate::printable;
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -38,7 +40,7 @@ pub trait View: Serialize {
 pub fn render(view: &impl View, format: Format, paint: Paint) -> Result<String, CliError> {
     let unwritable = |why: String| CliError::Unwritable { why };
     match format {
-        Format::Table => Ok(view.table(paint)),
+        Format::Table => Ok(for_people(&view.table(paint)).into_owned()),
         Format::Json => {
             let json = serde_json::to_string_pretty(view).map_err(|error| unwritable(error.to_string()))?;
             Ok(json + "\n")
@@ -69,7 +71,34 @@ pub fn write(text: &str) -> Result<(), CliError> {
     })
 }
 
+/// Writes words for people to standard output, as [`write`] does.
+pub fn tell(text: &str) -> Result<(), CliError> {
+    write(&for_people(text))
+}
+
+/// What a terminal may be given: names and messages in it come from others, so that it acts upon nothing but the ends of lines and
+/// what text is painted with.
+pub fn for_people(text: &str) -> Cow<'_, str> {
+    let mut kept = vec!["\n"];
+    kept.extend(SEQUENCES);
+    printable::but_for(text, &kept)
+}
+
 /// Writes a line to standard error. Nobody could be told if that failed.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", for_people(line));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::paint::Tone;
+
+    #[test]
+    fn a_terminal_is_given_lines_and_paint_and_nothing_else_that_it_acts_upon() {
+        let painted = Paint::ON.paint(Tone::Bad, "failed");
+        assert_eq!(for_people(&format!("{painted}\n")), format!("{painted}\n"));
+        let node = "w1\u{1b}[2J\u{1b}]0;owned\u{7}";
+        assert_eq!(for_people(&format!("{painted} {node}")), format!("{painted} {}", node.escape_default()));
+    }
 }

@@ -3,6 +3,10 @@
 use clap::ColorChoice;
 use clap::builder::styling::{AnsiColor, Style};
 
+/// All that text is ever painted with. Whatever else of this kind a text holds is somebody else's.
+pub const SEQUENCES: [&str; 6] =
+    ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m"];
+
 /// Paints words, or leaves them as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Paint {
@@ -71,6 +75,15 @@ mod tests {
         assert_eq!(Paint::choose(ColorChoice::Auto, true, false), Paint::ON);
         assert_eq!(Paint::choose(ColorChoice::Auto, true, true), Paint::OFF);
         assert_eq!(Paint::choose(ColorChoice::Auto, false, false), Paint::OFF);
+    }
+
+    #[test]
+    fn every_tone_is_made_of_the_sequences_that_are_known_as_paint() {
+        for tone in [Tone::Plain, Tone::Strong, Tone::Faint, Tone::Good, Tone::Notice, Tone::Bad] {
+            let painted = Paint::ON.paint(tone, "word");
+            let bare = SEQUENCES.iter().fold(painted, |text, sequence| text.replace(sequence, ""));
+            assert_eq!(bare, "word", "{tone:?}");
+        }
     }
 
     #[test]

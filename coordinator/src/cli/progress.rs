@@ -13,6 +13,7 @@ use crate::cli::paint::{Paint, Tone};
 use crate::cli::time::clock;
 use crate::cli::view::changes::changes;
 use crate::cli::view::rollout::{NodePhase, RolloutPhase, RolloutView};
+use crate::printable;
 
 /// Shows a roll-out as it changes.
 pub(crate) trait Display {
@@ -81,7 +82,7 @@ impl Display for Lines {
     fn note(&mut self, text: &str) -> Result<(), CliError> {
         let line = format!("{} {text}", clock(Some(Timestamp::now())));
         if self.to_stdout {
-            output::write(&format!("{line}\n"))
+            output::tell(&format!("{line}\n"))
         } else {
             output::note(&line);
             Ok(())
@@ -125,7 +126,7 @@ impl Bars {
 impl Display for Bars {
     fn show(&mut self, rollout: &RolloutView) -> Result<(), CliError> {
         for change in changes(self.shown.as_ref(), rollout) {
-            self.screen.println(self.paint.paint(change.tone, &change.text))?;
+            self.screen.println(output::for_people(&self.paint.paint(change.tone, &change.text)))?;
         }
         if self.shown.is_none() {
             self.nodes.set_style(style(NODES));
@@ -138,7 +139,7 @@ impl Display for Bars {
                 format!("preparing, {ready} of {} ready", rollout.nodes.len())
             }
             RolloutPhase::Running => match &rollout.reason {
-                Some(reason) => format!("{}: {reason}", rollout.phase.name()),
+                Some(reason) => format!("{}: {}", rollout.phase.name(), printable::line(reason)),
                 None => rollout.phase.name().to_owned(),
             },
             phase => phase.name().to_owned(),
@@ -166,7 +167,7 @@ impl Display for Bars {
     }
 
     fn note(&mut self, text: &str) -> Result<(), CliError> {
-        Ok(self.screen.println(self.paint.paint(Tone::Notice, text))?)
+        Ok(self.screen.println(output::for_people(&self.paint.paint(Tone::Notice, text)))?)
     }
 
     fn end(&mut self) {

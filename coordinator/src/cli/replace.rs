@@ -88,7 +88,7 @@ pub(crate) async fn run(desk: &Desk, args: ReplaceArgs) -> Result<Exit, CliError
         return Ok(Exit::Done);
     }
     match format {
-        Format::Table => output::write(&answer.summary(desk.paint))?,
+        Format::Table => output::tell(&answer.summary(desk.paint))?,
         Format::Json | Format::Yaml => output::note(answer.summary(desk.error_paint).trim_end()),
     }
     if !args.yes {

@@ -37,7 +37,7 @@ pub struct AlertsSpec {
     pub ignore: Vec<String>,
     /// Only alerts that have each of these labels, with one of its values, hold the roll-out.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub only_matching: BTreeMap<String, Vec<String>>,
+    pub only_matching: BTreeMap<String, LabelValues>,
 }
 
 impl AlertsSpec {
@@ -50,14 +50,42 @@ impl AlertsSpec {
 impl From<AlertsSpec> for AlertFilter {
     fn from(spec: AlertsSpec) -> Self {
         let AlertsSpec { ignore, only_matching } = spec;
-        Self { ignore, only_matching }
+        let only_matching = only_matching.into_iter().map(|(label, values)| (label, values.into()));
+        Self { ignore, only_matching: only_matching.collect() }
     }
 }
 
 impl From<AlertFilter> for AlertsSpec {
     fn from(filter: AlertFilter) -> Self {
         let AlertFilter { ignore, only_matching } = filter;
-        Self { ignore, only_matching }
+        let only_matching = only_matching.into_iter().map(|(label, values)| (label, LabelValues(values)));
+        Self { ignore, only_matching: only_matching.collect() }
+    }
+}
+
+/// At least one value of a label: with none no alert would ever hold the roll-out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+#[schemars(with = "Vec<String>", extend("minItems" = 1))]
+pub struct LabelValues(Vec<String>);
+
+impl TryFrom<Vec<String>> for LabelValues {
+    type Error = ValueError;
+
+    fn try_from(values: Vec<String>) -> Result<Self, ValueError> {
+        if values.is_empty() {
+            return Err(ValueError::of(
+                "a label without a value is on no alert, so that none would hold: allowed is at least one value"
+                    .to_owned(),
+            ));
+        }
+        Ok(Self(values))
+    }
+}
+
+impl From<LabelValues> for Vec<String> {
+    fn from(LabelValues(values): LabelValues) -> Self {
+        values
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Spec;
 
@@ -38,6 +38,9 @@ fn compare(field: &str, one: &Value, other: &Value, found: &mut Vec<Difference>)
                 compare(&format!("{field}.{name}"), &value(left), &value(right), found);
             }
         }
+        // A mapping that is left out is one in which nothing is said.
+        (Value::Object(_), Value::Null) => compare(field, one, &Value::Object(Map::new()), found),
+        (Value::Null, Value::Object(_)) => compare(field, &Value::Object(Map::new()), other, found),
         _ if one == other => {}
         _ => found.push(Difference { field: field.to_owned(), one: one.clone(), other: other.clone() }),
     }

@@ -33,15 +33,13 @@ mod spec;
 mod values;
 mod workers;
 
-pub use conduct::{AlertsSpec, Days, WindowSpec};
+pub use conduct::{AlertsSpec, Days, LabelValues, WindowSpec};
 pub use difference::{Difference, differences};
 pub use hooks::{HookList, HookSpec, HooksSpec};
-pub use read::{DocumentError, parse};
+pub use read::{DocumentError, parse, parse_file};
 pub use schema::schema;
 pub use spec::{PolicySpec, Spec};
-pub use values::{
-    Count, DocumentName, GateName, PoolName, PreflightCheck, Seconds, SelectorText, ValueError,
-};
+pub use values::{Count, GateName, ObjectName, PoolName, PreflightCheck, Seconds, SelectorText, ValueError};
 pub use workers::{CanarySpec, PoolSpec, WorkersSpec};
 
 /// What to raise a cluster to, and how.
@@ -94,7 +92,7 @@ pub enum Kind {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
     /// For people; it decides nothing.
-    pub name: DocumentName,
+    pub name: ObjectName,
 }
 
 impl UpgradePlan {
@@ -104,7 +102,7 @@ impl UpgradePlan {
         Self {
             api_version: ApiVersion::V1,
             kind: Kind::UpgradePlan,
-            metadata: Some(Metadata { name: DocumentName::of_target(to_version) }),
+            metadata: Some(Metadata { name: ObjectName::of_target(to_version) }),
             spec: Spec {
                 to_version,
                 policy: policy.into(),

@@ -6,9 +6,14 @@ use serde_saphyr::{Error, Location, Options, SnippetMode};
 
 use super::UpgradePlan;
 use super::schema::allowed;
+use crate::printable;
 
 /// How much of a value an error shows, in characters.
 const SHOWN: usize = 60;
+
+/// How much of an error is shown, in characters: a rule's own words have the value in front and what is allowed at the end.
+const HEAD: usize = 200;
+const TAIL: usize = 1200;
 
 /// A text that is no document. Lines and columns are counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +23,16 @@ pub struct DocumentError {
     pub place: Option<(u64, u64)>,
     /// The field, its value, the rule and what would be allowed.
     pub what: String,
+}
+
+/// The document in a file.
+///
+/// # Errors
+/// As of [`parse`], and where it is no text.
+pub fn parse_file(content: &[u8]) -> Result<UpgradePlan, DocumentError> {
+    str::from_utf8(content)
+        .map_err(|error| DocumentError::no_text(content, error.valid_up_to()))
+        .and_then(parse)
 }
 
 /// The document in a text, YAML or JSON.
@@ -50,14 +65,38 @@ impl DocumentError {
         let field = if path == "." { "" } else { path };
         Self {
             place: location.map(|place| (place.line(), place.column())),
-            what: what(error, field, location.and_then(|place| value_at(text, place, field))),
+            what: shown(&what(error, field, location.and_then(|place| value_at(text, place, field)))),
         }
     }
+
+    fn no_text(content: &[u8], valid: usize) -> Self {
+        let before = content.get(..valid).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX).saturating_add(1);
+        Self {
+            place: Some((count(before.matches('\n').count()), count(line.chars().count()))),
+            what: "this is no text: allowed is UTF-8".to_owned(),
+        }
+    }
+}
+
+/// In one line, of a length that people read.
+fn shown(what: &str) -> String {
+    let what = printable::line(what);
+    let length = what.chars().count();
+    if length <= HEAD + TAIL {
+        return what.into_owned();
+    }
+    let head: String = what.chars().take(HEAD).collect();
+    let tail: String = what.chars().skip(length - TAIL).collect();
+    format!("{head}…{tail}")
 }
 
 fn what(error: &Error, field: &str, value: Option<String>) -> String {
     let of_document = if field.is_empty() { "the document" } else { field };
     match error {
+        // What is wrong stands where the anchor is.
+        Error::AliasError { error, .. } => what(error, field, value),
         Error::SerdeUnknownField { field: unknown, expected, .. } => {
             let parent = field.strip_suffix(unknown.as_str()).unwrap_or(field);
             format!("{parent}{unknown}: there is no such field; allowed are {}", expected.join(", "))
@@ -80,6 +119,13 @@ fn what(error: &Error, field: &str, value: Option<String>) -> String {
             "a second document begins here; one plan stands in one file".to_owned()
         }
         Error::Eof { .. } => "there is no document here".to_owned(),
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            "this holds more than any plan does: allowed are lists and mappings in one another, and aliases, as people write them"
+                .to_owned()
+        }
         error if is_of_a_value(error) => {
             let allowed = allowed(field).map(|allowed| format!("; allowed is {allowed}")).unwrap_or_default();
             match value {
@@ -105,6 +151,12 @@ fn is_of_a_value(error: &Error) -> bool {
             | Error::SerdeInvalidValue { .. }
             | Error::SerdeUnknownVariant { .. }
             | Error::InvalidScalar { .. }
+            | Error::NonFiniteFloat { .. }
+            | Error::InvalidBinaryBase64 { .. }
+            | Error::BinaryNotUtf8 { .. }
+            | Error::TaggedScalarCannotDeserializeIntoString { .. }
+            | Error::TaggedEnumMismatch { .. }
+            | Error::UnexpectedValueForUnit { .. }
             | Error::InvalidBooleanStrict { .. }
             | Error::NullIntoString { .. }
             | Error::QuotingRequired { .. }

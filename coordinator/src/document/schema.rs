@@ -22,7 +22,12 @@ pub(super) fn allowed(field: &str) -> Option<String> {
     let schema = schema().to_value();
     let mut here = &schema;
     for part in field.split(['.', '[']).filter(|part| !part.is_empty()) {
-        here = if part.ends_with(']') { here.get("items")? } else { here.get("properties")?.get(part)? };
+        here = if part.ends_with(']') {
+            here.get("items")?
+        } else {
+            let known = here.get("properties").and_then(|fields| fields.get(part));
+            known.or_else(|| here.get("additionalProperties"))?
+        };
     }
     in_words(here)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::conduct::{AlertsSpec, WindowSpec};
 use super::hooks::HooksSpec;
 use super::schema;
-use super::values::{self, GateName, PreflightCheck, Seconds};
+use super::values::{self, GateName, ObjectName, PreflightCheck, Seconds};
 use super::workers::WorkersSpec;
 
 /// What is wanted of the cluster.
@@ -76,7 +76,7 @@ pub struct PolicySpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeSpec {
     /// The Node's name.
-    pub name: String,
+    pub name: ObjectName,
     /// What follows when it cannot be drained because budgets protect its pods.
     #[schemars(schema_with = "schema::on_blocked")]
     pub on_blocked: OnBlocked,
@@ -156,12 +156,12 @@ impl From<PolicySpec> for Policy {
 
 impl From<NodePolicy> for NodeSpec {
     fn from(NodePolicy { name, on_blocked }: NodePolicy) -> Self {
-        Self { name, on_blocked }
+        Self { name: ObjectName::decided(name), on_blocked }
     }
 }
 
 impl From<NodeSpec> for NodePolicy {
     fn from(NodeSpec { name, on_blocked }: NodeSpec) -> Self {
-        Self { name, on_blocked }
+        Self { name: name.into(), on_blocked }
     }
 }

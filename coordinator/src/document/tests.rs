@@ -1,11 +1,15 @@
 use liftlock_proto::argv;
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::plan::OnFailure;
+use liftlock_proto::v1;
 use liftlock_proto::workers::{Canary, Pool, Share, Workers};
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
+use crate::core::alerts::AlertFilter;
 use crate::core::gates;
+use crate::core::window::{Day, Window};
 
 const PLAN: &str = "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: v1.20.2\n";
 
@@ -106,6 +110,25 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         hooks("afterPlan: [{name: announce, timeoutSeconds: 0}]"),
         hooks("afterPlan: [{name: announce}, {name: announce, timeoutSeconds: 5}]"),
         hooks("during: []"),
+        why(&format!("{PLAN}  alerts: {{onlyMatching: {{severity: []}}}}\n")),
+        why(&format!("{PLAN}  alerts: {{onlyMatching: {{severity: critical}}}}\n")),
+        with("nodes: [{name: \"w1\\n\", onBlocked: skip}]"),
+        with("drainTimeoutSeconds: 1e999"),
+        with("drainTimeoutSeconds: .nan"),
+        with("drainTimeoutSeconds: 010"),
+        with("drainTimeoutSeconds: !!binary /w=="),
+        with("onFailure: !halt halt"),
+        with("accepted: [&a api-outage, &b banana, *b]"),
+        with("<<: 5"),
+        why(&PLAN.replace("v1.20.2", "&v banana").replace("kind: ", "metadata: {name: *v}\nkind: ")),
+        why(&PLAN
+            .replace("UpgradePlan\nspec:\n  toVersion: v1.20.2", "&k UpgradePlan\nspec:\n  toVersion: *k")),
+        why(&PLAN.replace("v1.20.2", "!!binary /w==")),
+        why(&PLAN.replace("v1.20.2", "\"v1\\e[2J\\n\\u202e\"")),
+        why(&PLAN.replace("v1.20.2", "\tv1.20.2\0")),
+        why(&format!("{PLAN}  \"\\e]0;\\a\": 1\n")),
+        why(&format!("---\n---\n{PLAN}")),
+        why("---\n"),
         why("{"),
         why("a: \"b"),
         why("- a\n"),
@@ -114,6 +137,46 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         why(""),
     ];
     insta::assert_snapshot!(refused.join("\n"));
+}
+
+#[test]
+fn what_is_no_text_is_named_with_its_place() {
+    let why = |content: &[u8]| parse_file(content).unwrap_err().to_string();
+    assert_eq!(why(b"kind: \xff"), "line 1, column 7: this is no text: allowed is UTF-8");
+    assert_eq!(
+        why("kind: 1\n\u{fc}: \u{fc}".as_bytes().split_last().unwrap().1),
+        "line 2, column 4: this is no text: allowed is UTF-8"
+    );
+    assert_eq!(parse_file(PLAN.as_bytes()), parse(PLAN));
+    // As editors of another system write it.
+    assert_eq!(parse_file(format!("\u{feff}{}", PLAN.replace('\n', "\r\n")).as_bytes()), parse(PLAN));
+}
+
+#[test]
+fn a_value_of_any_length_is_refused_in_a_few_words_that_end_with_what_is_allowed() {
+    let long = "a\u{301}".repeat(1_000_000);
+    for (text, allowed) in [
+        (PLAN.replace("v1.20.2", &long), "such as v1.20.2"),
+        (format!("{PLAN}metadata: {{name: {long}}}\n"), "beside each dot"),
+        (format!("{PLAN}  policy: {{accepted: [{long}]}}\n"), "drain-only-node"),
+        (format!("{PLAN}  policy: {{onFailure: {long}}}\n"), "roll-back-cluster"),
+        (format!("{{\"{long}\": 1}}"), ""),
+    ] {
+        let why = why(&text);
+        assert!(why.chars().count() < 1500 && why.starts_with("line ") && why.ends_with(allowed), "{why}");
+    }
+}
+
+#[test]
+fn a_document_that_unfolds_without_end_is_refused() {
+    let lists = (1..30).map(|level| format!("  a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1));
+    let laughs = format!("status:\n  a0: &a0 [x, x]\n{}{PLAN}", lists.collect::<String>());
+    let deep = format!("{PLAN}status: {}{}\n", "[".repeat(100_000), "]".repeat(100_000));
+    let names = format!("{PLAN}  policy: {{accepted: [&a swap{}]}}\n", ", *a".repeat(100_000));
+    for text in [laughs, deep, names] {
+        let why = why(&text);
+        assert!(why.starts_with("line ") && why.len() < 250, "{why}");
+    }
 }
 
 #[test]
@@ -175,6 +238,11 @@ fn documents_differ_field_by_field_and_a_default_is_what_is_left_out() {
     let fields: Vec<&str> = found.iter().map(|difference| difference.field.as_str()).collect();
     assert_eq!(fields, ["spec.policy.accepted", "spec.policy.onFailure", "spec.toVersion"]);
     assert_eq!((&found[2].one, &found[2].other), (&"v1.20.2".into(), &"v1.21.1".into()));
+    let workers = spec(&format!("{PLAN}  workers: {{failureBudget: 1, canary: {{nodes: 2}}}}\n"));
+    let found = differences(&spec(PLAN), &workers).unwrap();
+    let fields: Vec<&str> = found.iter().map(|difference| difference.field.as_str()).collect();
+    let expected = ["canary.nodes", "canary.soakSeconds", "failureBudget"];
+    assert_eq!(fields, expected.map(|field| format!("spec.workers.{field}")));
 }
 
 #[test]
@@ -240,6 +308,28 @@ fn policies() -> impl Strategy<Value = Policy> {
     )
 }
 
+fn conducts() -> impl Strategy<Value = Conduct> {
+    let days = prop::sample::subsequence(Day::ALL.to_vec(), 1..7);
+    let time = || (0..24_u32, 0..60_u32).prop_map(|(hour, minute)| format!("{hour:02}:{minute:02}"));
+    let zone = prop::sample::select(vec!["UTC", "Europe/Berlin", "America/St_Johns"]);
+    let window = (days, time(), time(), zone).prop_map(|(days, from, to, zone)| Window {
+        days,
+        from: from.try_into().unwrap(),
+        to: to.try_into().unwrap(),
+        time_zone: zone.to_owned().try_into().unwrap(),
+    });
+    // What a document quotes, and what it does not: numbers, truth values, nothing, characters that are not seen.
+    let text = || prop_oneof!["[a-z]{1,8}", "\\PC{0,8}", "1|yes|true|null|~|1e3|\\.nan", any::<String>()];
+    let matching = prop::collection::btree_map(text(), prop::collection::vec(text(), 1..3), 0..3);
+    (prop::collection::vec(window, 0..3), prop::collection::vec(text(), 0..3), matching).prop_map(
+        |(windows, ignore, only_matching)| Conduct {
+            windows,
+            alerts: AlertFilter { ignore, only_matching },
+            ..Conduct::default()
+        },
+    )
+}
+
 fn versions() -> impl Strategy<Value = KubernetesVersion> {
     (any::<u16>(), any::<u16>()).prop_map(|(minor, patch)| KubernetesVersion::new(1, minor, patch))
 }
@@ -294,6 +384,19 @@ proptest! {
         prop_assert_eq!(String::from(document.metadata.clone().unwrap().name), name);
         let (version, policy) = document.clone().wanted();
         prop_assert_eq!(UpgradePlan::new(version, policy).spec, document.spec);
+    }
+
+    #[test]
+    fn whatever_a_document_may_hold_comes_back_as_it_was_from_paper_and_from_the_wire(
+        version in versions(), policy in policies(), conduct in conducts(),
+    ) {
+        let document = UpgradePlan::new(version, policy.clone()).conducted(conduct.clone());
+        prop_assert_eq!(&parse(&printed(&document)).unwrap(), &document);
+        prop_assert_eq!(&parse(&serde_json::to_string(&document).unwrap()).unwrap(), &document);
+        let wire = (v1::Policy::from(policy).encode_to_vec(), v1::Conduct::from(conduct).encode_to_vec());
+        let policy = v1::Policy::decode(wire.0.as_slice()).unwrap().try_into().unwrap();
+        let conduct = v1::Conduct::decode(wire.1.as_slice()).unwrap().try_into().unwrap();
+        prop_assert_eq!(UpgradePlan::new(version, policy).conducted(conduct), document);
     }
 
     #[test]

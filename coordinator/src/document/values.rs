@@ -22,14 +22,14 @@ const LONGEST_NAME: usize = 253;
 #[error("{0}")]
 pub struct ValueError(String);
 
-/// What a document is called: a DNS subdomain, as names in Kubernetes are.
+/// What an object is called, a document or a node: a DNS subdomain, as names in Kubernetes are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend(
     "maxLength" = LONGEST_NAME,
     "pattern" = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
 ))]
-pub struct DocumentName(String);
+pub struct ObjectName(String);
 
 /// A gate that can be consented to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,10 +73,15 @@ impl ValueError {
     }
 }
 
-impl DocumentName {
+impl ObjectName {
     /// `to-v1.20.2`
     pub(super) fn of_target(version: KubernetesVersion) -> Self {
         Self(format!("to-{version}"))
+    }
+
+    /// Of a policy that was accepted already.
+    pub(super) fn decided(name: String) -> Self {
+        Self(name)
     }
 }
 
@@ -122,7 +127,7 @@ impl Seconds {
     }
 }
 
-impl TryFrom<String> for DocumentName {
+impl TryFrom<String> for ObjectName {
     type Error = ValueError;
 
     fn try_from(text: String) -> Result<Self, ValueError> {
@@ -244,8 +249,8 @@ pub(super) fn true_or_false<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     deserializer.deserialize_any(TruthValue)
 }
 
-impl From<DocumentName> for String {
-    fn from(DocumentName(name): DocumentName) -> Self {
+impl From<ObjectName> for String {
+    fn from(ObjectName(name): ObjectName) -> Self {
         name
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::identity::files::{self, FileError};
+use crate::printable;
 
 /// Most that a document may hold, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -24,6 +25,14 @@ pub(super) enum FolderError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A name that would be shown as something else.
+    #[error("\"{name}\" in {} is no name for a document: allowed are characters that are seen", folder.display())]
+    Unseen {
+        /// The name, with what is not seen spelt out.
+        name: String,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// More than any document holds.
     #[error("{} has more than {LARGEST} bytes: a document without its status has a few hundred", path.display())]
     TooLarge {
@@ -37,7 +46,7 @@ pub(super) enum FolderError {
 pub(super) struct Found {
     /// Its name in the folder.
     pub(super) name: String,
-    pub(super) text: String,
+    pub(super) content: Vec<u8>,
 }
 
 /// Every document in the folder itself, by name. What begins with a dot (`.git`, the `..data` of a mounted `ConfigMap`) is
@@ -51,18 +60,22 @@ pub(super) fn documents(folder: &Path) -> Result<Vec<Found>, FolderError> {
         if name.starts_with('.') || !EXTENSIONS.contains(&extension) {
             continue;
         }
+        let shown = printable::line(name);
+        if shown != name {
+            return Err(FolderError::Unseen { name: shown.into_owned(), folder: folder.to_owned() });
+        }
         let real = files::real_path(&path)?;
         if !real.starts_with(&root) {
             return Err(FolderError::Elsewhere { path, folder: folder.to_owned() });
         }
-        match files::size(&real)? {
-            Some(size) if size > LARGEST => return Err(FolderError::TooLarge { path }),
-            Some(_) => {}
-            None => continue,
+        if files::size(&real)?.is_none() {
+            continue;
         }
-        if let Some(text) = files::read(&real)? {
-            found.push(Found { name: name.to_owned(), text });
+        let Some(content) = files::first_bytes(&real, LARGEST + 1)? else { continue };
+        if u64::try_from(content.len()).is_ok_and(|length| length > LARGEST) {
+            return Err(FolderError::TooLarge { path });
         }
+        found.push(Found { name: name.to_owned(), content });
     }
     Ok(found)
 }

@@ -14,7 +14,7 @@ use crate::store::memory::MemoryStore;
 const PLAN: &str = "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: v1.20.2\n";
 
 fn found(name: &str, text: &str) -> Found {
-    Found { name: name.to_owned(), text: text.to_owned() }
+    Found { name: name.to_owned(), content: text.into() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test stands on the other side")]

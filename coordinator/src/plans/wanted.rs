@@ -19,7 +19,7 @@ pub(super) struct Wanted {
 
 /// The only document, or why nobody can tell what is wanted.
 pub(super) fn only_one(folder: &Path, found: &[Found]) -> Result<Wanted, String> {
-    let [Found { name, text }] = found else {
+    let [Found { name, content }] = found else {
         let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
         return Err(match names.as_slice() {
             [] => format!("{} holds no document: nothing is wanted", folder.display()),
@@ -31,7 +31,7 @@ pub(super) fn only_one(folder: &Path, found: &[Found]) -> Result<Wanted, String>
         });
     };
     let document =
-        document::parse(text).map_err(|error| format!("{name} is not an upgrade plan: {error}"))?;
+        document::parse_file(content).map_err(|error| format!("{name} is not an upgrade plan: {error}"))?;
     let hash = hash(&document).map_err(|error| format!("{name} has no hash: {error}"))?;
     Ok(Wanted { file: name.clone(), document, hash })
 }

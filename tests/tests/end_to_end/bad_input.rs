@@ -59,6 +59,17 @@ async fn a_plan_file_that_does_not_read_is_named_with_its_line() {
             "{refused:?}"
         );
     }
+    for (content, words) in [
+        (&b"kind: \xff"[..], "line 1, column 7: this is no text: allowed is UTF-8"),
+        (b"kind: \"\\e[2J\\nPlan p-0: raised\"", "line 1, column 7: kind: "),
+        (b"\"\\e[2J\": 1", "\\u{1b}[2J: there is no such field"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let refused = fleet.cli(&["plan", "--file", file.as_str()]).await.unwrap();
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        let plain = !refused.stderr.contains('\u{1b}') && refused.stderr.trim_end().lines().count() == 1;
+        assert!(plain && refused.stderr.contains(words), "{refused:?}");
+    }
     let missing = fleet.cli(&["plan", "--file", "/no/such/plan.yaml"]).await.unwrap();
     assert!(missing.code != 0 && missing.stderr.contains("/no/such/plan.yaml"), "{}", missing.stderr);
     for version in ["banana", "1.31", "v1.31.2-rc.1"] {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::status::{Before, Status};
-use crate::document::{self, DocumentName, UpgradePlan};
+use crate::document::{self, ObjectName, UpgradePlan};
 use crate::plans::wanted;
 
 /// Longest uid that is taken: those of Kubernetes have 36 characters.
@@ -20,6 +20,8 @@ pub(super) struct Object {
     pub(super) generation: i64,
     /// RFC 3339; those made first come first.
     pub(super) created: String,
+    /// Whether somebody has deleted it, and it is only there until others have cleaned up.
+    pub(super) is_deleted: bool,
     /// What it says and the hash of that, or why it does not read.
     pub(super) document: Result<(UpgradePlan, String), String>,
     pub(super) before: Before,
@@ -33,7 +35,7 @@ impl Object {
             let text = listed.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
             text.map(str::to_owned).ok_or_else(|| format!("an UpgradePlan has no metadata.{name}"))
         };
-        let name = DocumentName::try_from(text("name")?).map_err(|error| error.to_string())?;
+        let name = ObjectName::try_from(text("name")?).map_err(|error| error.to_string())?;
         let uid = text("uid")?;
         if uid.len() > LONGEST_UID || !uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(format!("\"{uid}\" is no uid: allowed are letters, digits and dashes"));
@@ -44,6 +46,7 @@ impl Object {
             uid,
             generation,
             created: text("creationTimestamp")?,
+            is_deleted: listed.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null()),
             document: document(&listed),
             before: Before::read(listed.get("status")),
             listed,
