@@ -5,6 +5,7 @@ use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::path::Path;
 use crate::core::rollout::{Event, Rollout};
 use crate::document::{Difference, UpgradePlan, differences};
+use crate::store::records::Change;
 
 /// The fields that may change while a roll-out goes on: each only holds nodes back that were not begun on.
 const EDITABLE: [&str; 3] = ["spec.windows", "spec.alerts", "spec.hooks"];
@@ -71,10 +72,10 @@ impl Keeper {
             operator: Some(operator.to_owned()),
             ..self.record(HistoryKind::Edited, text)
         };
-        self.happen(&mut state, &Event::Edited { conduct }, vec![record])?;
-        if let Some((followed, hash)) = acted_on {
-            self.commit(&mut state, followed.remember(hash, Some(number)))?;
-        }
+        // In one batch: a document of which that was not remembered would be begun with after an abort.
+        let remembered = acted_on.map(|(followed, hash)| followed.remember(hash, Some(number)));
+        let change = Change { history: vec![record], ..remembered.unwrap_or_default() };
+        self.happen_with(&mut state, &Event::Edited { conduct }, change)?;
         state.ask_anew();
         self.advance(&mut state);
         Ok(())

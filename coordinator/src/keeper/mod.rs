@@ -232,9 +232,13 @@ impl Keeper {
         event: &Event,
         history: Vec<HistoryRecord>,
     ) -> Result<(), KeeperError> {
+        self.happen_with(state, event, Change { history, ..Change::default() })
+    }
+
+    /// The same in one batch with what else is remembered.
+    fn happen_with(&self, state: &mut State, event: &Event, mut change: Change) -> Result<(), KeeperError> {
         let (number, before) = state.present()?;
         let after = before.after(event)?;
-        let mut change = Change { history, ..Change::default() };
         if let Event::LeaseGranted { lease, .. } = event {
             change.fence = Some(lease.token);
         }

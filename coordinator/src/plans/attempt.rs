@@ -86,6 +86,19 @@ impl Attempts {
     }
 }
 
+/// Has the roll-out that goes on go on as a document says, which may say something else only of how it is conducted.
+pub(super) async fn edit(
+    keeper: &Arc<Keeper>,
+    followed: &Followed,
+    document: &UpgradePlan,
+    hash: &str,
+) -> Result<(), String> {
+    let (keeper, followed, document) = (Arc::clone(keeper), followed.clone(), document.clone());
+    let hash = hash.to_owned();
+    let edited = spawn_blocking(move || keeper.edit_by_document(&document, &followed, hash)).await;
+    edited.map_err(|error| error.to_string()).and_then(|done| done.map_err(|error| error.to_string()))
+}
+
 async fn begin(
     keeper: &Arc<Keeper>,
     followed: &Followed,

@@ -67,22 +67,12 @@ impl Follower {
             return Ok(());
         }
         if let Some(plan) = self.keeper.unfinished() {
-            let file = wanted.file.clone();
-            return self
-                .edit(followed, wanted)
-                .await
+            let Wanted { file, document, hash } = &wanted;
+            let edited = attempt::edit(&self.keeper, &followed, document, hash).await;
+            return edited
                 .map_err(|why| format!("{file} waits until the roll-out of plan {plan} has ended: {why}"));
         }
         let begun = self.attempts.begin(&self.keeper, &followed, &wanted.document, &wanted.hash).await;
         begun.map_err(|why| format!("{} is refused: {why}", wanted.file))
-    }
-
-    /// What says something else only of how the roll-out that goes on is conducted, counts at once.
-    async fn edit(&self, followed: Followed, wanted: Wanted) -> Result<(), String> {
-        let keeper = Arc::clone(&self.keeper);
-        let edited =
-            spawn_blocking(move || keeper.edit_by_document(&wanted.document, &followed, wanted.hash)).await;
-        let edited = edited.map_err(|error| error.to_string());
-        edited.and_then(|done| done.map_err(|error| error.to_string()))
     }
 }

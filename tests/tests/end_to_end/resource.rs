@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use liftlock_proto::v1::RolloutPhase;
 use liftlock_tests::fleet::{Fleet, Terms};
 use liftlock_tests::standin::cluster::Shape;
@@ -16,9 +18,13 @@ const CONSENT: &str = "{accepted: [api-outage]}";
 
 /// As Argo CD or Flux delivers one.
 fn deliver(fleet: &Fleet, name: &str, version: &str, policy: &str) {
+    deliver_with(fleet, name, version, &format!("policy: {policy}"));
+}
+
+fn deliver_with(fleet: &Fleet, name: &str, version: &str, more: &str) {
     let manifest = format!(
         "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nmetadata:\n  name: {name}\n  labels: {{team: platform}}\nspec:\n  \
-         toVersion: {version}\n  policy: {policy}\n"
+         toVersion: {version}\n  {more}\n"
     );
     fleet.cluster.apply(&manifest).unwrap();
 }
@@ -127,6 +133,38 @@ async fn what_an_object_in_the_cluster_wants_is_done_once_and_told_in_its_condit
     until(&fleet, "same", "Accepted", "True", "AlreadyThere").await;
     until(&fleet, "same", "Succeeded", "True", "Raised").await;
     until(&fleet, "back", "Accepted", "False", "Downgrade").await;
+    assert_eq!(applied(&fleet).await, ["upgradeplan:autumn"]);
+}
+
+#[tokio::test]
+async fn another_window_in_the_object_whose_roll_out_goes_on_counts_at_once_and_nothing_else_does() {
+    let fleet = start().await;
+    let fault = held(&fleet);
+    deliver(&fleet, "autumn", "v1.31.2", CONSENT);
+    fault.reached(LIMIT).await.unwrap();
+    until(&fleet, "autumn", "Reconciling", "True", "Running").await;
+    let day = (Timestamp::now() + SignedDuration::from_hours(48)).to_zoned(TimeZone::UTC).strftime("%a");
+    let day = day.to_string().to_lowercase();
+    let shut = format!(
+        "policy: {CONSENT}\n  windows: [{{days: [{day}], from: \"02:00\", to: \"06:00\", timeZone: UTC}}]"
+    );
+    // Another object is not that of the roll-out.
+    deliver_with(&fleet, "same", "v1.31.2", &shut);
+    until(&fleet, "same", "Accepted", "Unknown", "Waiting").await;
+    assert!(!history(&fleet).await.iter().any(|event| event.kind == "edited"));
+    deliver_with(&fleet, "autumn", "v1.31.2", &format!("{shut}\n  workers: {{failureBudget: 1}}"));
+    let why = until(&fleet, "autumn", "Accepted", "Unknown", "Waiting").await;
+    assert!(why.contains("spec.workers.failureBudget"), "{why}");
+
+    deliver_with(&fleet, "autumn", "v1.31.2", &shut);
+    until(&fleet, "autumn", "Accepted", "True", "Begun").await;
+    fleet.cluster.objects.remove(&key("same"));
+    fault.disarm().unwrap();
+    status_says(&fleet, "waits for the window").await;
+    let edits: Vec<_> = history(&fleet).await.into_iter().filter(|event| event.kind == "edited").collect();
+    assert_eq!(edits.iter().map(|edit| edit.operator.as_str()).collect::<Vec<_>>(), ["upgradeplan:autumn"]);
+    deliver(&fleet, "autumn", "v1.31.2", CONSENT);
+    until(&fleet, "autumn", "Ready", "True", "Raised").await;
     assert_eq!(applied(&fleet).await, ["upgradeplan:autumn"]);
 }
 

@@ -20,6 +20,12 @@ pub fn definition() -> Value {
     let document = document::schema().to_value();
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let status = settings.into_generator().into_root_schema_for::<Status>().to_value();
+    let mut status = structural(&status);
+    // An object that was made a moment ago would have no generation that was seen, and so pass for fulfilled.
+    if let Some(fields) = status.as_object_mut() {
+        let unseen = json!({ "observedGeneration": -1, "phase": "Waiting", "conditions": [] });
+        fields.insert("default".to_owned(), unseen);
+    }
     let part = |name: &str| structural(document.pointer(name).unwrap_or_default());
     let column = |name: &str, kind: &str, path: &str, priority: u8| json!({ "name": name, "type": kind, "jsonPath": path, "priority": priority });
     let condition = |kind: &str, field: &str| format!(".status.conditions[?(@.type==\"{kind}\")].{field}");
@@ -49,7 +55,7 @@ pub fn definition() -> Value {
                 "schema": { "openAPIV3Schema": {
                     "description": document.get("description"),
                     "type": "object",
-                    "properties": { "spec": part("/properties/spec"), "status": structural(&status) },
+                    "properties": { "spec": part("/properties/spec"), "status": status },
                     "required": ["spec"],
                     "x-kubernetes-preserve-unknown-fields": true,
                 } },

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::LOOK;
-use super::attempt::{Attempts, NotBegun};
+use super::attempt::{self, Attempts, NotBegun};
 use crate::clock::Clock;
 use crate::keeper::{Followed, Keeper};
 
@@ -152,13 +152,23 @@ impl ResourceFollower {
         if object.before.accepted(object.generation) {
             return Acceptance::BegunElsewhere;
         }
-        let attempts = self.attempts.entry(object.uid.clone()).or_default();
-        if let Some(plan) = self.keeper.unfinished() {
-            // What was refused before stays refused meanwhile: nobody looks at it again before that has ended.
-            let refused = attempts.failed(hash).and_then(refused);
-            let waits = || Acceptance::Waiting(format!("until the roll-out of plan {plan} has ended"));
-            return refused.unwrap_or_else(waits);
+        if object.is_deleted {
+            return Acceptance::Waiting("it is being deleted: nothing is begun for it".to_owned());
         }
+        if let Some(plan) = self.keeper.unfinished() {
+            let waits = format!("until the roll-out of plan {plan} has ended");
+            // What it says of its own roll-out may count at once.
+            if self.keeper.rollout_of(&object.uid).is_some_and(|rollout| rollout.ended_at_ms == 0) {
+                return match attempt::edit(&self.keeper, &followed, document, hash).await {
+                    Ok(()) => Acceptance::Begun,
+                    Err(why) => Acceptance::Waiting(format!("{waits}: {why}")),
+                };
+            }
+            // What was refused before stays refused meanwhile: nobody looks at it again before that has ended.
+            let attempts = self.attempts.entry(object.uid.clone()).or_default();
+            return attempts.failed(hash).and_then(refused).unwrap_or(Acceptance::Waiting(waits));
+        }
+        let attempts = self.attempts.entry(object.uid.clone()).or_default();
         match attempts.begin(&self.keeper, &followed, document, hash).await {
             Ok(()) => self.acted_on(&followed, hash).unwrap_or(Acceptance::Begun),
             Err(why) => refused(&why).unwrap_or_else(|| Acceptance::Waiting(why.to_string())),

@@ -36,7 +36,7 @@ pub(super) struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     ended_at: Option<String>,
-    /// Accepted, Progressing, Succeeded and Degraded.
+    /// Accepted, Progressing, Succeeded and Degraded; Ready, Reconciling and Stalled say the same in the words of kstatus.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     conditions: Vec<Condition>,
 }
@@ -108,6 +108,12 @@ enum Kind {
     Succeeded,
     /// Its roll-out asks for an operator, or was put back after a failure.
     Degraded,
+    /// As `Succeeded`, and `False` as long as that is not known.
+    Ready,
+    /// It will go on by itself, or once somebody lets it.
+    Reconciling,
+    /// It will not be fulfilled before somebody has seen to it.
+    Stalled,
 }
 
 /// Whether something is so.
@@ -215,6 +221,9 @@ impl Status {
                 condition(Kind::Progressing, progressing(phase, rollout)),
                 condition(Kind::Succeeded, succeeded(acceptance, phase)),
                 condition(Kind::Degraded, degraded(phase, rollout)),
+                condition(Kind::Ready, ready(acceptance, phase, rollout)),
+                condition(Kind::Reconciling, reconciling(acceptance, phase, rollout)),
+                condition(Kind::Stalled, stalled(acceptance, phase, rollout)),
             ],
         }
     }
@@ -360,6 +369,56 @@ fn degraded(phase: Phase, rollout: Option<&v1::Rollout>) -> Verdict {
         }
         Phase::RollingBack | Phase::RolledBack if !reason.is_empty() => (Is::True, word(phase), reason),
         Phase::Unknown => (Is::Unknown, word(phase), "nothing is known of its roll-out".to_owned()),
+        _ => (Is::False, word(phase), "nothing asks for an operator".to_owned()),
+    }
+}
+
+/// What `kubectl wait --for=condition=Ready`, Flux and whatever else reads by kstatus go by: of an object without these three
+/// conditions they believe that it is fulfilled as soon as its generation was seen
+/// (<https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md>).
+fn ready(acceptance: &Acceptance, phase: Phase, rollout: Option<&v1::Rollout>) -> Verdict {
+    let (fulfilled, reason, message) = succeeded(acceptance, phase);
+    if fulfilled == Is::True {
+        return (Is::True, reason, message);
+    }
+    let (_, reason, message) = [stalled, reconciling]
+        .map(|verdict| verdict(acceptance, phase, rollout))
+        .into_iter()
+        .find(|(is, ..)| *is == Is::True)
+        .unwrap_or((Is::False, reason, message));
+    (Is::False, reason, message)
+}
+
+fn reconciling(acceptance: &Acceptance, phase: Phase, rollout: Option<&v1::Rollout>) -> Verdict {
+    match (acceptance, phase) {
+        (Acceptance::Waiting(why), _) => (Is::True, "Waiting".to_owned(), why.clone()),
+        (Acceptance::Refused { .. }, _) => (Is::False, "Refused".to_owned(), "it was refused".to_owned()),
+        (_, Phase::Paused) => {
+            let message = "it is paused: `liftlock resume` has it go on";
+            (Is::True, word(phase), message.to_owned())
+        }
+        _ => {
+            let (is, reason, message) = progressing(phase, rollout);
+            (if is == Is::True { is } else { Is::False }, reason, message)
+        }
+    }
+}
+
+fn stalled(acceptance: &Acceptance, phase: Phase, rollout: Option<&v1::Rollout>) -> Verdict {
+    if let Acceptance::Refused { .. } = acceptance {
+        let (_, reason, message) = accepted(acceptance, None);
+        return (Is::True, reason, message);
+    }
+    match (acceptance, phase) {
+        (Acceptance::Waiting(_), _) => (Is::False, "Waiting".to_owned(), "it waits".to_owned()),
+        (_, Phase::Halted) => degraded(phase, rollout),
+        (_, Phase::Aborted | Phase::RolledBack) => {
+            let (_, reason, message) = succeeded(acceptance, phase);
+            let message = format!(
+                "{message}; it is not begun with again before it says something else or is made anew"
+            );
+            (Is::True, reason, message)
+        }
         _ => (Is::False, word(phase), "nothing asks for an operator".to_owned()),
     }
 }

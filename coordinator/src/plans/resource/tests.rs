@@ -97,7 +97,8 @@ fn the_definition_is_structural_and_has_nothing_that_api_servers_forbid() {
             "title",
             "readOnly",
         ] {
-            assert!(!fields.contains_key(forbidden), "{path} has {forbidden}");
+            let unseen = (path, forbidden) == (".status", "default");
+            assert!(unseen || !fields.contains_key(forbidden), "{path} has {forbidden}");
         }
         assert_ne!(fields.get("additionalProperties"), Some(&json!(false)), "{path}");
         assert!(
@@ -122,6 +123,10 @@ fn the_definition_is_structural_and_has_nothing_that_api_servers_forbid() {
         assert_eq!(schema.pointer(part).unwrap()["x-kubernetes-preserve-unknown-fields"], true, "{part}");
     }
     let status = schema.pointer("/properties/status").unwrap();
+    // The one default: an object that nobody has seen yet is not fulfilled. It has what its schema requires.
+    let unseen = json!({"observedGeneration": -1, "phase": "Waiting", "conditions": []});
+    assert_eq!(status["default"], unseen);
+    assert_eq!(status["required"], json!(["observedGeneration", "phase", "conditions"]));
     assert_eq!(status.get("x-kubernetes-preserve-unknown-fields"), None);
     assert_eq!(status.pointer("/properties/conditions/x-kubernetes-list-map-keys"), Some(&json!(["type"])));
 }
@@ -180,7 +185,10 @@ fn a_refused_object_says_by_which_rule_and_every_one_of_them() {
             "Accepted False ApiOutage",
             "Progressing False Refused",
             "Succeeded Unknown Refused",
-            "Degraded False Refused"
+            "Degraded False Refused",
+            "Ready False ApiOutage",
+            "Reconciling False Refused",
+            "Stalled True ApiOutage"
         ]
     );
     assert_eq!(status["conditions"][0]["message"], "api-outage: one member; drain-only-node: one worker");
@@ -200,7 +208,10 @@ fn the_status_of_a_roll_out_says_how_far_it_is_and_what_asks_for_an_operator() {
             "Accepted True Begun",
             "Progressing True Running",
             "Succeeded Unknown Running",
-            "Degraded False Running"
+            "Degraded False Running",
+            "Ready False Running",
+            "Reconciling True Running",
+            "Stalled False Running"
         ]
     );
     let nodes = json!({"total": 2, "raised": 1, "failed": 0, "current": "w1", "step": "drain"});
@@ -215,7 +226,14 @@ fn the_status_of_a_roll_out_says_how_far_it_is_and_what_asks_for_an_operator() {
     let halted = of(v1::RolloutPhase::Halted, "w1: drain: a budget allows none");
     assert_eq!(
         conditions(&halted)[1..],
-        ["Progressing False Halted", "Succeeded Unknown Halted", "Degraded True Halted"]
+        [
+            "Progressing False Halted",
+            "Succeeded Unknown Halted",
+            "Degraded True Halted",
+            "Ready False Halted",
+            "Reconciling False Halted",
+            "Stalled True Halted"
+        ]
     );
     let message = halted["conditions"][3]["message"].as_str().unwrap();
     assert!(
@@ -230,7 +248,92 @@ fn the_status_of_a_roll_out_says_how_far_it_is_and_what_asks_for_an_operator() {
     assert_eq!(raised["endedAt"], "2026-01-01T12:00:01Z");
     assert_eq!(conditions(&of(v1::RolloutPhase::Aborted, ""))[2], "Succeeded False Aborted");
     let back = of(v1::RolloutPhase::RolledBack, "w1: drain: a budget allows none");
-    assert_eq!(conditions(&back)[2..], ["Succeeded False RolledBack", "Degraded True RolledBack"]);
+    assert_eq!(conditions(&back)[2..4], ["Succeeded False RolledBack", "Degraded True RolledBack"]);
+}
+
+/// As kstatus, and with it Flux, reads an object of a kind that it does not know
+/// (<https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/status/generic.go> and `status.go` beside it).
+fn kstatus(object: &Value) -> &'static str {
+    let status = &object["status"];
+    if status.get("observedGeneration").is_some_and(|seen| *seen != object["metadata"]["generation"]) {
+        return "InProgress";
+    }
+    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is =
+        |kind: &str, word: &str| conditions.iter().any(|one| one["type"] == kind && one["status"] == word);
+    if is("Reconciling", "True") {
+        "InProgress"
+    } else if is("Stalled", "True") {
+        "Failed"
+    } else if is("Ready", "False") || is("Ready", "Unknown") {
+        "InProgress"
+    } else {
+        "Current"
+    }
+}
+
+#[test]
+fn kstatus_takes_an_object_for_fulfilled_once_every_node_is_raised_and_never_before() {
+    let refused = Acceptance::Refused { rule: "downgrade".to_owned(), why: "downgrade: no".to_owned() };
+    let waiting = Acceptance::Waiting("until another roll-out has ended".to_owned());
+    let begun = |phase| (Acceptance::Begun, Some(phase));
+    for ((acceptance, phase), expected) in [
+        ((refused.clone(), None), "Failed"),
+        ((refused, Some(v1::RolloutPhase::Running)), "Failed"),
+        ((waiting.clone(), None), "InProgress"),
+        ((waiting, Some(v1::RolloutPhase::Running)), "InProgress"),
+        (begun(v1::RolloutPhase::Preparing), "InProgress"),
+        (begun(v1::RolloutPhase::Running), "InProgress"),
+        (begun(v1::RolloutPhase::Paused), "InProgress"),
+        (begun(v1::RolloutPhase::BetweenStops), "InProgress"),
+        (begun(v1::RolloutPhase::Aborting), "InProgress"),
+        (begun(v1::RolloutPhase::RollingBack), "InProgress"),
+        (begun(v1::RolloutPhase::Halted), "Failed"),
+        (begun(v1::RolloutPhase::Aborted), "Failed"),
+        (begun(v1::RolloutPhase::RolledBack), "Failed"),
+        (begun(v1::RolloutPhase::Raised), "Current"),
+        ((Acceptance::AlreadyThere, None), "Current"),
+        ((Acceptance::BegunElsewhere, None), "InProgress"),
+    ] {
+        let rollout = phase.map(|phase| rollout(phase, "w1: drain"));
+        let status = Status::of(&acceptance, rollout.as_ref(), 3, &Before::default(), NOW_MS);
+        let told = object(&json!({"toVersion": "v1.20.2"})).with_status(&status).unwrap();
+        assert_eq!(kstatus(&told), expected, "{acceptance:?} {phase:?}\n{told:#}");
+        let mut edited = told;
+        edited["metadata"]["generation"] = 4.into();
+        assert_eq!(kstatus(&edited), "InProgress");
+    }
+    let mut unseen = listed(&json!({"toVersion": "v1.20.2"}));
+    unseen["status"] = definition()
+        .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/default")
+        .cloned()
+        .unwrap();
+    assert_eq!(kstatus(&unseen), "InProgress");
+}
+
+#[test]
+fn the_health_check_for_argo_cd_reads_conditions_that_there_are() {
+    let lua = include_str!("../../../../deploy/kubernetes/argocd-health.lua");
+    let status = status(&Acceptance::AlreadyThere, None, &Before::default(), NOW_MS);
+    let kinds: Vec<&str> =
+        status["conditions"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap()).collect();
+    let read: Vec<&str> = lua.split("is(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(read, ["Ready", "Stalled"]);
+    assert!(read.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_begun_for_an_object_that_is_being_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open(&folder.path().join("ca"), &SystemClock).unwrap();
+    let store = Box::new(Arc::new(MemoryStore::default()));
+    let keeper = Arc::new(Keeper::open(store, authority, Box::new(SystemClock)).unwrap());
+    let mut follower = ResourceFollower::new(keeper, Box::new(SystemClock), folder.path().join("kubeconfig"));
+    let mut deleted = listed(&json!({"toVersion": "v1.20.2"}));
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T12:00:00Z");
+    deleted["metadata"]["finalizers"] = json!(["resources-finalizer.argocd.argoproj.io"]);
+    let acceptance = follower.accept(&Object::read(deleted).unwrap()).await;
+    assert!(matches!(&acceptance, Acceptance::Waiting(why) if why.contains("deleted")), "{acceptance:?}");
 }
 
 #[test]
@@ -334,7 +437,10 @@ async fn an_object_that_another_store_began_is_not_begun_with_again() {
             "Accepted True BegunElsewhere",
             "Progressing Unknown Unknown",
             "Succeeded Unknown Unknown",
-            "Degraded Unknown Unknown"
+            "Degraded Unknown Unknown",
+            "Ready False Unknown",
+            "Reconciling False Unknown",
+            "Stalled False Unknown"
         ]
     );
     // Another spec is another matter, and so is one that was never accepted.
