@@ -83,6 +83,16 @@ fn a_build_that_leases_two_nodes_is_caught() {
 }
 
 #[test]
+fn a_build_that_leaves_what_it_passed_over_cordoned_is_caught() {
+    caught(Sabotage::CordonStays, &[Law::PassedOver, Law::EndIsTrue], 100);
+}
+
+#[test]
+fn a_roll_out_that_comes_to_no_end_is_caught() {
+    caught(Sabotage::EndsAreLost, &[Law::Ends], 10);
+}
+
+#[test]
 fn a_build_that_uncordons_whatever_was_there_is_caught() {
     caught(Sabotage::UnconditionalUncordon, &[Law::Cordons], 50);
 }

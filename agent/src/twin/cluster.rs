@@ -25,6 +25,12 @@ pub struct NodeObject {
     pub not_raised: bool,
     /// By its label.
     pub control_plane: bool,
+    /// Its other labels.
+    pub labels: BTreeMap<String, String>,
+    /// `topology.kubernetes.io/zone`; empty where it has no such label.
+    pub zone: String,
+    /// Liftlock's annotation that says what follows a blocked drain; empty where it has none.
+    pub on_blocked: String,
 }
 
 /// A pod.
@@ -98,6 +104,9 @@ impl Cluster {
             tainted: control_plane,
             not_raised: false,
             control_plane,
+            labels: BTreeMap::new(),
+            zone: String::new(),
+            on_blocked: String::new(),
         };
         self.nodes.insert(name.to_owned(), object);
         if control_plane && !self.etcd_members.iter().any(|member| member == name) {
@@ -184,9 +193,9 @@ impl Cluster {
             tainted: node.tainted,
             control_plane: node.control_plane,
             container_runtime: "containerd://1.7.13".to_owned(),
-            zone: String::new(),
-            labels: BTreeMap::new(),
-            on_blocked: String::new(),
+            zone: node.zone.clone(),
+            labels: node.labels.clone(),
+            on_blocked: node.on_blocked.clone(),
         })
     }
 }

@@ -49,6 +49,10 @@ impl NodeState {
     fn waits_to_be_raised(&self) -> bool {
         matches!(self, Self::Prepared | Self::ToRetry { .. })
     }
+
+    fn is_being_put_back(&self) -> bool {
+        matches!(self, Self::Leased { purpose: Purpose::RollBack, .. })
+    }
 }
 
 impl Rollout {
@@ -74,7 +78,7 @@ impl Rollout {
             }
         }
         // It is put back before anything else: its pods are away, and so is its room for others.
-        if self.waits_to_be_put_back() {
+        if self.waits_to_be_put_back() || self.nodes.iter().any(NodeState::is_being_put_back) {
             return Ok(vec![(self.next_to_roll_back()?, Purpose::RollBack)]);
         }
         if self.nodes.contains(&NodeState::Pending) {
@@ -166,13 +170,14 @@ impl Rollout {
         self.plan.pools.iter().find(|pool| pool.name == place.pool)
     }
 
-    /// The first so many of a pool, in its order.
+    /// The first so many of a pool, in its order. One that could not be drained is none: nobody has seen it raised.
     fn canaries(&self, pool: &PlannedPool) -> impl Iterator<Item = (&PlannedNode, &NodeState)> {
         let count = pool.canary.map_or(0, |canary| canary.nodes);
         let name = pool.name.clone();
         let of_the_pool =
             self.nodes().filter(move |(node, _)| node.place.as_ref().is_some_and(|place| place.pool == name));
-        of_the_pool.take(usize::try_from(count).unwrap_or(usize::MAX))
+        let tried = of_the_pool.filter(|(node, _)| !self.quarantined.contains_key(&node.name));
+        tried.take(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     fn is_canary(&self, planned: &PlannedNode) -> bool {

@@ -12,7 +12,9 @@ use liftlock_agent::twin::{Fault, Watch, World};
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::step::Step;
 
+use super::ledger::{Bounds, Ledger, Written};
 use super::schedule::{End, Misfortune, Moment, Schedule};
+use super::workload::{NEW, Wanted};
 
 /// Something that must never be so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,26 @@ pub struct Violation {
 pub enum Law {
     /// More nodes under lease than the budget allows: two, unless both are workers that may go side by side.
     OneLease,
+    /// A worker begun on though its pool's budget is used up.
+    Budget,
+    /// A worker begun on before its pool's canaries were raised and had soaked.
+    CanaryFirst,
+    /// A worker begun on before a control plane was raised.
+    ControlPlanesFirst,
+    /// A pool begun on after which nobody had said resume, of the one before it.
+    PauseKept,
+    /// A node leased though another had failed that the failure budget does not cover.
+    FailuresBorne,
+    /// A node begun on while one that could not be drained was not put back.
+    PutBackFirst,
+    /// A node begun on outside of the windows.
+    InWindow,
+    /// One that could not be drained and is not said to be, or is not as it was.
+    PassedOver,
+    /// A control plane that joins or leaves and costs etcd its quorum, or leaves two members of one name.
+    Quorum,
+    /// A node that leaves before the one that takes its place is there.
+    NewBeforeOld,
     /// A fencing token that is not above every one under which a lease has begun, or that names two leases.
     TokensRise,
     /// A lease that was sent and never was in the store.
@@ -83,10 +105,9 @@ struct State {
     raised: bool,
     /// The highest token under which anything was changed, on each node.
     acted: BTreeMap<String, u64>,
-    /// Control planes come first in the plan.
-    control_planes: usize,
-    /// How many workers may be under lease at once.
-    side_by_side: usize,
+    /// What the store says of the newest roll-out.
+    ledger: Ledger,
+    wanted: Option<Wanted>,
     /// Each kind of misfortune, as often as it struck.
     struck: BTreeMap<&'static str, u64>,
     misfortunes: Vec<Misfortune>,
@@ -99,8 +120,9 @@ struct NodeLaws {
     journal: Option<JournalSeen>,
     /// Up to when the agent may think that it holds a lease.
     held_until: BTreeMap<u64, Duration>,
-    /// A lease has backed it up: a later one of the same plan keeps that backup, and may mend first what is missing.
-    backed_up: bool,
+    /// The plan under which a lease has backed it up: a later one of the same plan keeps that backup, and may mend first what is
+    /// missing.
+    backed_up: Option<String>,
     changes: u64,
     child_changes: u64,
     appends: u64,
@@ -110,6 +132,7 @@ struct NodeLaws {
 /// A journal as the disk has it.
 struct JournalSeen {
     token: u64,
+    plan: String,
     steps: Vec<Step>,
     /// The step that was begun, or whose undoing was, and is not done.
     open: Option<usize>,
@@ -124,8 +147,8 @@ impl Laws {
         let laws = Self::default();
         let mut state = laws.lock();
         state.misfortunes.clone_from(&schedule.misfortunes);
-        state.control_planes = schedule.control_planes;
-        state.side_by_side = usize::try_from(schedule.max_unavailable).unwrap_or(usize::MAX);
+        state.ledger = Ledger::new(Bounds::of(schedule));
+        state.wanted = Some(schedule.wanted.clone());
         state.story = tells.then(Vec::new);
         drop(state);
         laws
@@ -217,10 +240,6 @@ impl Laws {
     /// The coordinator's store has these leases, by node, where it had those before.
     pub fn leased(&self, leases: &BTreeMap<usize, u64>, before: &BTreeMap<usize, u64>) {
         let mut state = self.lock();
-        let workers = leases.keys().all(|position| *position >= state.control_planes);
-        if leases.len() > 1 && !(workers && leases.len() <= state.side_by_side) {
-            state.broken(Law::OneLease, format!("the store has {leases:?} under lease at once"));
-        }
         for (node, token) in leases.iter().filter(|(node, token)| before.get(node) != Some(token)) {
             state.tell(|| format!("the store has lease {token}, of node {node}"));
             if let Some((highest, lease)) = state.begun.last_key_value().filter(|(at, _)| *at >= token) {
@@ -231,6 +250,35 @@ impl Laws {
         }
     }
 
+    /// Another roll-out begins, of these nodes.
+    pub(super) fn rollout_begun(&self, nodes: impl Iterator<Item = String>) {
+        let mut state = self.lock();
+        state.raised = false;
+        state.ledger.begin(nodes);
+    }
+
+    /// The coordinator's store says this of the newest roll-out.
+    pub(super) fn written(&self, written: Written) {
+        let mut state = self.lock();
+        let now = state.now;
+        for Violation { law, seen } in state.ledger.written(now, written) {
+            state.broken(law, seen);
+        }
+    }
+
+    /// The coordinator was put back from a copy of its store that says this of the newest roll-out.
+    pub(super) fn put_back(&self, nodes: impl Iterator<Item = String>, written: Written) {
+        let mut state = self.lock();
+        let now = state.now;
+        state.ledger.begin(nodes);
+        state.ledger.put_back(now, written);
+    }
+
+    /// Workers that could not be drained and were put back, as the store has it.
+    pub fn passed_over(&self) -> Vec<String> {
+        self.lock().ledger.passed_over().map(str::to_owned).collect()
+    }
+
     /// The coordinator's store has every node raised.
     pub fn all_raised(&self) {
         self.lock().raised = true;
@@ -239,7 +287,7 @@ impl Laws {
     /// The disk has a new journal.
     pub fn journal_begun(&self, node: &str, header: Header) {
         let mut state = self.lock();
-        let token = header.token.0;
+        let (token, plan) = (header.token.0, header.plan.to_string());
         let lease = format!("{:?} of {node} by {}", header.purpose, header.plan);
         state.tell(|| format!("{node} begins the journal of lease {token}, {lease}"));
         match state.begun.get(&token) {
@@ -251,7 +299,7 @@ impl Laws {
                 state.begun.insert(token, lease);
             }
         }
-        let seen = JournalSeen { token, steps: header.steps, open: None, ended: false };
+        let seen = JournalSeen { token, plan, steps: header.steps, open: None, ended: false };
         state.node(node).journal = Some(seen);
     }
 
@@ -268,7 +316,7 @@ impl Laws {
             }
             Event::Ended(_) => journal.ended = true,
         }
-        let (token, step) = (journal.token, journal.step(event));
+        let (token, step, plan) = (journal.token, journal.step(event), journal.plan.clone());
         let whole =
             matches!(event, Event::Adopted { .. } | Event::Succeeded { .. }) && step == "back-up-node";
         let failure = match event {
@@ -276,7 +324,9 @@ impl Laws {
             Event::Ended(end) => end.failure.clone().unwrap_or_default(),
             _ => String::new(),
         };
-        state.node(node).backed_up |= whole;
+        if whole {
+            state.node(node).backed_up = Some(plan);
+        }
         state.tell(|| format!("{node} journals under lease {token}: {step} {} {failure}", event.name()));
     }
 
@@ -396,13 +446,15 @@ impl State {
         let Some(journal) = journal else {
             return self.broken(Law::IntentFirst, format!("{node}: {change}, under no lease"));
         };
-        let token = journal.token;
+        let (token, plan) = (journal.token, journal.plan.clone());
         let until = laws.held_until.get(&token).copied().unwrap_or_default();
         let Some(step) = journal.open.and_then(|index| journal.steps.get(index)).map(Step::name) else {
             return self.broken(Law::IntentFirst, format!("{node}: {change}, and no step is begun"));
         };
-        let newer =
-            self.acted.iter().find(|(other, acted)| **acted > token && !self.side_by_side(node, other));
+        let newer = self
+            .acted
+            .iter()
+            .find(|(other, acted)| **acted > token && !self.bounds().side_by_side(node, other));
         if let Some((_, acted)) = newer {
             let seen = format!("{node}: {change} under {token}, after {acted} acted");
             self.broken(Law::StaleLease, seen);
@@ -415,23 +467,44 @@ impl State {
         }
         let others = self.nodes.iter().filter(|(other, laws)| *other != node && laws.may_act(now));
         let others: Vec<&String> = others.map(|(other, _)| other).collect();
-        let within =
-            others.len() < self.side_by_side && others.iter().all(|other| self.side_by_side(node, other));
+        let bounds = self.bounds();
+        let within = others.len() < bounds.at_once(node)
+            && others.iter().all(|other| bounds.side_by_side(node, other));
         if let Some(other) = others.first().filter(|_| !within) {
             let seen = format!("{node}: {change} under lease {token}, while {other} holds one too");
             self.broken(Law::OneLease, seen);
         }
         let saves = matches!(step, "etcd-quorum-gate" | "etcd-snapshot" | "back-up-node");
-        if saves && !self.node(node).backed_up && !change.contains("/etc/kubernetes/tmp") {
+        let backed_up = self.node(node).backed_up.as_ref() == Some(&plan);
+        if saves && !backed_up && !change.contains("/etc/kubernetes/tmp") {
             self.broken(Law::BackupFirst, format!("{node}: {change}, in {step}"));
         }
         self.check_kind(world, node, change);
+        self.check_membership(world, node, change);
     }
 
-    /// Whether these are two workers that may be under lease at once.
-    fn side_by_side(&self, node: &str, other: &str) -> bool {
-        let worker = |node: &str| node.starts_with('w');
-        self.side_by_side > 1 && node != other && worker(node) && worker(other)
+    fn bounds(&self) -> &Bounds {
+        self.ledger.bounds()
+    }
+
+    /// Where one machine takes the place of another: who is a member of etcd, and who is there.
+    fn check_membership(&mut self, world: &World, node: &str, change: &str) {
+        let Some(Wanted::Replacement { old, .. }) = &self.wanted else { return };
+        let (old, members) = (old.clone(), &world.cluster.etcd_members);
+        let runs = |member: &str| {
+            world.machine(member).is_some_and(|machine| machine.containers.contains_key("etcd"))
+        };
+        // A machine that lost its power is a misfortune of its own.
+        if !self.struck.contains_key("power-cut")
+            && let Some(seen) = membership_is_broken(members, runs)
+        {
+            self.broken(Law::Quorum, format!("{node}: {change}: {seen}"));
+        }
+        let leaves = node == old && change.starts_with("start `kubeadm reset");
+        let there = world.cluster.nodes.get(NEW).is_some_and(|new| new.ready);
+        if leaves && !there {
+            self.broken(Law::NewBeforeOld, format!("{node}: {change}, and {NEW} is not Ready"));
+        }
     }
 
     fn check_kind(&mut self, world: &World, node: &str, change: &str) {
@@ -448,6 +521,16 @@ impl State {
             self.broken(Law::Cordons, format!("{node}: a cordon that Liftlock did not set is taken away"));
         }
     }
+}
+
+/// Why these members of etcd are no cluster to rely on, if so.
+fn membership_is_broken(members: &[String], runs: impl Fn(&str) -> bool) -> Option<String> {
+    let names: BTreeSet<&String> = members.iter().collect();
+    if names.len() < members.len() {
+        return Some(format!("{members:?} are members of etcd"));
+    }
+    let running = members.iter().filter(|member| runs(member)).count();
+    (running <= members.len() / 2).then(|| format!("{running} of etcd's members {members:?} run"))
 }
 
 /// Whether a whole backup goes: not what is in it.
@@ -492,4 +575,22 @@ impl End {
 /// A token as a number.
 pub(super) fn number(token: FencingToken) -> u64 {
     token.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_quorum_and_a_second_member_of_one_name_are_seen() {
+        let members = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let runs = |running: &'static [&str]| move |member: &str| running.contains(&member);
+        let broken = |of: &[&str], running| membership_is_broken(&members(of), runs(running));
+        assert_eq!(broken(&["cp1", "cp2", "cp3"], &["cp1", "cp3"]), None);
+        assert_eq!(broken(&["cp1", "cp2", "cp3", "n1"], &["cp1", "cp2", "cp3"]), None);
+        // A dead member, and another added beside it.
+        assert!(broken(&["cp1", "cp2", "cp3", "n1"], &["cp1", "cp3"]).is_some());
+        assert!(broken(&["cp1", "cp2"], &["cp1"]).is_some());
+        assert!(broken(&["cp1", "n1", "n1"], &["cp1", "n1"]).is_some());
+    }
 }

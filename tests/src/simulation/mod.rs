@@ -8,6 +8,7 @@
 pub mod dice;
 mod disk;
 pub mod laws;
+mod ledger;
 mod many;
 mod process;
 pub mod run;
@@ -15,5 +16,6 @@ pub mod sabotage;
 pub mod schedule;
 mod store;
 mod wire;
+pub mod workload;
 
 pub use many::{Report, authority, main, shortest, simulate};

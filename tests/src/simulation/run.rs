@@ -11,16 +11,13 @@ use liftlock::keeper::{Keeper, Order};
 use liftlock_agent::session::Workplace;
 use liftlock_agent::session::identity::{Enrolled, IdentityStore};
 use liftlock_agent::steps;
-use liftlock_agent::twin::{Fault, Meanwhile, Picture, Shape, Twin};
+use liftlock_agent::twin::{Budget, Fault, Meanwhile, Picture, Shape, Twin, World};
 use liftlock_proto::enrollment::Identity;
 use liftlock_proto::name::NodeName;
-use liftlock_proto::plan::Policy;
 use liftlock_proto::retention::Retention;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
 use liftlock_proto::v1::coordinator_message::Message as Told;
-use liftlock_proto::version::KubernetesVersion;
-use liftlock_proto::workers::{Share, Workers};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -32,9 +29,7 @@ use super::sabotage::{Sabotage, step_table};
 use super::schedule::{Commit, End, Misfortune, Moment, Schedule, Verb};
 use super::store::SimulatedStore;
 use super::wire::{Arrived, NodeLine, Wire};
-
-const FROM: KubernetesVersion = KubernetesVersion::new(1, 30, 4);
-const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
+use super::workload::{FROM, NEW, TO, Wanted};
 
 /// Messages that wait for an agent, as the coordinator's service has it.
 const OUTBOX: usize = 64;
@@ -100,8 +95,19 @@ struct Simulation<'a> {
     now: Duration,
     operator: Operator,
     events: u64,
+    /// How each node was at first.
     pictures: BTreeMap<String, Picture>,
+    /// How each node was when a later stop of a path began, by the roll-out's number.
+    at_stops: BTreeMap<u64, AtStop>,
     seen_commits: u64,
+}
+
+/// How the nodes were when a stop of a path began.
+#[derive(Default)]
+struct AtStop {
+    pictures: BTreeMap<String, Picture>,
+    /// A lease has been granted there: from now on they change.
+    begun: bool,
 }
 
 struct Node {
@@ -124,6 +130,8 @@ struct Operator {
     retries: u32,
     rollbacks: u32,
     ended_at: Option<Duration>,
+    /// Since when a roll-out is at rest that has passed a node over: what was put back comes up again.
+    rests_since: Option<Duration>,
 }
 
 /// The coordinator's time of day.
@@ -172,21 +180,28 @@ impl<'a> Simulation<'a> {
             {
                 node.unschedulable = true;
             }
-            for node in schedule.nodes() {
-                world.cluster.add_pod("app", &node, |_| {});
+            world.offered.extend(schedule.wanted.offered());
+            if let Some(machine) = schedule.wanted.joins() {
+                world.add_machine(machine, FROM);
             }
+            for node in schedule.nodes() {
+                if world.cluster.nodes.contains_key(&node) {
+                    world.cluster.add_pod("app", &node, |_| {});
+                }
+            }
+            stand_in_pools(&mut world, schedule);
             // Long enough for leases to be renewed meanwhile.
             let mut dice = Dice::apart(schedule.seed, 4);
             for pod in world.cluster.pods.values_mut() {
                 pod.grace = dice.time(500..40_000);
             }
+            if let Some(dead) = schedule.wanted.dead() {
+                world.strike(dead, Fault::PowerFails);
+            }
             world.now()
         };
-        let names = schedule.nodes();
-        let pictures = {
-            let world = twin.world();
-            names.iter().filter_map(|node| Some((node.clone(), world.picture(node)?))).collect()
-        };
+        let mut names = schedule.nodes();
+        names.retain(|node| schedule.wanted.dead() != Some(node));
         twin.world().watch(Arc::new(laws.clone()));
         let node = |name: &String| {
             let disk = SimulatedDisk::new(name, &laws, sabotage);
@@ -212,7 +227,11 @@ impl<'a> Simulation<'a> {
             now: began,
             operator: Operator { looks_at: began + Duration::from_secs(1), ..Operator::default() },
             events: 0,
-            pictures,
+            pictures: names
+                .iter()
+                .filter_map(|node| Some((node.clone(), twin.world().picture(node)?)))
+                .collect(),
+            at_stops: BTreeMap::new(),
             seen_commits: 0,
             laws,
             twin,
@@ -494,9 +513,22 @@ impl<'a> Simulation<'a> {
             return;
         }
         self.seen_commits = commits;
+        self.look_at_the_stop();
         if self.sabotage == Some(Sabotage::TwoLeases) {
             self.lease_another();
         }
+    }
+
+    /// Before anything is done at a later stop of a path, the nodes are as its rollback is to leave them.
+    fn look_at_the_stop(&mut self) {
+        let Some(stop) = self.store.newest().filter(|number| *number > 1) else { return };
+        let begun = !self.store.leases().is_empty();
+        if self.at_stops.get(&stop).is_some_and(|at_stop| at_stop.begun) {
+            return;
+        }
+        let pictures =
+            self.nodes.keys().filter_map(|node| Some((node.clone(), self.picture(node)?))).collect();
+        self.at_stops.insert(stop, AtStop { pictures, begun });
     }
 
     /// A coordinator that does not count: the node after the one under lease gets one as well.
@@ -613,14 +645,18 @@ impl<'a> Simulation<'a> {
         // The answer to an earlier try may have been lost with the coordinator, after the roll-out was stored.
         self.operator.applied |= keeper.rollout(None).is_ok();
         if !self.operator.applied {
-            let accepted = ["api-outage", "drain-only-node"].map(str::to_owned).to_vec();
-            let Schedule { on_failure, max_unavailable, .. } = *self.schedule;
-            let share = Some(Share::Nodes(max_unavailable)).filter(|_| max_unavailable > 1);
-            let workers = Workers { max_unavailable: share, ..Workers::default() };
-            let policy = Policy { accepted, on_failure, workers, ..Policy::default() };
-            let Ok(plan) = keeper.plan(TO, &policy) else { return false };
-            self.operator.applied = keeper.apply(&plan, "simulated").is_ok();
-            self.laws.tell(|| "an operator applies the plan".to_owned());
+            let (policy, conduct) = (self.schedule.policy(), self.schedule.conduct());
+            let path = match keeper.plan_conducted(self.schedule.wanted.target(), &policy, &conduct) {
+                Ok(path) => path,
+                Err(refusals) => {
+                    let why = || refusals.iter().map(|refusal| refusal.message.as_str()).collect::<Vec<_>>();
+                    self.laws.tell(|| format!("no plan is made: {}", why().join("; ")));
+                    return false;
+                }
+            };
+            let applied = keeper.apply_conducted(&path, &conduct, "simulated");
+            self.laws.tell(|| format!("an operator applies the plan: {applied:?}"));
+            self.operator.applied = applied.is_ok();
             self.coordinator_lives_on();
             self.watch_grants();
             return true;
@@ -636,9 +672,20 @@ impl<'a> Simulation<'a> {
             v1::RolloutPhase::RolledBack => self.ends(Outcome::RolledBack),
             v1::RolloutPhase::Aborted => self.ends(Outcome::Aborted),
             v1::RolloutPhase::Paused if !leased && self.all_is_well() => self.order(&Verb::Resume),
-            v1::RolloutPhase::Halted if !leased && self.all_is_well() => self.decide(&rollout),
+            v1::RolloutPhase::Halted if !leased && self.all_is_well() => {
+                self.has_settled() && self.decide(&rollout)
+            }
             _ => false,
         }
+    }
+
+    /// Whether what was passed over has had the time to come up again, where anything was.
+    fn has_settled(&mut self) -> bool {
+        if self.laws.passed_over().is_empty() {
+            return true;
+        }
+        let since = *self.operator.rests_since.get_or_insert(self.now);
+        self.now >= since + AFTERMATH
     }
 
     /// Nothing is away, and nothing is going to happen.
@@ -669,11 +716,19 @@ impl<'a> Simulation<'a> {
                 self.laws.broken(Law::AsksNobody, seen);
             }
         }
-        let stuck = rollout
-            .nodes
-            .iter()
-            .find(|node| matches!(node.phase(), v1::NodePhase::Failed | v1::NodePhase::RolledBack));
+        self.look_at_the_passed_over(rollout);
+        self.operator.rests_since = None;
+        if self.schedule.wanted.asks() && self.dice.percent(50) {
+            self.laws.tell(|| "an operator takes the budget away that blocks".to_owned());
+            self.twin.world().cluster.budgets.clear();
+        }
+        let stuck = rollout.nodes.iter().find(|node| {
+            use v1::NodePhase::{Failed, Quarantined, RolledBack};
+            matches!(node.phase(), Failed | RolledBack | Quarantined)
+        });
         let verb = match stuck {
+            // The next stop is not as it was planned.
+            None if rollout.nodes.iter().all(|node| node.phase() == v1::NodePhase::Raised) => Verb::Abort,
             Some(node) if self.operator.retries < 3 && self.dice.percent(60) => {
                 self.operator.retries += 1;
                 Verb::Retry(node.name.clone())
@@ -717,7 +772,10 @@ impl<'a> Simulation<'a> {
         let aborted = rollout.phase() == v1::RolloutPhase::Aborted;
         for node in &rollout.nodes {
             let seen = match node.phase() {
-                v1::NodePhase::Raised => self.why_not_raised(&node.name),
+                v1::NodePhase::Raised => match &self.schedule.wanted {
+                    Wanted::Replacement { old, .. } => self.why_not_replaced(&node.name, old),
+                    _ => self.why_not_raised(&node.name, rollout.plan.as_ref()),
+                },
                 v1::NodePhase::RolledBack | v1::NodePhase::Pending | v1::NodePhase::Prepared if !aborted => {
                     self.why_not_as_it_was(&node.name)
                 }
@@ -748,13 +806,63 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// Whoever could not be drained is as it was, and said to be passed over.
+    fn look_at_the_passed_over(&self, rollout: &v1::Rollout) {
+        for name in self.laws.passed_over() {
+            let told = rollout.nodes.iter().find(|node| node.name == name);
+            let told = told
+                .is_some_and(|node| node.phase() == v1::NodePhase::Quarantined && !node.failure.is_empty());
+            if !told {
+                self.laws.broken(Law::PassedOver, format!("{name} was passed over, and nobody is told"));
+            }
+            let mut why =
+                if self.twin.world().api_is_up() { self.why_not_as_it_was(&name) } else { Vec::new() };
+            // What the control planes brought to the cluster stays.
+            why.retain(|why| {
+                !["kube-proxy:", "kubeadm-config:"].iter().any(|of_all| why.starts_with(of_all))
+            });
+            if !why.is_empty() {
+                let seen = format!("{name} was passed over, and yet: {}", why.join("; "));
+                self.laws.broken(Law::PassedOver, seen);
+            }
+        }
+    }
+
     fn still_marked(&self) -> Vec<String> {
         let world = self.twin.world();
         let marked = world.cluster.nodes.iter().filter(|(_, node)| node.not_raised && world.api_is_up());
         marked.map(|(name, _)| name.clone()).collect()
     }
 
-    fn why_not_raised(&self, name: &str) -> Vec<String> {
+    /// Of a node whose part in a replacement is done.
+    fn why_not_replaced(&self, name: &str, old: &str) -> Vec<String> {
+        let world = self.twin.world();
+        let mut why = Vec::new();
+        let (there, member) = (world.cluster.nodes.get(name), |name: &str| {
+            world.cluster.etcd_members.iter().any(|member| member == name)
+        });
+        if name == NEW {
+            let control_plane = old.starts_with("cp");
+            if !there.is_some_and(|node| node.ready && !node.unschedulable && node.kubelet_version == FROM) {
+                why.push(format!("its Node is {there:?}"));
+            }
+            if member(NEW) != control_plane {
+                why.push(format!("the members of etcd are {:?}", world.cluster.etcd_members));
+            }
+        } else if name == old {
+            // Its kubelet may try to start again and again: without this it speaks to no cluster.
+            let kubeconfig = "/etc/kubernetes/kubelet.conf";
+            if world.machine(name).is_some_and(|machine| machine.disk.exists(kubeconfig.into())) {
+                why.push("its machine is still in the cluster".to_owned());
+            }
+        } else if world.cluster.nodes.contains_key(old) || member(old) {
+            why.push(format!("it was to end the membership of {old}"));
+        }
+        why
+    }
+
+    fn why_not_raised(&self, name: &str, plan: Option<&v1::Plan>) -> Vec<String> {
+        let target = plan.and_then(|plan| plan.to_version.parse().ok()).unwrap_or(TO);
         let world = self.twin.world();
         let mut why = Vec::new();
         let (Some(machine), Some(node)) = (world.machine(name), world.cluster.nodes.get(name)) else {
@@ -764,16 +872,16 @@ impl<'a> Simulation<'a> {
         if node.unschedulable != cordoned || node.cordoned_by.is_some() {
             why.push(format!("its cordon is {}, and was {cordoned}", node.unschedulable));
         }
-        if !node.ready || node.kubelet_version != TO {
+        if !node.ready || node.kubelet_version != target {
             why.push(format!("its Node is ready: {}, at {}", node.ready, node.kubelet_version));
         }
         for (package, state) in &machine.packages {
-            if !state.held || !state.configured || state.version != format!("{}-1.1", TO.bare()) {
+            if !state.held || !state.configured || state.version != format!("{}-1.1", target.bare()) {
                 why.push(format!("{package} is {state:?}"));
             }
         }
         for (component, container) in &machine.containers {
-            if component != "etcd" && !container.image.ends_with(&TO.to_string()) {
+            if component != "etcd" && !container.image.ends_with(&target.to_string()) {
                 why.push(format!("{component} runs {}", container.image));
             }
         }
@@ -785,12 +893,45 @@ impl<'a> Simulation<'a> {
     }
 
     fn why_not_as_it_was(&self, name: &str) -> Vec<String> {
-        let world = self.twin.world();
-        match (world.picture(name), self.pictures.get(name)) {
+        let at_stop = self.store.newest().and_then(|number| self.at_stops.get(&number));
+        let before = at_stop.map_or(&self.pictures, |at_stop| &at_stop.pictures).get(name);
+        match (self.picture(name), before) {
             (Some(now), Some(before)) => now.differences(before),
             _ => vec!["there is no such node".to_owned()],
         }
     }
+
+    /// A node at this moment, whether it carries the taint of what is not raised or not: that is looked at by itself.
+    fn picture(&self, name: &str) -> Option<Picture> {
+        let mut world = self.twin.world();
+        let mark = |world: &mut World, mark| {
+            let node = world.cluster.nodes.get_mut(name);
+            node.is_some_and(|node| std::mem::replace(&mut node.not_raised, mark))
+        };
+        let marked = mark(&mut world, false);
+        let picture = world.picture(name);
+        mark(&mut world, marked);
+        picture
+    }
+}
+
+/// Labels, zones and annotations of workers, and the budget that lets nobody go.
+fn stand_in_pools(world: &mut World, schedule: &Schedule) {
+    let Some(pools) = schedule.wanted.pools() else { return };
+    for (position, standing) in pools.workers.iter().enumerate() {
+        let labels = pools.labels(position);
+        if let Some(node) = world.cluster.nodes.get_mut(&format!("w{}", position + 1)) {
+            node.labels = labels;
+            node.zone = standing.zone.unwrap_or_default().to_owned();
+        }
+    }
+    let Some(blocked) = &pools.blocked else { return };
+    if let Some(node) = world.cluster.nodes.get_mut(&blocked.node) {
+        node.on_blocked = blocked.annotation.map(|word| word.name().to_owned()).unwrap_or_default();
+    }
+    world.cluster.add_pod("guarded", &blocked.node, |_| {});
+    let budget = Budget { name: "guard".to_owned(), min_available: 1 };
+    world.cluster.budgets.insert("guarded".to_owned(), budget);
 }
 
 impl Misfortune {

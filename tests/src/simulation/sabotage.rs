@@ -29,6 +29,10 @@ pub enum Sabotage {
     MarksStay,
     /// kubeadm runs again without a look at the manifests.
     ManifestLeftMissing,
+    /// What is put back stays cordoned.
+    CordonStays,
+    /// The coordinator never hears that a lease has ended.
+    EndsAreLost,
 }
 
 /// What carries out the steps, broken or not.
@@ -37,6 +41,11 @@ pub(super) fn step_table(sabotage: Option<Sabotage>) -> Arc<StepTable> {
         Some(Sabotage::UnconditionalUncordon) => Arc::new(|step| match step {
             Step::RestoreSchedulability {} => Some(Box::new(Uncordon)),
             step => steps::runner(step),
+        }),
+        Some(Sabotage::CordonStays) => Arc::new(|step| {
+            let runner = steps::runner(step)?;
+            let drains = matches!(step, Step::Drain { .. });
+            Some(if drains { Box::new(NeverUndone(runner)) } else { runner })
         }),
         Some(Sabotage::ManifestLeftMissing) => Arc::new(|step| {
             let runner = steps::runner(step)?;
@@ -74,6 +83,31 @@ impl StepRunner for Uncordon {
 
     fn policy(&self) -> StepPolicy {
         StepPolicy { attempts: 20, ..StepPolicy::default() }
+    }
+}
+
+struct NeverUndone(Box<dyn StepRunner>);
+
+#[async_trait]
+impl StepRunner for NeverUndone {
+    async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        self.0.check(cx).await
+    }
+
+    async fn capture(&self, cx: &Context) -> Result<PreState, StepFailure> {
+        self.0.capture(cx).await
+    }
+
+    async fn run(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
+        self.0.run(cx, pre).await
+    }
+
+    async fn undo(&self, _: &Context, _: &PreState) -> Result<(), StepFailure> {
+        Ok(())
+    }
+
+    fn policy(&self) -> StepPolicy {
+        self.0.policy()
     }
 }
 

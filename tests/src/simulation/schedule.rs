@@ -6,6 +6,7 @@ use std::time::Duration;
 use liftlock_proto::plan::OnFailure;
 
 use super::dice::Dice;
+use super::workload::Wanted;
 
 /// One roll-out and everything that befalls it.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Schedule {
     pub workers: usize,
     /// A node that an operator had cordoned before.
     pub cordoned: Option<String>,
+    /// What is wanted of them.
+    pub wanted: Wanted,
     /// The plan's policy.
     pub on_failure: OnFailure,
     /// How many workers may be away at once.
@@ -223,6 +226,23 @@ const START_SPAN: u64 = 5_000;
 impl Schedule {
     /// The schedule of a seed.
     pub fn of(seed: u64) -> Self {
+        let raise = Self::of_a_raise(seed);
+        let schedule = Wanted::draw(raise);
+        if schedule.wanted == Wanted::Raise { schedule } else { schedule.struck_anew() }
+    }
+
+    /// The same cluster and wish under misfortunes that are drawn for it.
+    fn struck_anew(mut self) -> Self {
+        let mut dice = Dice::apart(self.seed, 8);
+        let mut nodes = self.nodes();
+        nodes.retain(|node| self.wanted.dead() != Some(node));
+        let count = dice.within(0..5);
+        self.misfortunes = (0..count).map(|_| misfortune(&mut dice, &nodes)).collect();
+        self
+    }
+
+    /// The schedule of a seed where every node is raised by a minor, as the policy has it that says least.
+    fn of_a_raise(seed: u64) -> Self {
         let mut dice = Dice::apart(seed, 1);
         let (control_planes, workers) = match dice.within(0..10) {
             0 | 1 => (1, 0),
@@ -243,6 +263,7 @@ impl Schedule {
             control_planes,
             workers,
             cordoned: None,
+            wanted: Wanted::Raise,
             on_failure,
             max_unavailable: if side_by_side { 2 } else { 1 },
             misfortunes: Vec::new(),
@@ -264,7 +285,8 @@ impl Schedule {
     /// The names of the nodes.
     pub fn nodes(&self) -> Vec<String> {
         let control_planes = (1..=self.control_planes).map(|number| format!("cp{number}"));
-        control_planes.chain((1..=self.workers).map(|number| format!("w{number}"))).collect()
+        let workers = (1..=self.workers).map(|number| format!("w{number}"));
+        control_planes.chain(workers).chain(self.wanted.joins().map(str::to_owned)).collect()
     }
 
     /// Whether all of this must end with the cluster raised and nobody asked: processes, machines and networks that
@@ -272,7 +294,7 @@ impl Schedule {
     pub fn needs_nobody(&self) -> bool {
         let children =
             self.misfortunes.iter().filter(|one| matches!(one, Misfortune::ChildDies { .. })).count();
-        children <= 1 && self.misfortunes.iter().all(Misfortune::needs_nobody)
+        !self.wanted.asks() && children <= 1 && self.misfortunes.iter().all(Misfortune::needs_nobody)
     }
 
     /// The same without one of its misfortunes.
@@ -412,6 +434,9 @@ impl fmt::Display for Schedule {
             self.cordoned.as_deref().unwrap_or("none"),
             self.on_failure
         )?;
+        if self.wanted != Wanted::Raise {
+            writeln!(f, "  wanted: {:?}", self.wanted)?;
+        }
         for misfortune in &self.misfortunes {
             writeln!(f, "  {misfortune:?}")?;
         }

@@ -1,14 +1,17 @@
 //! The coordinator's store: durable at once, as `Store` promises, until it is full or the coordinator ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use liftlock::core::rollout::NodeState;
+use liftlock::core::rollout::{Intent, NodeState};
 use liftlock::store::{Batch, Store, StoreError};
+use liftlock_proto::plan::PlannedNode;
+use serde::Deserialize;
 
 use super::laws::Laws;
+use super::ledger::{Word, Written};
 use super::schedule::{Commit, Misfortune};
 
 type Entries = BTreeMap<String, Vec<u8>>;
@@ -23,6 +26,8 @@ pub(super) struct SimulatedStore {
 #[derive(Default)]
 struct State {
     entries: Entries,
+    /// The key of the newest roll-out's head, once it is there.
+    newest: Option<String>,
     commits: u64,
     copies: BTreeMap<u64, Entries>,
     /// Misfortunes that strike at a commit.
@@ -74,7 +79,15 @@ impl SimulatedStore {
         let mut state = self.lock();
         let Some(entries) = state.copies.get(&copy).cloned() else { return false };
         state.entries = entries;
+        state.newest = state.newest_head();
+        let records = state.entries.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+        self.laws.put_back(state.names(), state.written(records));
         true
+    }
+
+    /// The number of the newest roll-out.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.lock().newest.as_ref()?.split('/').nth(1)?.parse().ok()
     }
 
     /// How often something was committed.
@@ -88,7 +101,50 @@ impl SimulatedStore {
     }
 }
 
+/// What a roll-out's head says, as far as laws ask.
+#[derive(Deserialize)]
+struct Head {
+    intent: Intent,
+    #[serde(default)]
+    quarantined: BTreeMap<String, String>,
+}
+
 impl State {
+    fn newest_head(&self) -> Option<String> {
+        let keys = self.entries.range("rollout/".to_owned().."rollout0".to_owned()).rev();
+        let numbers = keys.filter_map(|(key, _)| key.split('/').nth(1));
+        let mut heads = numbers.map(|number| format!("rollout/{number}"));
+        heads.find(|head| self.entries.contains_key(head))
+    }
+
+    /// The nodes of the newest roll-out's plan.
+    fn names(&self) -> std::vec::IntoIter<String> {
+        let prefix = self.newest.as_ref().map(|head| format!("{head}/plan/")).unwrap_or_default();
+        let plan = self.entries.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let planned = plan.filter_map(|(_, value)| serde_json::from_slice::<PlannedNode>(value).ok());
+        planned.map(|planned| planned.name.to_string()).collect::<Vec<_>>().into_iter()
+    }
+
+    /// What these records say of the newest roll-out.
+    fn written<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8])>) -> Written {
+        let mut written = Written::default();
+        let Some(head) = &self.newest else { return written };
+        for (key, value) in records {
+            let Some(rest) = key.strip_prefix(head.as_str()) else { continue };
+            if rest.is_empty() {
+                written.word = serde_json::from_slice(value).ok().map(|head: Head| Word {
+                    intent: head.intent,
+                    passed_over: head.quarantined.into_keys().collect::<BTreeSet<_>>(),
+                });
+            } else if let Some(index) = rest.strip_prefix("/node/")
+                && let (Ok(index), Ok(state)) = (index.parse(), serde_json::from_slice(value))
+            {
+                written.states.push((index, state));
+            }
+        }
+        written
+    }
+
     /// The records of the newest roll-out's nodes, by their position in its plan.
     fn nodes(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let newest = self.entries.keys().rev().find(|key| key.starts_with("rollout/")).and_then(|key| {
@@ -175,6 +231,12 @@ impl Store for SimulatedStore {
             let entries = state.entries.clone();
             state.copies.insert(number, entries);
         }
+        let newest = state.newest_head();
+        if newest != state.newest {
+            state.newest = newest;
+            self.laws.rollout_begun(state.names());
+        }
+        self.laws.written(state.written(batch.writes()));
         if let Some(before) = leases_before {
             self.laws.leased(&state.leases(), &before);
             if state.all_raised() {

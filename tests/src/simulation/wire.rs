@@ -227,6 +227,9 @@ impl Wire {
                 {
                     hello.highest_token = 0;
                 }
+                if self.sabotage == Some(Sabotage::EndsAreLost) && matches!(heard, Some(Said::LeaseEnd(_))) {
+                    continue;
+                }
                 state.note_renewal(number, heard.as_ref());
                 self.note_end(&state, number, heard.as_ref());
                 state.up(number, heard);

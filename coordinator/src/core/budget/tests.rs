@@ -93,6 +93,21 @@ fn failed(node: &str, token: u64) -> Event {
     ended_at(node, token, Some("it broke"), 0)
 }
 
+fn blocked(node: &str, token: u64) -> Event {
+    Event::DrainBlocked {
+        node: name(node),
+        token: FencingToken(token),
+        failure: "a budget".to_owned(),
+        timings: Timings::default(),
+        at_ms: 0,
+    }
+}
+
+fn granted_back(node: &str, token: u64) -> Event {
+    let lease = Lease { token: FencingToken(token), granted_at_ms: 0 };
+    Event::LeaseGranted { node: name(node), lease, purpose: Purpose::RollBack }
+}
+
 fn due_at(rollout: &Rollout, now_ms: u64) -> Vec<String> {
     let due = rollout.due(now_ms).unwrap_or_default();
     due.into_iter().map(|(planned, _)| planned.name.to_string()).collect()
@@ -140,6 +155,30 @@ fn a_worker_that_is_passed_over_is_put_back_alone_before_another_is_begun_on_and
         panic!("it is asked what becomes of w1 and w2");
     };
     assert!(reason.contains("w2: it broke") && reason.contains("w1 (a budget)"), "{reason}");
+}
+
+#[test]
+fn while_a_worker_is_put_back_the_budget_lets_nobody_go_beside_it() {
+    let start = rollout(&["w1@w", "w2@w", "w3@w"], vec![pool("w", 2)], 0);
+    let back = after(&start, &[granted("w1", 1), blocked("w1", 1), granted_back("w1", 2)]);
+    assert_eq!((due(&back), back.phase()), (vec![], Phase::Running));
+    assert!(back.after(&granted("w2", 3)).is_err());
+    assert_eq!(due(&after(&back, &[ended("w1", 2)])), ["w2", "w3"]);
+}
+
+#[test]
+fn in_the_place_of_a_canary_that_is_passed_over_the_next_of_its_pool_goes_first() {
+    let canary = Some(Canary { nodes: 1, soak_seconds: 60 });
+    let start = rollout(&["w1@w", "w2@w", "w3@w", "w4@w"], vec![PlannedPool { canary, ..pool("w", 2) }], 0);
+    let back = after(&start, &[granted("w1", 1), blocked("w1", 1), granted_back("w1", 2), ended("w1", 2)]);
+    assert_eq!(due(&back), ["w2"]);
+    let next = after(&back, &[granted("w2", 3)]);
+    assert_eq!(due(&next), [""; 0], "a canary goes alone");
+    let raised = after(&next, &[ended_at("w2", 3, None, 1000)]);
+    assert_eq!(
+        (due_at(&raised, 60_999), due_at(&raised, 61_000)),
+        (vec![], ["w3", "w4"].map(str::to_owned).to_vec())
+    );
 }
 
 #[test]
@@ -250,21 +289,6 @@ fn pools_follow_one_another_and_after_one_the_roll_out_waits_where_the_plan_says
     assert_eq!(end.phase(), Phase::Raised, "nothing is left to pause before");
 }
 
-fn blocked(node: &str, token: u64) -> Event {
-    Event::DrainBlocked {
-        node: name(node),
-        token: FencingToken(token),
-        failure: "a budget".to_owned(),
-        timings: Timings::default(),
-        at_ms: 0,
-    }
-}
-
-fn granted_back(node: &str, token: u64) -> Event {
-    let lease = Lease { token: FencingToken(token), granted_at_ms: 0 };
-    Event::LeaseGranted { node: name(node), lease, purpose: Purpose::RollBack }
-}
-
 #[test]
 fn after_a_pool_whose_last_worker_is_passed_over_the_roll_out_waits_once_that_is_put_back() {
     let pools = vec![PlannedPool { pause_after: true, ..pool("gpu", 2) }, pool("others", 2)];
@@ -316,6 +340,7 @@ fn a_rollback_by_policy_waits_for_those_beside_the_failed_worker() {
 enum Happens {
     Granted(usize),
     Ended(usize, bool),
+    Blocked(usize),
     Retried(usize),
     RollBack(Option<usize>),
     GrantedBack(usize),
@@ -329,6 +354,7 @@ fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         8 => node().prop_map(Happens::Granted),
         6 => (node(), prop::bool::weighted(0.25)).prop_map(|(node, fails)| Happens::Ended(node, fails)),
+        2 => node().prop_map(Happens::Blocked),
         2 => node().prop_map(Happens::Retried),
         1 => prop::option::of(node()).prop_map(Happens::RollBack),
         2 => node().prop_map(Happens::GrantedBack),
@@ -372,6 +398,7 @@ proptest! {
                     let failure = fails.then_some("it broke");
                     ended_at(names[index].as_str(), lease_of(index).0, failure, now_ms)
                 }
+                Happens::Blocked(index) => blocked(names[index].as_str(), lease_of(index).0),
                 Happens::Retried(index) => Event::Retried { node: names[index].clone() },
                 Happens::RollBack(index) => Event::RollbackOrdered { node: index.map(|index| names[index].clone()) },
                 Happens::Pause => Event::Paused,
