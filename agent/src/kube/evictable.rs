@@ -91,6 +91,8 @@ struct PodSpec {
     topology_spread_constraints: Vec<SpreadConstraint>,
     containers: Vec<Container>,
     init_containers: Vec<Container>,
+    /// Of the pod as a whole.
+    resources: Resources,
     overhead: Requests,
     volumes: Vec<Volume>,
 }
@@ -205,7 +207,9 @@ impl Asked {
 
 impl PodSpec {
     /// What the scheduler reserves: the containers side by side, or an init container beside those that go on running,
-    /// whichever is more (<https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers>).
+    /// whichever is more (<https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers>);
+    /// in their place what the pod as a whole asks for, where it does
+    /// (<https://kubernetes.io/docs/tasks/configure-pod-container/assign-pod-level-resources/>).
     fn asked(&self) -> Asked {
         let requests = |container: &Container| container.resources.requests.cpu_and_memory();
         let (mut sidecars, mut starting) = (Asked::default(), Asked::default());
@@ -217,7 +221,14 @@ impl PodSpec {
             }
         }
         let running = self.containers.iter().map(requests).fold(sidecars, Asked::plus);
-        running.most(starting).plus(self.overhead.cpu_and_memory())
+        let of_containers = running.most(starting);
+        let of_pod = self.resources.requests.cpu_and_memory();
+        let asked = |name: &str| self.resources.requests.0.contains_key(name);
+        let requested = Asked {
+            cpu_m: if asked("cpu") { of_pod.cpu_m } else { of_containers.cpu_m },
+            memory_bytes: if asked("memory") { of_pod.memory_bytes } else { of_containers.memory_bytes },
+        };
+        requested.plus(self.overhead.cpu_and_memory())
     }
 
     fn tolerates(&self, taint: &Taint) -> bool {

@@ -625,9 +625,13 @@ async fn what_a_pod_asks_for_and_what_bounds_it_is_read() {
         "containers": [requests("1"), requests("1")],
         "overhead": {"cpu": "10m"},
     }});
+    let as_a_whole = json!({"spec": {
+        "resources": {"requests": {"cpu": "3"}}, "containers": [requests("1")], "overhead": {"cpu": "10m"},
+    }});
     for (changes, expected) in [
         (json!({}), (100, false, false, false)),
         (starting, (2310, false, false, false)),
+        (as_a_whole, (3010, false, false, false)),
         (against("kubernetes.io/hostname"), (100, true, false, false)),
         (against("topology.kubernetes.io/zone"), (100, false, true, false)),
         (json!({"spec": {"containers": [{"ports": [{"hostPort": 80}]}]}}), (0, false, true, false)),

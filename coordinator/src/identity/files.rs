@@ -80,6 +80,15 @@ pub fn distrust(path: &Path) -> Result<Option<String>, FileError> {
     Ok(None)
 }
 
+/// What a path leads to once every link is followed; `None` where there is nothing.
+pub fn found(path: &Path) -> Result<Option<fs::Metadata>, FileError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError { path: path.to_owned(), what: "found", source }),
+    }
+}
+
 /// What lies in a folder, by name.
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let failed = |source| FileError { path: folder.to_owned(), what: "read", source };

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 use liftlock_proto::name::NodeName;
@@ -14,6 +15,9 @@ use crate::core::catalogue::{Catalogue, Checksum, Entry, OPEN};
 use crate::core::planning::Refusal;
 use crate::core::view::ClusterView;
 use crate::identity::files::{self, FileError};
+
+/// Most that a catalogue may hold, in bytes: a line or three a version.
+const LARGEST: u64 = 1024 * 1024;
 
 /// Where the catalogue is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +52,7 @@ impl CatalogueSource {
     /// The catalogue as it is now, or why there is none.
     fn read(&self) -> Result<Catalogue, String> {
         let text = match self {
-            Self::File(path) => match files::read(path) {
-                Ok(text) => text.ok_or_else(|| "there is no such file".to_owned()),
-                Err(error) => Err(error.source.to_string()),
-            },
+            Self::File(path) => text_of(path),
             Self::Fetched(fetched) => {
                 let copy = fetched.read().map_err(|error| error.to_string())?;
                 copy.ok_or_else(|| {
@@ -61,6 +62,24 @@ impl CatalogueSource {
         };
         Catalogue::parse(&text?).map_err(|error| error.to_string())
     }
+}
+
+/// What an operator's file says, if only those may write to it whom its owner lets: it decides what is raised to.
+fn text_of(path: &Path) -> Result<String, String> {
+    let failed = |error: FileError| error.source.to_string();
+    let missing = || "there is no such file".to_owned();
+    let found = files::found(path).map_err(failed)?.ok_or_else(missing)?;
+    if !found.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    if found.mode() & 0o002 != 0 {
+        return Err(format!("anybody on this machine may write to it: `chmod o-w {}`", path.display()));
+    }
+    let content = files::first_bytes(path, LARGEST + 1).map_err(failed)?.ok_or_else(missing)?;
+    if u64::try_from(content.len()).is_ok_and(|length| length > LARGEST) {
+        return Err(format!("it has more than {LARGEST} bytes"));
+    }
+    String::from_utf8(content).map_err(|_| "it is no text: allowed is UTF-8".to_owned())
 }
 
 impl Fetched {

@@ -55,13 +55,13 @@ pub(super) fn documents(folder: &Path) -> Result<Vec<Found>, FolderError> {
     let root = files::real_path(folder)?;
     let mut found = Vec::new();
     for path in files::entries(folder)? {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if name.starts_with('.') || !EXTENSIONS.contains(&extension) {
             continue;
         }
-        let shown = printable::line(name);
-        if shown != name {
+        let shown = printable::line(&name);
+        if shown != name || path.to_str().is_none() {
             return Err(FolderError::Unseen { name: shown.into_owned(), folder: folder.to_owned() });
         }
         let real = files::real_path(&path)?;
@@ -75,7 +75,7 @@ pub(super) fn documents(folder: &Path) -> Result<Vec<Found>, FolderError> {
         if u64::try_from(content.len()).is_ok_and(|length| length > LARGEST) {
             return Err(FolderError::TooLarge { path });
         }
-        found.push(Found { name: name.to_owned(), content });
+        found.push(Found { name: name.into_owned(), content });
     }
     Ok(found)
 }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,6 +58,13 @@ fn nothing_is_read_through_a_link_out_of_the_folder_and_nothing_larger_than_a_do
     fs::remove_file(folder.path().join("plan.yaml")).unwrap();
     write(&folder.path().join("plan.yaml"), &" ".repeat(1024 * 1024 + 1));
     assert!(documents(folder.path()).unwrap_err().to_string().contains("plan.yaml has more than"));
+    for (name, shown) in [(&b"a\x1b[2J.yaml"[..], "a\\u{1b}[2J.yaml"), (b"pl\xe4n.yaml", "pl\u{fffd}n.yaml")]
+    {
+        let odd = tempfile::tempdir().unwrap();
+        write(&odd.path().join(std::ffi::OsStr::from_bytes(name)), PLAN);
+        let error = documents(odd.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("\"{shown}\" in ")), "{error}");
+    }
     let missing = documents(&folder.path().join("nowhere")).unwrap_err().to_string();
     assert!(missing.contains("nowhere cannot be found"), "{missing}");
 }

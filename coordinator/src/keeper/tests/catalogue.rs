@@ -41,6 +41,28 @@ fn file(folder: &tempfile::TempDir) -> PathBuf {
 }
 
 #[test]
+fn a_catalogue_that_anybody_may_write_to_or_that_is_no_file_of_its_size_is_not_read() {
+    let coordinator = Coordinator::new();
+    let _agents = coordinator.connect_all();
+    let coordinator = coordinator.keeping_a_catalogue(BOTH);
+    let file = file(&coordinator.state_dir);
+    let refused_for = |why: &str| {
+        let refusal = coordinator.refused();
+        assert!(refusal.rule == "catalogue-unread" && refusal.message.contains(why), "{refusal:?}");
+    };
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o646)).unwrap();
+    refused_for("anybody on this machine may write to it: `chmod o-w ");
+    coordinator.write_catalogue(&"#".repeat(1024 * 1024 + 1));
+    refused_for("it has more than 1048576 bytes");
+    files::remove(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    refused_for("it is no file");
+    files::remove(&file).unwrap();
+    coordinator.write_catalogue(BOTH);
+    assert!(coordinator.keeper.plan("v1.31.2".parse().unwrap(), &Policy::default()).is_ok());
+}
+
+#[test]
 fn without_a_catalogue_that_reads_nothing_is_planned_or_applied() {
     let coordinator = Coordinator::new();
     let agents = coordinator.connect_all();
