@@ -17,6 +17,7 @@ pub mod pinned;
 pub mod plan;
 pub mod retention;
 pub mod step;
+pub mod strategy;
 pub mod version;
 pub mod workers;
 

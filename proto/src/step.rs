@@ -127,10 +127,13 @@ pub enum Step {
         /// The node that has left.
         node: NodeName,
     },
-    /// Deletes the Node of a machine that has left. By a control plane.
+    /// Deletes the Nodes of machines that have left. By a control plane.
     DeleteNode {
         /// The node that has left.
         node: NodeName,
+        /// Those that have left together with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        also: Vec<NodeName>,
     },
     /// Reloads systemd and restarts the kubelet.
     RestartKubelet {
@@ -209,13 +212,13 @@ impl Step {
             Self::SwitchRepository { .. }
             | Self::InstallKubeadm { .. }
             | Self::Drain { .. }
+            | Self::KubeadmJoin { .. }
             | Self::InstallKubelet { .. }
             | Self::RestartKubelet { .. }
             | Self::KubeadmUpgradeNode { .. }
             | Self::ApplyAddons { .. } => Reversal::Automatic,
             Self::KubeadmUpgradeApply { .. } => Reversal::KubeadmForce,
             Self::Redeploy { .. }
-            | Self::KubeadmJoin { .. }
             | Self::KubeadmReset { .. }
             | Self::RemoveEtcdMember { .. }
             | Self::DeleteNode { .. } => Reversal::Never,
@@ -317,7 +320,10 @@ impl From<Step> for v1::Step {
             Step::RemoveEtcdMember { node } => {
                 Kind::RemoveEtcdMember(v1::RemoveEtcdMember { node: node.into() })
             }
-            Step::DeleteNode { node } => Kind::DeleteNode(v1::DeleteNode { node: node.into() }),
+            Step::DeleteNode { node, also } => Kind::DeleteNode(v1::DeleteNode {
+                node: node.into(),
+                also: also.into_iter().map(Into::into).collect(),
+            }),
             Step::RestartKubelet { version } => {
                 Kind::RestartKubelet(v1::RestartKubelet { version: text(version) })
             }
@@ -380,7 +386,10 @@ impl TryFrom<v1::Step> for Step {
             },
             Kind::KubeadmReset(m) => Self::KubeadmReset { role: m.role().try_into()? },
             Kind::RemoveEtcdMember(m) => Self::RemoveEtcdMember { node: m.node.parse()? },
-            Kind::DeleteNode(m) => Self::DeleteNode { node: m.node.parse()? },
+            Kind::DeleteNode(m) => Self::DeleteNode {
+                node: m.node.parse()?,
+                also: m.also.iter().map(|node| node.parse()).collect::<Result<_, _>>()?,
+            },
             Kind::RestartKubelet(m) => Self::RestartKubelet { version: m.version.parse()? },
             Kind::VerifyNode(m) => Self::VerifyNode { version: m.version.parse()? },
             Kind::RestoreSchedulability(_) => Self::RestoreSchedulability {},

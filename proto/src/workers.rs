@@ -6,7 +6,11 @@ use std::str::FromStr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::strategy::Strategy;
 use crate::v1;
+
+/// How long canaries, and nodes that have taken others' places, are looked at where nothing is said, in seconds.
+pub const SOAK_SECONDS: u32 = 600;
 
 /// How workers are raised. The default: one at a time, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -24,6 +28,20 @@ pub struct Workers {
     /// In the order in which they are raised. Workers that none of them selects come last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<Pool>,
+    /// Whether they are raised where they are, or other machines take their places.
+    #[serde(skip_serializing_if = "Strategy::is_in_place")]
+    pub strategy: Strategy,
+    /// With [`Strategy::Surge`]: so many machines join before as many workers leave. `None`: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<Share>,
+    /// With a strategy that replaces: the machines that join, in this order, as they were given; empty: those that have not
+    /// joined, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
+    /// With [`Strategy::BlueGreen`]: how long the new nodes are looked at before the old ones leave, in seconds. `None`:
+    /// [`SOAK_SECONDS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soak_seconds: Option<u32>,
 }
 
 /// A part of a pool's workers.
@@ -236,24 +254,51 @@ impl From<v1::Canary> for Canary {
 
 impl From<Workers> for v1::Workers {
     fn from(workers: Workers) -> Self {
-        let Workers { max_unavailable, failure_budget, canary, pools } = workers;
+        let Workers {
+            max_unavailable,
+            failure_budget,
+            canary,
+            pools,
+            strategy,
+            max_surge,
+            with,
+            soak_seconds,
+        } = workers;
         Self {
             max_unavailable: max_unavailable.map(Into::into),
             failure_budget,
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            strategy: v1::Strategy::from(strategy).into(),
+            max_surge: max_surge.map(Into::into),
+            with,
+            soak_seconds,
         }
     }
 }
 
 impl From<v1::Workers> for Workers {
     fn from(message: v1::Workers) -> Self {
-        let v1::Workers { max_unavailable, failure_budget, canary, pools } = message;
+        let strategy = message.strategy().into();
+        let v1::Workers {
+            max_unavailable,
+            failure_budget,
+            canary,
+            pools,
+            strategy: _,
+            max_surge,
+            with,
+            soak_seconds,
+        } = message;
         Self {
             max_unavailable: share(max_unavailable),
             failure_budget,
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            strategy,
+            max_surge: share(max_surge),
+            with,
+            soak_seconds,
         }
     }
 }

@@ -12,6 +12,7 @@ use liftlock_proto::blocked::OnBlocked;
 
 use super::api::patiently;
 use super::controllers;
+use super::kubeadm_join::traces;
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
 use crate::host::{Eviction, HostError, HostResult, NodeState, PodState};
@@ -299,6 +300,16 @@ impl Waiting {
 }
 
 /// The pods bound to this node.
+/// Whether this machine can have pods at all: a join of this plan that was cut off early, or never begun, has made no Node of it
+/// yet, and is taken back all the same.
+async fn is_a_node(cx: &Context) -> HostResult<bool> {
+    if cx.host.files.exists(&cx.host.layout.kubelet_kubeconfig()).await? {
+        return Ok(true);
+    }
+    let joining = cx.captured("kubeadm-join").is_some();
+    Ok(!joining && traces(cx).await?)
+}
+
 async fn pods(cx: &Context) -> HostResult<Vec<PodState>> {
     patiently(cx, || cx.host.kube.pods()).await
 }
@@ -318,6 +329,9 @@ fn some_of(names: &[String]) -> String {
 #[async_trait]
 impl StepRunner for Drain {
     async fn check(&self, cx: &Context) -> Result<Observed, StepFailure> {
+        if !is_a_node(cx).await? {
+            return Ok(Observed::Done);
+        }
         let node = patiently(cx, || cx.host.kube.node()).await?;
         if !node.unschedulable {
             return Ok(Observed::Absent);

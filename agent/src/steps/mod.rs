@@ -107,7 +107,10 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         Step::RemoveEtcdMember { node } => {
             Some(Box::new(remove_etcd_member::RemoveEtcdMember { member: node.clone() }))
         }
-        Step::DeleteNode { node } => Some(Box::new(delete_node::DeleteNode { leaver: node.clone() })),
+        Step::DeleteNode { node, also } => {
+            let leavers = std::iter::once(node).chain(also).cloned().collect();
+            Some(Box::new(delete_node::DeleteNode { leavers }))
+        }
         Step::RestartKubelet { version } => {
             Some(Box::new(restart_kubelet::RestartKubelet { version: *version }))
         }

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use clap::Args;
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::plan::{OnFailure, Policy};
+use liftlock_proto::strategy::Strategy;
 use liftlock_proto::v1::MakePlanRequest;
 use liftlock_proto::version::KubernetesVersion;
-use liftlock_proto::workers::{Canary, Share, Workers};
+use liftlock_proto::workers::{Canary, SOAK_SECONDS, Share, Workers};
 
 use crate::cli::document;
 use crate::cli::error::CliError;
@@ -67,12 +68,30 @@ struct PolicyArgs {
     /// So many workers first, one at a time; the others once nothing was amiss for as long as --soak says.
     #[arg(long, help_heading = "Workers", value_name = "N")]
     canary: Option<u32>,
-    /// How long the canaries are looked at.
-    #[arg(long, help_heading = "Workers", value_name = "DURATION", default_value = "10m", requires = "canary", value_parser = parse_seconds)]
-    soak: u32,
+    /// How long the canaries are looked at; with --strategy blue-green, how long the new nodes are before the old ones leave.
+    /// [default: 10m]
+    #[arg(long, help_heading = "Workers", value_name = "DURATION", value_parser = parse_seconds)]
+    soak: Option<u32>,
     /// So many workers may fail before nothing more is begun.
     #[arg(long, help_heading = "Workers", value_name = "N", default_value_t = 0)]
     failure_budget: u32,
+    /// Whether workers are raised where they are (in-place), or other machines join at the version and workers leave: some at a
+    /// time (surge), or all at once, after the new ones were looked at (blue-green).
+    #[arg(long, help_heading = "Workers", value_name = "STRATEGY", default_value_t = Strategy::InPlace)]
+    strategy: Strategy,
+    /// So many machines join before as many workers leave: 2, or 20%; with --strategy surge. [default: 1]
+    #[arg(long, help_heading = "Workers", value_name = "N|PERCENT%", requires = "strategy")]
+    max_surge: Option<Share>,
+    /// The machines that join, in this order; with --strategy surge or blue-green. [default: those that have not joined, by
+    /// name]
+    #[arg(
+        long,
+        help_heading = "Workers",
+        value_name = "NODE,…",
+        value_delimiter = ',',
+        requires = "strategy"
+    )]
+    with: Vec<String>,
 }
 
 /// `skip`, or `w3=force`.
@@ -99,7 +118,7 @@ impl WantedArgs {
     pub fn request(&self) -> Result<MakePlanRequest, CliError> {
         let document = match (&self.file, self.version) {
             (Some(path), _) => document::read(path)?,
-            (None, Some(version)) => UpgradePlan::new(version, self.policy.policy()),
+            (None, Some(version)) => UpgradePlan::new(version, self.policy.checked()?),
             (None, None) => return Err(CliError::Usage("give a VERSION or --file FILE".to_owned())),
         };
         Ok(document::request(document))
@@ -107,6 +126,14 @@ impl WantedArgs {
 }
 
 impl PolicyArgs {
+    fn checked(&self) -> Result<Policy, CliError> {
+        if self.soak.is_some() && self.canary.is_none() && self.strategy != Strategy::BlueGreen {
+            let why = "--soak says how long something is looked at: give --canary N or --strategy blue-green with it";
+            return Err(CliError::Usage(why.to_owned()));
+        }
+        Ok(self.policy())
+    }
+
     fn policy(&self) -> Policy {
         let of_all = self.on_blocked.iter().rev().find(|word| word.node.is_none());
         let of_one = |BlockedWord { node, word }: &BlockedWord| {
@@ -124,8 +151,14 @@ impl PolicyArgs {
             workers: Workers {
                 max_unavailable: self.max_unavailable,
                 failure_budget: self.failure_budget,
-                canary: self.canary.map(|nodes| Canary { nodes, soak_seconds: self.soak }),
+                canary: self
+                    .canary
+                    .map(|nodes| Canary { nodes, soak_seconds: self.soak.unwrap_or(SOAK_SECONDS) }),
                 pools: Vec::new(),
+                strategy: self.strategy,
+                max_surge: self.max_surge,
+                with: self.with.clone(),
+                soak_seconds: self.soak.filter(|_| self.strategy == Strategy::BlueGreen),
             },
             replacement: None,
             on_blocked: of_all.map(|word| word.word).unwrap_or_default(),

@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::{PlannedNode, Purpose};
-use liftlock_proto::workers::{Canary, PlannedPool};
+use liftlock_proto::strategy::Part;
+use liftlock_proto::workers::{Canary, PlannedPool, SOAK_SECONDS};
 
 use crate::core::gates::situation::Situation;
+use crate::core::membership::Membership;
 use crate::core::pools::Selectors;
 use crate::core::rollout::{NodeState, Phase, Rollout};
 
@@ -20,6 +22,15 @@ pub enum Wait {
     Soaking {
         /// Which.
         pool: String,
+        /// For how long, in milliseconds.
+        left_ms: u64,
+    },
+    /// Machines have joined and have all pods, and are looked at.
+    #[error(
+        "the new nodes are looked at, {} left before the old ones leave; `liftlock rollback --cluster` goes back to those",
+        span(*.left_ms)
+    )]
+    LookingAtNewNodes {
         /// For how long, in milliseconds.
         left_ms: u64,
     },
@@ -71,7 +82,10 @@ impl Rollout {
             }
             Phase::Preparing => return Err("not every node is prepared".to_owned().into()),
             Phase::Paused => return Err("the roll-out is paused".to_owned().into()),
-            Phase::BetweenStops => return Err("the next stop has not begun".to_owned().into()),
+            Phase::BetweenStops => {
+                let next = || "the next stop has not begun".to_owned().into();
+                return Err(self.looking_at_new_nodes(now_ms).unwrap_or_else(next));
+            }
             Phase::Halted { reason } => return Err(format!("the roll-out is halted: {reason}").into()),
             Phase::Aborting | Phase::Aborted | Phase::Raised | Phase::RolledBack => {
                 return Err("the roll-out has ended".to_owned().into());
@@ -112,8 +126,13 @@ impl Rollout {
         if let Some((planned, lease)) = self.leased().next() {
             return Err(format!("node {} holds lease {}", planned.name, lease.token).into());
         }
-        // On one that is quarantined nobody relies, and it is what others wait for.
-        let next = self.quarantined_to_put_back().last().or_else(|| self.to_put_back().last());
+        // On one that is quarantined nobody relies, and it is what others wait for. Memberships are ended once those have left whose
+        // they are.
+        let ends = |planned: &PlannedNode| planned.part() == Part::End;
+        let next = self.quarantined_to_put_back().last();
+        let next = next.or_else(|| self.to_put_back().filter(|planned| !ends(planned)).last());
+        let next = next.or_else(|| self.to_put_back().last());
+        let next = next.or_else(|| self.ender().filter(|_| self.owes_an_end()));
         Ok(next.ok_or_else(|| "no node is left to put back".to_owned())?)
     }
 
@@ -121,6 +140,9 @@ impl Rollout {
     fn within_budget(&self) -> Result<Vec<&PlannedNode>, String> {
         let waiting = || self.nodes().filter(|(_, state)| state.waits_to_be_raised());
         let (first, _) = waiting().next().ok_or("no node is left to lease")?;
+        if let Some(why) = self.too_early(first) {
+            return Err(why);
+        }
         let limit = self.pool(first).and_then(|pool| pool.max_unavailable);
         let alone = limit.is_none() || self.is_canary(first);
         let bars = |holder: &PlannedNode| alone || holder.place != first.place || self.is_canary(holder);
@@ -205,7 +227,21 @@ impl Rollout {
 
     /// Whether time alone may make a node due.
     pub fn may_soak(&self) -> bool {
-        !self.is_final() && self.plan.pools.iter().any(|pool| pool.canary.is_some())
+        let empties = Membership::of(&self.plan).is_some_and(|membership| !membership.empties.is_empty());
+        !self.is_final() && (empties || self.plan.pools.iter().any(|pool| pool.canary.is_some()))
+    }
+
+    /// Whether the nodes that have all pods now have not been looked at for long enough: until then everything can go back.
+    pub fn looking_at_new_nodes(&self, now_ms: u64) -> Option<Wait> {
+        Membership::of(&self.plan).filter(|membership| !membership.empties.is_empty())?;
+        let soak = self.plan.policy.workers.soak_seconds.unwrap_or(SOAK_SECONDS);
+        let ended = self.nodes.iter().filter_map(|state| match state {
+            NodeState::Raised { ended_at_ms, .. } => Some(*ended_at_ms),
+            _ => None,
+        });
+        let until_ms = ended.max()?.saturating_add(u64::from(soak).saturating_mul(1000));
+        let left_ms = until_ms.saturating_sub(now_ms);
+        (left_ms > 0).then_some(Wait::LookingAtNewNodes { left_ms })
     }
 
     /// The first failure that the failure budget does not cover: that of anything but a worker that was to be raised, that

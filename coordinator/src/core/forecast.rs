@@ -11,6 +11,7 @@ use liftlock_proto::name::NodeName;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::core::batches::batches;
+use crate::core::membership::Membership;
 use crate::core::path::Path;
 
 mod duration;
@@ -205,7 +206,7 @@ pub fn forecast(path: &Path, workloads: &Workloads) -> Forecast {
     let mut simulation = Simulation::of(workloads);
     let mut findings: Vec<Finding> = Vec::new();
     let mut told = HashSet::new();
-    for plan in path.plans() {
+    for plan in path.plans().filter(|plan| Membership::of(plan).is_none()) {
         for batch in batches(plan) {
             let names = batch.iter().map(|planned| &planned.name);
             let met = simulation.drain(names, &plan.policy);

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 
 use liftlock_proto::name::{NodeName, PlanId};
 use liftlock_proto::plan::{Plan, PlannedNode, Role};
+use liftlock_proto::strategy::Part;
 use liftlock_proto::version::KubernetesVersion;
 use serde::{Deserialize, Serialize};
+
+use crate::core::membership::Membership;
 
 /// Where a roll-out stands on its path. Only `next` ever changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,9 @@ pub struct Passing {
     pub name: NodeName,
     /// What it is in that plan.
     pub role: Role,
+    /// What it does in that plan.
+    #[serde(default, skip_serializing_if = "Part::is_raise")]
+    pub part: Part,
 }
 
 /// What has become of the nearest stop ahead.
@@ -106,6 +112,11 @@ impl Stop {
         }
     }
 
+    /// Who joins and who leaves by its plan; `None` where that raises nodes where they are.
+    pub fn membership(&self) -> Option<Membership> {
+        Membership::of_parts(self.nodes.iter().map(|node| (&node.name, node.part)))
+    }
+
     /// What sets a plan apart from the one that leads here; `None` where it is the same.
     pub fn difference(&self, now: &Plan) -> Option<String> {
         if self.hash == now.hash {
@@ -138,6 +149,6 @@ impl Stop {
 
 impl Passing {
     fn of(node: &PlannedNode) -> Self {
-        Self { name: node.name.clone(), role: node.role }
+        Self { name: node.name.clone(), role: node.role, part: node.part() }
     }
 }

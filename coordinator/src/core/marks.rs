@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use liftlock_proto::name::NodeName;
 
+use crate::core::leg::Stop;
+use crate::core::membership::Membership;
 use crate::core::rollout::{NodeState, Phase, Rollout};
 
 /// The nodes that the scheduler is to prefer others to: those that are not raised, from the first one on that is, until the
@@ -11,6 +13,9 @@ use crate::core::rollout::{NodeState, Phase, Rollout};
 ///
 /// Before any node is raised a mark on all of them would say nothing.
 pub fn to_mark(rollout: &Rollout) -> BTreeSet<NodeName> {
+    if let Some(membership) = Membership::of(&rollout.plan) {
+        return still_to_go(rollout, &membership);
+    }
     let raised = |state: &NodeState| matches!(state, NodeState::Raised { .. });
     let goes_on = match rollout.phase() {
         Phase::Preparing | Phase::Running | Phase::Paused | Phase::Halted { .. } | Phase::Aborting => true,
@@ -22,6 +27,30 @@ pub fn to_mark(rollout: &Rollout) -> BTreeSet<NodeName> {
         return BTreeSet::new();
     }
     rollout.nodes().filter(|(_, state)| !raised(state)).map(|(planned, _)| planned.name.clone()).collect()
+}
+
+/// Where machines take nodes' places: the nodes that are still to be emptied or to leave, by this plan or by one that follows, so
+/// that a pod is moved once. Between two such plans too.
+fn still_to_go(rollout: &Rollout, membership: &Membership) -> BTreeSet<NodeName> {
+    let goes_on = match rollout.phase() {
+        Phase::Raised | Phase::Aborted | Phase::RollingBack | Phase::RolledBack => false,
+        Phase::Preparing
+        | Phase::Running
+        | Phase::Paused
+        | Phase::Halted { .. }
+        | Phase::Aborting
+        | Phase::BetweenStops => true,
+    };
+    if !goes_on {
+        return BTreeSet::new();
+    }
+    let gone = |state: &NodeState| matches!(state, NodeState::Raised { .. });
+    let here = rollout.nodes().filter(|(planned, state)| membership.goes(&planned.name) && !gone(state));
+    let later = rollout.leg.onward.iter().filter_map(Stop::membership);
+    let later = later.flat_map(|membership| [membership.empties, membership.leaves].concat());
+    let nodes: BTreeSet<NodeName> = here.map(|(planned, _)| planned.name.clone()).chain(later).collect();
+    // A machine that has left may take another's place later: it has no Node now.
+    nodes.into_iter().filter(|name| rollout.node(name).is_none_or(|(_, state)| !gone(state))).collect()
 }
 
 #[cfg(test)]

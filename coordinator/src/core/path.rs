@@ -18,6 +18,7 @@ use crate::core::gates::situation::Situation;
 use crate::core::gates::{self, Gate, Verdict};
 use crate::core::planning::{Refusal, is_sealed, plan_for};
 use crate::core::replacement;
+use crate::core::surge;
 use crate::core::view::{ClusterView, NodeView};
 
 /// The plans that lead to a target, one a stop.
@@ -67,7 +68,8 @@ pub fn make_path(
         return plan.map(|first| Path { first, onward: Vec::new() });
     }
     let (mut plans, mut refusals) = (Vec::new(), Vec::new());
-    let mut told = BTreeSet::new();
+    let (mut told, mut nothing) = (BTreeSet::new(), Vec::new());
+    let replaces = surge::replaces_workers(policy);
     for approach in approaches(view, target, policy, catalogue) {
         if let Some(refusal) = approach.missing {
             refusals.push(refusal);
@@ -75,6 +77,8 @@ pub fn make_path(
         }
         match plan_for(&approach.situation(), policy) {
             Ok(plan) => plans.push(plan),
+            // Control planes are raised already, and workers may have to be replaced.
+            Err(found) if replaces && found.iter().all(Refusal::is_nothing_to_do) => nothing = found,
             Err(found) => {
                 let news = found.into_iter().filter(|refusal| told.insert(refusal.message.clone()));
                 let told = |refusal: Refusal| Refusal { message: approach.says(refusal.message), ..refusal };
@@ -82,7 +86,15 @@ pub fn make_path(
             }
         }
     }
+    if replaces && refusals.is_empty() {
+        let mut reached = view.clone();
+        raise(&mut reached, target, &surge::workers(view));
+        plans.extend(surge::legs(&reached, target, policy)?);
+    }
     if refusals.is_empty() {
+        if plans.is_empty() {
+            return Err(nothing);
+        }
         let mut plans = plans.into_iter();
         if let Some(first) = plans.next() {
             return Ok(Path { first, onward: plans.collect() });
@@ -102,7 +114,8 @@ pub fn make_stop(
     policy: &Policy,
     catalogue: &Catalogue,
 ) -> Result<Plan, Vec<Refusal>> {
-    let spared = if catalogue.requires(version) { BTreeSet::new() } else { spared(view, after, policy) };
+    let all = catalogue.requires(version) && !surge::replaces_workers(policy);
+    let spared = if all { BTreeSet::new() } else { spared(view, after, policy) };
     plan_for(&Situation::new(view, version).sparing(&spared).under(catalogue), policy)
 }
 
@@ -136,6 +149,9 @@ pub fn gates_on_the_way(
 
 /// The workers that stay at what they run, because it is not too old for the stop after this one either.
 fn spared(view: &ClusterView, after: Option<KubernetesVersion>, policy: &Policy) -> BTreeSet<NodeName> {
+    if surge::replaces_workers(policy) {
+        return surge::workers(view);
+    }
     let Some(after) = after.filter(|_| policy.workers_skip_stops) else { return BTreeSet::new() };
     let stays = |node: &NodeView| {
         !node.is_control_plane() && node.kubelet_version().is_some_and(|kubelet| !is_too_old(kubelet, after))
@@ -180,7 +196,8 @@ fn approaches<'a>(
     policy: &Policy,
     catalogue: &'a Catalogue,
 ) -> Vec<Approach<'a>> {
-    let halts = halts(view, target, catalogue);
+    let replaces = surge::replaces_workers(policy);
+    let halts = halts(view, target, catalogue, replaces);
     let of = halts.len();
     let mut next = halts.iter().skip(1).map(|halt| halt.minor());
     let mut view = view.clone();
@@ -188,10 +205,12 @@ fn approaches<'a>(
     for (number, halt) in (1..).zip(&halts) {
         let after = next.next().filter(|_| !halt.is_required(catalogue));
         let spared = spared(&view, after, policy);
+        let passed = halt.is_required(catalogue) && replaces && halt.minor() != target && !spared.is_empty();
         let (version, missing) = match halt.version(&view, &spared, catalogue) {
             Ok(version) => (version, None),
             Err(refusal) => (halt.minor(), Some(refusal)),
         };
+        let missing = missing.or_else(|| passed.then(|| surge::passes_a_required_stop(version, policy)));
         let last = missing.is_some();
         let mut reached = view.clone();
         raise(&mut reached, version, &spared);
@@ -214,7 +233,12 @@ enum Halt {
     Within { minor: KubernetesVersion, target: KubernetesVersion },
 }
 
-fn halts(view: &ClusterView, target: KubernetesVersion, catalogue: &Catalogue) -> Vec<Halt> {
+fn halts(
+    view: &ClusterView,
+    target: KubernetesVersion,
+    catalogue: &Catalogue,
+    replaces_workers: bool,
+) -> Vec<Halt> {
     let mut halts = Vec::new();
     if let Some(cluster) = &view.cluster {
         let present = cluster.kubeadm_config_version;
@@ -232,7 +256,8 @@ fn halts(view: &ClusterView, target: KubernetesVersion, catalogue: &Catalogue) -
             (next.minor > present.minor && lags(node, present))
                 || (next > present && catalogue.requires(present) && is_behind(node, present))
         };
-        if view.nodes.values().any(behind) {
+        // Workers that are replaced are raised nowhere.
+        if view.nodes.values().filter(|node| !replaces_workers || node.is_control_plane()).any(behind) {
             halts.insert(0, Halt::At(present));
         }
     }
@@ -307,7 +332,7 @@ fn offers<'a>(
     spared: &BTreeSet<NodeName>,
     minor: KubernetesVersion,
 ) -> impl Iterator<Item = Offer<'a>> {
-    let nodes = view.nodes.iter().filter(|(name, _)| !spared.contains(*name));
+    let nodes = view.nodes.iter().filter(|(name, node)| !spared.contains(*name) && !node.is_fresh());
     nodes.filter_map(move |(name, node)| {
         let offered = node.agent.as_ref()?.offered.iter().copied();
         Some((name, offered.filter(|version| version.minor == minor.minor).collect()))

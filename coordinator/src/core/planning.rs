@@ -14,6 +14,7 @@ use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
 use crate::core::pools::{self, Arrangement};
 use crate::core::sequence::{prepare, under_lease, with_switched_repository};
+use crate::core::surge;
 use crate::core::view::{ClusterView, ControlPlaneReport, Redeploy};
 
 /// The rule that refuses a plan without a step.
@@ -168,6 +169,7 @@ fn policy_rules(policy: &Policy) -> Vec<Refusal> {
         .collect();
     refusals.extend(unknown_consents(policy));
     refusals.extend(pools::policy_rules(policy));
+    refusals.extend(surge::policy_rules(policy));
     if policy.drain_timeout_seconds == 0 {
         refusals.push(Refusal::of(
             "drain-timeout",

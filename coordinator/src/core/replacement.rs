@@ -11,12 +11,13 @@
 
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::{Plan, PlannedNode, Policy, Replacement, Role};
-use liftlock_proto::step::Step;
+use liftlock_proto::strategy::Part;
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::core::membership::Membership;
 use crate::core::planning::{Refusal, seal};
 use crate::core::sequence::{
-    API_OUTAGE, DRAIN_ONLY_NODE, end_membership, join, leave, prepare_to_join, with_switched_repository,
+    API_OUTAGE, DRAIN_ONLY_NODE, end_memberships, join, leave, prepare_to_join, with_switched_repository,
 };
 use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Etcd, NodeView};
 
@@ -81,7 +82,7 @@ fn nodes(
         joins = with_switched_repository(joins, version);
     }
     let new = planned(with, role, prepare_to_join(version), joins);
-    let end = end_membership(old, role, parts.answers);
+    let end = end_memberships(std::slice::from_ref(old), role, parts.answers);
     let end = planned(parts.actor, Role::ControlPlane, Vec::new(), end);
     if parts.answers {
         vec![new, planned(old, role, Vec::new(), leave(role, policy)), end]
@@ -108,7 +109,7 @@ fn parts<'a>(
         ));
         return None;
     };
-    refusals.extend(new_node(view, target, old, with));
+    refusals.extend(new_node(view, target, with, Some(old)));
     let found = view.nodes.get(old).filter(|node| node.object.is_some());
     let Some(found) = found else {
         refusals
@@ -120,11 +121,11 @@ fn parts<'a>(
     if agent.is_none() {
         refusals.push(silent(old, found));
     }
-    refusals.extend(others(view, cluster, target, old));
+    refusals.extend(others(view, cluster, target, std::slice::from_ref(old)));
     if found.is_control_plane() {
         refusals.extend(etcd(cluster, old, answers));
     }
-    let Some(actor) = actor(view, old, with) else {
+    let Some(actor) = actor(view, &[old, with]) else {
         refusals.push(refused(
             "no-other-control-plane",
             format!(
@@ -138,7 +139,7 @@ fn parts<'a>(
         .filter(|parts| parts.cluster.kubeadm_config_version == target)
 }
 
-fn refused(rule: &'static str, message: impl Into<String>) -> Refusal {
+pub(super) fn refused(rule: &'static str, message: impl Into<String>) -> Refusal {
     Refusal { rule, message: message.into(), acceptable: false }
 }
 
@@ -158,17 +159,17 @@ fn unknown_consents(policy: &Policy) -> Vec<Refusal> {
 }
 
 /// Agents on machines that have not joined, as far as they are connected.
-fn fresh(view: &ClusterView) -> impl Iterator<Item = (&NodeName, &AgentView)> {
+pub(super) fn fresh(view: &ClusterView) -> impl Iterator<Item = (&NodeName, &AgentView)> {
     let agents = view.nodes.iter().filter_map(|(name, node)| Some((name, node.agent.as_ref()?)));
     agents.filter(|(_, agent)| agent.connected && agent.not_joined)
 }
 
 /// What speaks against the machine that is to join.
-fn new_node(
+pub(super) fn new_node(
     view: &ClusterView,
     version: KubernetesVersion,
-    old: &NodeName,
     with: &NodeName,
+    old: Option<&NodeName>,
 ) -> Option<Refusal> {
     let Some((_, agent)) = fresh(view).find(|(name, _)| *name == with) else {
         let others: Vec<&str> = fresh(view).map(|(name, _)| name.as_str()).collect();
@@ -187,7 +188,7 @@ fn new_node(
         ));
     };
     let there = view.nodes.get(with).is_some_and(|node| node.object.is_some());
-    if there && old != with {
+    if there && old != Some(with) {
         return Some(refused(
             "node-name-taken",
             format!(
@@ -230,11 +231,11 @@ fn silent(old: &NodeName, node: &NodeView) -> Refusal {
 }
 
 /// The nodes that stay.
-fn others(
+pub(super) fn others(
     view: &ClusterView,
     cluster: &ControlPlaneReport,
     target: KubernetesVersion,
-    old: &NodeName,
+    leaving: &[NodeName],
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let present = cluster.kubeadm_config_version;
@@ -247,8 +248,9 @@ fn others(
     let own = |node: &NodeView| {
         node.agent.as_ref()?.findings.api_server.as_ref().ok().map(|own| own.address.clone())
     };
-    let left = view.nodes.get(old).and_then(own).filter(|address| !address.is_empty());
-    for (name, node) in view.nodes.iter().filter(|(name, node)| *name != old && node.object.is_some()) {
+    let left = |old: &NodeName| view.nodes.get(old).and_then(own).filter(|address| !address.is_empty());
+    let stays = |name: &NodeName| !leaving.contains(name);
+    for (name, node) in view.nodes.iter().filter(|(name, node)| stays(name) && node.object.is_some()) {
         if node.object.as_ref().is_some_and(|object| !object.ready) {
             refusals.push(refused(
                 "node-not-ready",
@@ -266,9 +268,8 @@ fn others(
                 ),
             ));
         }
-        if let (Some(left), Ok(server)) = (&left, &agent.findings.kubelet_api_server)
-            && left == server
-        {
+        let Ok(server) = &agent.findings.kubelet_api_server else { continue };
+        if let Some(old) = leaving.iter().find(|old| left(old).as_ref() == Some(server)) {
             refusals.push(refused(
                 "way-in",
                 format!(
@@ -333,8 +334,8 @@ fn etcd(cluster: &ControlPlaneReport, old: &NodeName, answers: bool) -> Vec<Refu
 }
 
 /// The control plane that ends a membership: the first that stays and can.
-fn actor<'a>(view: &'a ClusterView, old: &NodeName, with: &NodeName) -> Option<&'a NodeName> {
-    let stays = |name: &NodeName| name != old && name != with;
+pub(super) fn actor<'a>(view: &'a ClusterView, others_than: &[&NodeName]) -> Option<&'a NodeName> {
+    let stays = |name: &NodeName| !others_than.contains(&name);
     let can =
         |agent: &AgentView| agent.connected && agent.control_plane && agent.control_plane_version.is_some();
     let found = view
@@ -344,41 +345,46 @@ fn actor<'a>(view: &'a ClusterView, old: &NodeName, with: &NodeName) -> Option<&
     found.map(|(name, _)| name)
 }
 
-/// What holds up a node of a replacement that was prepared and is due; it goes on by itself once that is over.
+/// What holds up a node that was prepared and is due, of a plan by which machines join and leave; it goes on by itself once that
+/// is over.
 pub fn closed_before(
     view: &ClusterView,
     plan: &Plan,
     planned: &PlannedNode,
-    replacement: &Replacement,
+    membership: &Membership,
 ) -> Option<String> {
-    let Replacement { old, with } = replacement;
     let cluster = view.cluster.as_ref()?;
     let unready = view.nodes.iter().find(|(name, node)| {
         // One that joins is there before it is Ready, and one that leaves is there until somebody ends that.
-        *name != old && *name != with && node.object.as_ref().is_some_and(|object| !object.ready)
+        !membership.names(name) && node.object.as_ref().is_some_and(|object| !object.ready)
     });
     if let Some((name, _)) = unready {
         return Some(format!("{name} is not Ready"));
     }
     if let Ok(etcd) = &cluster.findings.etcd
-        && let Some(member) = unwell(etcd).find(|member| *member != old.as_str())
+        && let Some(member) =
+            unwell(etcd).find(|member| !membership.leaves.iter().any(|old| *member == old.as_str()))
     {
         return Some(format!("etcd's member {member} is not healthy"));
     }
-    let leaves = planned.steps.iter().any(|step| matches!(step, Step::KubeadmReset { .. }));
     let object = |name: &NodeName| view.nodes.get(name).and_then(|node| node.object.as_ref());
     // For its first seconds a Node that is Ready has the taint of one that is not, and the drain would find nobody who takes
     // the pods.
-    if leaves && object(with).is_some_and(|new| new.tainted) && object(old).is_some_and(|old| !old.tainted) {
-        return Some(format!("{with} has a taint yet that keeps pods away"));
+    let moves_pods = matches!(planned.part(), Part::Empty | Part::Leave);
+    if moves_pods && object(&planned.name).is_some_and(|old| !old.tainted) {
+        let tainted = |with: &&NodeName| object(with).is_some_and(|new| new.tainted);
+        if let Some(with) = membership.joins.iter().find(tainted) {
+            return Some(format!("{with} has a taint yet that keeps pods away"));
+        }
     }
     // One with a lease of its own has proven that it left. Of another an operator has said that it is gone.
-    let gone = plan.nodes.iter().all(|node| node.name != *old);
-    let ends = planned.steps.iter().any(|step| matches!(step, Step::DeleteNode { .. }));
-    let agent = view.nodes.get(old).and_then(|node| node.agent.as_ref());
-    let back = agent.is_some_and(|agent| agent.connected && !agent.not_joined);
-    (gone && ends && back)
-        .then(|| format!("{old} is in the cluster and its agent answers, so it has not left"))
+    let back = |old: &&NodeName| {
+        let agent = view.nodes.get(*old).and_then(|node| node.agent.as_ref());
+        plan.nodes.iter().all(|node| node.name != **old)
+            && agent.is_some_and(|agent| agent.connected && !agent.not_joined)
+    };
+    let back = membership.leaves.iter().find(back).filter(|_| planned.part() == Part::End);
+    back.map(|old| format!("{old} is in the cluster and its agent answers, so it has not left"))
 }
 
 #[cfg(test)]

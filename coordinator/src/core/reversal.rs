@@ -8,6 +8,7 @@ use liftlock_proto::plan::{Plan, PlannedNode, Role};
 use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
+use crate::core::membership::{Membership, is_final};
 use crate::core::minors::{Minor, minors};
 
 /// Where a roll-out stops being one that can be put back as a whole.
@@ -38,18 +39,16 @@ pub enum Cause {
     ApiMinor,
     /// The system is replaced as a whole, and nobody has the earlier one. Begins with the step.
     Replaced,
-    /// A machine takes another's place in the cluster. Begins with the step.
+    /// A node leaves the cluster, and comes back only by joining. Begins with the step.
     Membership,
 }
 
 /// Where the plan's way back ends.
 pub fn point_of_no_return(plan: &Plan) -> PointOfNoReturn {
-    if plan.policy.replacement.is_some() {
-        let membership = |step: &&Step| {
-            matches!(step, Step::KubeadmJoin { .. } | Step::RemoveEtcdMember { .. } | Step::DeleteNode { .. })
-        };
-        let first = plan.nodes.iter().find_map(|node| Some((node, node.steps.iter().find(membership)?)));
-        return first.map_or(PointOfNoReturn::Behind, |(node, step)| PointOfNoReturn::At {
+    if Membership::of(plan).is_some() {
+        let first =
+            plan.nodes.iter().find_map(|node| Some((node, node.steps.iter().find(|step| is_final(step))?)));
+        return first.map_or(PointOfNoReturn::Nowhere, |(node, step)| PointOfNoReturn::At {
             node: node.name.clone(),
             step: step.name(),
             cause: Cause::Membership,

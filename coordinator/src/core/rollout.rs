@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::conduct::Conduct;
 use crate::core::hooks::{Moment, Progress as HookProgress, Target};
 use crate::core::leg::{Leg, Next};
+use crate::core::membership::Membership;
 use crate::core::reversal::{etcd_has_moved_on, is_replaced};
 
 /// Characters that are kept of why a worker could not be drained.
@@ -500,7 +501,8 @@ impl Rollout {
                 .any(|(planned, state)| !self.quarantined.contains_key(&planned.name) && wanted(state))
         };
         let rolled_back = any(|state| matches!(state, NodeState::RolledBack { .. }));
-        if rolled_back && !self.nodes.iter().any(NodeState::may_be_changed) {
+        let owes_an_end = self.owes_an_end();
+        if rolled_back && !owes_an_end && !self.nodes.iter().any(NodeState::may_be_changed) {
             return Phase::RolledBack;
         }
         let goes_back = |state: &NodeState| {
@@ -509,7 +511,7 @@ impl Rollout {
                 NodeState::ToRollBack { .. } | NodeState::Leased { purpose: Purpose::RollBack, .. }
             )
         };
-        if self.intent != Intent::Abort && any(goes_back) {
+        if self.intent != Intent::Abort && (owes_an_end || any(goes_back)) {
             return failed().unwrap_or(Phase::RollingBack);
         }
         let at_the_end = || self.at_the_end_of_the_failure_budget().map(|reason| Phase::Halted { reason });
@@ -658,11 +660,16 @@ impl Rollout {
                 if matches!(next.state_mut(node)?, NodeState::RolledBack { .. }) {
                     next.forget_hooks_of(node);
                 }
+                // Where machines join and leave, what goes back goes back as a whole.
+                let changes_members = Membership::of(&next.plan).is_some();
                 let state = next.state_mut(node)?;
                 *state = match state {
                     NodeState::Unprepared { .. } => NodeState::Pending,
                     // What was fetched for its first lease is there. To fetch it again would ask an API server that
                     // may be away for the very reason that the node failed.
+                    NodeState::Failed { lease, purpose: Purpose::RollBack, .. } if changes_members => {
+                        NodeState::ToRollBack { lease: *lease }
+                    }
                     NodeState::Failed { lease, progress, .. } => {
                         NodeState::ToRetry { lease: *lease, progress: *progress }
                     }
@@ -717,18 +724,12 @@ impl Rollout {
         self.refuse_final()?;
         let what = node.map_or_else(|| "the cluster".to_owned(), |node| format!("node {node}"));
         let refused = |why: String| TransitionError::NotToRollBack { what: what.clone(), why };
-        if self.is_raised() {
+        let changes_members = Membership::of(&self.plan).is_some();
+        if self.is_raised() && !changes_members {
             return Err(refused(format!(
                 "every node is raised to {}, and what was raised at a stop of a path stays: `liftlock abort` ends the path \
                  here",
                 self.plan.to_version
-            )));
-        }
-        if let Some(replacement) = &self.plan.policy.replacement {
-            return Err(refused(format!(
-                "{} takes the place of {}, and who has joined or left is not put back: go on with `liftlock retry`, or \
-                 `liftlock abort` ends the roll-out as things stand",
-                replacement.with, replacement.old
             )));
         }
         if let Some((holder, lease)) = self.leased().next() {
@@ -736,6 +737,9 @@ impl Rollout {
                 "{} holds lease {}: `liftlock pause`, and wait for its end",
                 holder.name, lease.token
             )));
+        }
+        if changes_members {
+            return self.order_way_back(node);
         }
         let (from, count) = match node {
             None => (0, self.nodes.len()),

@@ -115,17 +115,33 @@ pub fn leave(role: Role, policy: &Policy) -> Vec<Step> {
     steps
 }
 
-/// How a control plane ends the membership of a node that has left. Where that could not back itself up, this one keeps a
-/// snapshot of etcd before its members change.
-pub fn end_membership(leaver: &NodeName, role: Role, answered: bool) -> Vec<Step> {
-    let node = || leaver.clone();
+/// How a machine that has joined leaves again because its plan is rolled back. Its earlier state was backed up before it joined,
+/// and the cluster has every member that it had before.
+pub fn leave_again(role: Role, policy: &Policy) -> Vec<Step> {
+    vec![drain(policy), Step::KubeadmReset { role }]
+}
+
+/// How a worker's pods are moved to others while it stays where it is, cordoned.
+pub fn empty(policy: &Policy) -> Vec<Step> {
+    vec![Step::BackUpNode { role: Role::Worker }, drain(policy)]
+}
+
+/// How a control plane keeps how things are before machines join.
+pub fn keep_a_snapshot() -> Vec<Step> {
+    vec![Step::EtcdSnapshot {}, Step::BackUpNode { role: Role::ControlPlane }]
+}
+
+/// How a control plane ends the memberships of nodes that have left, of which one at most was a control plane. Where that could not
+/// back itself up, this one keeps a snapshot of etcd before its members change.
+pub fn end_memberships(leavers: &[NodeName], role: Role, answered: bool) -> Vec<Step> {
+    let Some((node, also)) = leavers.split_first() else { return Vec::new() };
     let mut steps = Vec::new();
     if role.is_control_plane() {
         if !answered {
             steps.extend([Step::EtcdSnapshot {}, Step::BackUpNode { role }]);
         }
-        steps.push(Step::RemoveEtcdMember { node: node() });
+        steps.push(Step::RemoveEtcdMember { node: node.clone() });
     }
-    steps.push(Step::DeleteNode { node: node() });
+    steps.push(Step::DeleteNode { node: node.clone(), also: also.to_vec() });
     steps
 }

@@ -2,6 +2,7 @@
 
 use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::plan::OnFailure;
+use liftlock_proto::strategy::Strategy;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
@@ -142,6 +143,11 @@ pub(super) fn hook_url(_: &mut SchemaGenerator) -> Schema {
 /// What follows when a worker cannot be drained.
 pub(super) fn on_blocked(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": OnBlocked::ALL.map(OnBlocked::name) })
+}
+
+/// How workers come to a version.
+pub(super) fn strategy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": Strategy::ALL.map(Strategy::name) })
 }
 
 /// What the coordinator tells and does not read: schemas call that read-only.

@@ -196,10 +196,30 @@ fn a_document_says_how_workers_are_raised() {
         failure_budget: 1,
         canary: Some(Canary { nodes: 2, soak_seconds: 600 }),
         pools: vec![gpu],
+        ..Workers::default()
     };
     assert_eq!(policy, Policy { workers, ..Policy::default() });
     let (_, empty) = parse(&format!("{PLAN}  workers: {{}}\n")).unwrap().wanted();
     assert_eq!(empty, Policy::default());
+}
+
+#[test]
+fn a_document_says_how_workers_come_to_the_version_and_one_that_does_not_is_as_it_was() {
+    let surge = "  workers: {strategy: surge, maxSurge: 20%, with: [n1, n2]}\n";
+    let (_, policy) = parse(&format!("{PLAN}{surge}")).unwrap().wanted();
+    let wanted = Workers {
+        strategy: liftlock_proto::strategy::Strategy::Surge,
+        max_surge: Some(Share::Percent(20)),
+        with: vec!["n1".to_owned(), "n2".to_owned()],
+        ..Workers::default()
+    };
+    assert_eq!(policy.workers, wanted);
+    let (_, in_place) = parse(&format!("{PLAN}  workers: {{strategy: in-place}}\n")).unwrap().wanted();
+    assert_eq!(in_place, Policy::default());
+    let unknown = parse(&format!("{PLAN}  workers: {{strategy: blueGreen}}\n")).unwrap_err().to_string();
+    for said in ["spec.workers.strategy", "blueGreen", "in-place", "surge", "blue-green"] {
+        assert!(unknown.contains(said), "{said}: {unknown}");
+    }
 }
 
 #[test]
@@ -265,12 +285,21 @@ fn workers() -> impl Strategy<Value = Workers> {
         pause_after,
     });
     let pools = prop::collection::vec(pool, 0..3);
-    (prop::option::of(share()), any::<u32>(), prop::option::of(canary()), pools).prop_map(
-        |(max_unavailable, failure_budget, canary, pools)| Workers {
-            max_unavailable,
-            failure_budget,
-            canary,
-            pools,
+    let strategy = prop::sample::select(liftlock_proto::strategy::Strategy::ALL.to_vec());
+    let with = prop::collection::vec("[a-z0-9]{1,5}", 0..3);
+    let replaced = (strategy, prop::option::of(share()), with, prop::option::of(any::<u32>()));
+    (prop::option::of(share()), any::<u32>(), prop::option::of(canary()), pools, replaced).prop_map(
+        |(max_unavailable, failure_budget, canary, pools, (strategy, max_surge, with, soak_seconds))| {
+            Workers {
+                max_unavailable,
+                failure_budget,
+                canary,
+                pools,
+                strategy,
+                max_surge,
+                with,
+                soak_seconds,
+            }
         },
     )
 }

@@ -1,14 +1,12 @@
 //! How workers are raised, as a document says it.
 
-use liftlock_proto::workers::{Canary, Pool, Share, Workers};
+use liftlock_proto::strategy::Strategy;
+use liftlock_proto::workers::{Canary, Pool, SOAK_SECONDS, Share, Workers};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
 use super::values::{Count, PoolName, SelectorText};
-
-/// How long canaries are looked at where nothing is said, in seconds.
-const SOAK_SECONDS: u32 = 600;
 
 /// How workers are raised: the fields of [`Workers`], each checked where it stands. Where it is left out: one at a time, by
 /// name.
@@ -29,6 +27,23 @@ pub struct WorkersSpec {
     /// the last pool, `others`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<PoolSpec>,
+    /// Whether workers are raised where they are (`in-place`), or other machines join at the version and workers leave: some at
+    /// a time (`surge`), or all at once and only after the new ones were looked at (`blue-green`).
+    #[serde(skip_serializing_if = "Strategy::is_in_place")]
+    #[schemars(schema_with = "schema::strategy")]
+    pub strategy: Strategy,
+    /// With `surge`: so many machines join before as many workers leave, such as 2 or "20%" (of the workers, rounded down, at
+    /// least one). Where it is left out: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::share")]
+    pub max_surge: Option<Share>,
+    /// With `surge` and `blue-green`: the machines that join, in this order. Where it is left out: those that have not joined and
+    /// whose agents are connected, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
+    /// With `blue-green`: how long the new nodes are looked at before the old ones leave, in seconds. Where it is left out: 600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soak_seconds: Option<Count>,
 }
 
 /// The workers of a pool that are raised first, one at a time.
@@ -113,24 +128,50 @@ impl From<PoolSpec> for Pool {
 
 impl From<Workers> for WorkersSpec {
     fn from(workers: Workers) -> Self {
-        let Workers { max_unavailable, failure_budget, canary, pools } = workers;
+        let Workers {
+            max_unavailable,
+            failure_budget,
+            canary,
+            pools,
+            strategy,
+            max_surge,
+            with,
+            soak_seconds,
+        } = workers;
         Self {
             max_unavailable,
             failure_budget: Count::decided(failure_budget),
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            strategy,
+            max_surge,
+            with,
+            soak_seconds: soak_seconds.map(Count::decided),
         }
     }
 }
 
 impl From<WorkersSpec> for Workers {
     fn from(spec: WorkersSpec) -> Self {
-        let WorkersSpec { max_unavailable, failure_budget, canary, pools } = spec;
+        let WorkersSpec {
+            max_unavailable,
+            failure_budget,
+            canary,
+            pools,
+            strategy,
+            max_surge,
+            with,
+            soak_seconds,
+        } = spec;
         Self {
             max_unavailable,
             failure_budget: failure_budget.into(),
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            strategy,
+            max_surge,
+            with,
+            soak_seconds: soak_seconds.map(Into::into),
         }
     }
 }

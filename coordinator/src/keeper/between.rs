@@ -10,6 +10,7 @@ use liftlock_proto::v1::coordinator_message::Message as Told;
 use super::State;
 use crate::core::gates::situation::Situation;
 use crate::core::hold::Hold;
+use crate::core::membership::Membership;
 use crate::core::replacement;
 use crate::core::rollout::Rollout;
 
@@ -53,9 +54,9 @@ impl State {
         }
         let view = self.view();
         let situation = Situation::new(&view, rollout.plan.to_version).excusing(&rollout.taken_away());
-        let hold = match &rollout.plan.policy.replacement {
-            Some(replacement) => {
-                replacement::closed_before(&view, &rollout.plan, planned, replacement).map(Hold::Replacement)
+        let hold = match Membership::of(&rollout.plan) {
+            Some(membership) => {
+                replacement::closed_before(&view, &rollout.plan, planned, &membership).map(Hold::Replacement)
             }
             None => Hold::by_gates(planned.role, &situation, &rollout.plan.policy)
                 .or_else(|| rollout.crowded(planned, &situation).map(Hold::Budget)),

@@ -16,6 +16,7 @@ use liftlock_proto::v1::reply::Kind;
 use super::State;
 use super::questions::Waiting;
 use super::sessions::clipped;
+use crate::core::membership::Membership;
 
 impl State {
     /// Asks a control plane for what lets a node join, if its lease is one under which it joins.
@@ -53,8 +54,8 @@ impl State {
 
     /// The control plane that lets a node in: the one that was heard last of those that stay.
     fn doorkeeper(&self, joining: &NodeName) -> Option<NodeName> {
-        let policy = &self.saved.newest()?.1.plan.policy;
-        let leaves = |node: &NodeName| policy.replacement.as_ref().is_some_and(|one| one.old == *node);
+        let membership = Membership::of(&self.saved.newest()?.1.plan)?;
+        let leaves = |node: &NodeName| membership.goes(node);
         let hosts = self.facts.iter().filter(|(name, reported)| {
             *name != joining
                 && !leaves(name)

@@ -1,13 +1,14 @@
 //! What operators order.
 
 use liftlock_proto::name::NodeName;
-use liftlock_proto::plan::Policy;
+use liftlock_proto::plan::{Plan, Policy};
 use liftlock_proto::version::KubernetesVersion;
 
 use super::{Followed, Keeper, KeeperError};
 use crate::core::conduct::Conduct;
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::Leg;
+use crate::core::membership::Membership;
 use crate::core::path::{Path, make_path};
 use crate::core::planning::Refusal;
 use crate::core::rollout::{Event, Rollout};
@@ -114,7 +115,11 @@ impl Keeper {
                 plan.id, now.first.id
             )));
         }
-        let way: Vec<String> = path.plans().map(|plan| format!("to {}", plan.to_version)).collect();
+        let way = |plan: &Plan| match Membership::of(plan) {
+            Some(membership) => membership.to_string(),
+            None => format!("to {}", plan.to_version),
+        };
+        let way: Vec<String> = path.plans().map(way).collect();
         change.history.push(HistoryRecord {
             plan: Some(plan.id.clone()),
             operator: Some(operator.to_owned()),

@@ -16,8 +16,10 @@ use super::{Keeper, KeeperError, State};
 use crate::core::budget::Wait;
 use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::{Leg, Stop};
+use crate::core::membership::Membership;
 use crate::core::path::make_stop;
 use crate::core::rollout::{Event, Phase, Rollout};
+use crate::core::surge;
 use crate::store::records::Change;
 
 /// How long it is before agents are asked again while something speaks against the next stop.
@@ -54,7 +56,8 @@ impl Keeper {
         }
         // How long it soaks is told anew.
         let due = |(_, rollout): (u64, &Rollout)| rollout.due(self.clock.unix_ms()).err();
-        if matches!(state.saved.newest().and_then(due), Some(Wait::Soaking { .. })) {
+        let waits = state.saved.newest().and_then(due);
+        if matches!(waits, Some(Wait::Soaking { .. } | Wait::LookingAtNewNodes { .. })) {
             self.announce();
         }
     }
@@ -66,6 +69,9 @@ impl Keeper {
             state.look = None;
             return Ok(false);
         };
+        if reached.looking_at_new_nodes(self.clock.unix_ms()).is_some() {
+            return Ok(false);
+        }
         if state.look.as_ref().is_none_or(|look| look.rollout != number) {
             let asked = state.ask_everybody();
             state.look = Some(Look { rollout: number, asked, against: None });
@@ -77,9 +83,14 @@ impl Keeper {
             return Ok(false);
         }
         let after = reached.leg.onward.get(1).map(|stop| stop.to_version);
-        let now = self.catalogue().map_err(|unread| vec![unread.into()]).and_then(|catalogue| {
-            make_stop(&state.view(), next.to_version, after, &reached.plan.policy, &catalogue)
-        });
+        let policy = &reached.plan.policy;
+        let now = match next.membership() {
+            Some(turn) => surge::plan(&state.view(), next.to_version, &turn, policy),
+            None => self
+                .catalogue()
+                .map_err(|unread| vec![unread.into()])
+                .and_then(|catalogue| make_stop(&state.view(), next.to_version, after, policy, &catalogue)),
+        };
         let against = match &now {
             Ok(plan) => next.difference(plan).map(|difference| {
                 format!("the plan that leads there is not the one that was applied: {difference}")
@@ -113,14 +124,12 @@ impl Keeper {
     ) -> Result<(), KeeperError> {
         let ended = reached.after(&Event::NextStopBegun { at_ms: rollout.started_at_ms })?;
         let (leg, plan) = (&reached.leg, &rollout.plan);
-        let text = format!(
-            "stop {} of {}, {}, is reached; on to {} on {} nodes",
-            leg.stop,
-            leg.stops(),
-            reached.plan.to_version,
-            plan.to_version,
-            plan.nodes.len()
-        );
+        let on = match Membership::of(plan) {
+            Some(membership) => format!("next, {membership}"),
+            None => format!("on to {} on {} nodes", plan.to_version, plan.nodes.len()),
+        };
+        let text =
+            format!("stop {} of {}, {}, is reached; {on}", leg.stop, leg.stops(), reached.plan.to_version);
         let record =
             HistoryRecord { plan: Some(plan.id.clone()), ..self.record(HistoryKind::StopReached, text) };
         let history = vec![self.ended(&ended), record];

@@ -167,7 +167,9 @@ impl State {
         let closed = || awaited().or_else(|| self.held.as_ref().map(ToString::to_string));
         let held_up = || match self.saved.newest()?.1.due(now_ms) {
             Ok(_) => closed(),
-            Err(soaking @ Wait::Soaking { .. }) => Some(soaking.to_string()),
+            Err(soaking @ (Wait::Soaking { .. } | Wait::LookingAtNewNodes { .. })) => {
+                Some(soaking.to_string())
+            }
             Err(Wait::For(_)) => self.before_the_next_stop(),
         };
         // Of one that ended, or that waits for something else too, a hook that fails is the news.

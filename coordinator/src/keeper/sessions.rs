@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::{FencingToken, NodeName};
-use liftlock_proto::plan::Purpose;
+use liftlock_proto::plan::{PlannedNode, Purpose};
 use liftlock_proto::step::{STEP_LIST_VERSION, Step};
+use liftlock_proto::strategy::Part;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
 use liftlock_proto::v1::coordinator_message::Message as Told;
@@ -16,6 +17,7 @@ use super::questions::Unanswered;
 use super::{Keeper, KeeperError, State};
 use crate::core::blocked::decided_for;
 use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::membership::{Membership, ended_by, under_lease};
 use crate::core::rollout::{Event, Lease, NodeState, Progress, Rollout, Timings};
 use crate::identity::subject::Subject;
 use crate::store::records::{Change, Enrolled};
@@ -347,7 +349,7 @@ impl Keeper {
             };
             let record = state.about(node, token, record);
             self.happen(state, &event, vec![record])?;
-            if state.present()?.1.plan.policy.replacement.is_some() {
+            if Membership::of(&state.present()?.1.plan).is_some() {
                 // Who is in the cluster is another matter now.
                 state.ask_everybody();
             }
@@ -464,13 +466,14 @@ impl State {
         if !self.first_time(node, Notice::Lease { token: lease.token }) {
             return;
         }
+        let (steps, purpose) = under_lease(&rollout.plan, planned, purpose);
         let grant = v1::Grant {
             plan_id: rollout.plan.id.to_string(),
             plan_hash: rollout.plan.hash.clone(),
             fencing_token: lease.token.0,
             ttl_ms: self.lease_ttl_ms,
             role: v1::Role::from(planned.role).into(),
-            steps: messages(&planned.steps),
+            steps: messages(&steps),
             purpose: v1::Purpose::from(purpose).into(),
         };
         self.send(node, Told::Grant(grant));
@@ -499,13 +502,16 @@ impl State {
     /// What a node has come to, in words, that fulfilled its lease.
     fn done_by(&self, node: &NodeName) -> String {
         let planned = self.saved.newest().and_then(|(_, rollout)| Some(rollout.node(node)?.0));
-        let part = planned.into_iter().flat_map(|planned| &planned.steps).find_map(|step| match step {
-            Step::KubeadmJoin { .. } => Some("has joined".to_owned()),
-            Step::KubeadmReset { .. } => Some("has left".to_owned()),
-            Step::DeleteNode { node } => Some(format!("has ended what {node} left")),
-            _ => None,
-        });
-        format!("{node} {}", part.unwrap_or_else(|| "is raised".to_owned()))
+        let ended: Vec<&str> = planned.into_iter().flat_map(ended_by).map(NodeName::as_str).collect();
+        let done = match planned.map(PlannedNode::part).unwrap_or_default() {
+            Part::Raise => "is raised".to_owned(),
+            Part::Join => "has joined".to_owned(),
+            Part::Empty => "is emptied: its pods are moved, and it stays cordoned".to_owned(),
+            Part::Leave => "has left".to_owned(),
+            Part::End if ended.is_empty() => "keeps a snapshot of how things are before".to_owned(),
+            Part::End => format!("has ended what {} left", ended.join(", ")),
+        };
+        format!("{node} {done}")
     }
 
     pub(super) fn lease_of(&self, node: &NodeName) -> Option<Lease> {

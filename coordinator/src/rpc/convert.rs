@@ -1,13 +1,15 @@
 //! The core's types as messages.
 
 use liftlock_proto::name::{FencingToken, NodeName};
-use liftlock_proto::plan::PlannedNode;
+use liftlock_proto::plan::{Plan, PlannedNode};
+use liftlock_proto::strategy::Part;
 use liftlock_proto::v1;
 
 use crate::core::forecast::{Budget, Durations, Finding, Forecast, RoleDuration, What};
 use crate::core::gates::{Consent, Gate, Verdict, When};
 use crate::core::history::HistoryRecord;
 use crate::core::leg::Stop;
+use crate::core::membership::{Membership, under_lease};
 use crate::core::planning::Refusal;
 use crate::core::rollout::{Lease, NodeState, Phase, Progress, Rollout, Timings};
 use crate::identity::token::TokenRecord;
@@ -65,7 +67,7 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         Phase::RolledBack => (v1::RolloutPhase::RolledBack, rollout.answered.clone()),
     };
     let one = |(planned, state): (&PlannedNode, &NodeState)| {
-        let told = node(planned, state, live(&planned.name));
+        let told = node(&rollout.plan, planned, state, live(&planned.name));
         match (rollout.quarantined.get(&planned.name), state) {
             (Some(why), NodeState::RolledBack { .. }) => {
                 v1::RolloutNode { phase: v1::NodePhase::Quarantined.into(), failure: why.clone(), ..told }
@@ -87,25 +89,47 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         plans: String::new(),
         conduct: (!rollout.conduct.is_default()).then(|| rollout.conduct.clone().into()),
         held_until_ms: 0,
+        membership: words(Membership::of(&rollout.plan)),
     }
 }
 
 fn stop(ahead: &Stop) -> v1::Stop {
-    v1::Stop { plan_id: ahead.id.to_string(), to_version: ahead.to_version.to_string() }
+    v1::Stop {
+        plan_id: ahead.id.to_string(),
+        to_version: ahead.to_version.to_string(),
+        membership: words(ahead.membership()),
+    }
 }
 
-fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode {
+/// Who joins and who leaves, for people.
+fn words(membership: Option<Membership>) -> String {
+    membership.map(|membership| membership.to_string()).unwrap_or_default()
+}
+
+fn node(plan: &Plan, planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode {
     let phase = match state {
         NodeState::Pending => v1::NodePhase::Pending,
         NodeState::Prepared | NodeState::ToRetry { .. } => v1::NodePhase::Prepared,
         NodeState::Leased { .. } => v1::NodePhase::Leased,
-        NodeState::Raised { .. } => v1::NodePhase::Raised,
+        NodeState::Raised { .. } => match planned.part() {
+            Part::Raise => v1::NodePhase::Raised,
+            Part::Join => v1::NodePhase::Joined,
+            Part::Empty => v1::NodePhase::Emptied,
+            Part::Leave => v1::NodePhase::Left,
+            Part::End => v1::NodePhase::Done,
+        },
         NodeState::Unprepared { .. } | NodeState::Failed { .. } => v1::NodePhase::Failed,
         NodeState::ToRollBack { .. } => v1::NodePhase::ToRollBack,
         NodeState::RolledBack { .. } => v1::NodePhase::RolledBack,
     };
     let last = Last::of(planned, state);
-    let step = last.step.and_then(|index| planned.steps.get(usize::try_from(index).ok()?));
+    let steps = match state {
+        NodeState::Leased { purpose, .. } | NodeState::Failed { purpose, .. } => {
+            under_lease(plan, planned, *purpose).0
+        }
+        _ => planned.steps.clone(),
+    };
+    let step = last.step.and_then(|index| steps.get(usize::try_from(index).ok()?));
     v1::RolloutNode {
         name: planned.name.to_string(),
         role: v1::Role::from(planned.role).into(),
@@ -113,7 +137,7 @@ fn node(planned: &PlannedNode, state: &NodeState, live: Live) -> v1::RolloutNode
         fencing_token: last.lease.map_or(0, |lease| lease.token.0),
         step: step.map(|step| step.name().to_owned()).unwrap_or_default(),
         step_number: last.step.filter(|_| step.is_some()).map_or(0, |index| index + 1),
-        steps_total: u32::try_from(planned.steps.len()).unwrap_or(u32::MAX),
+        steps_total: u32::try_from(steps.len()).unwrap_or(u32::MAX),
         failure: state.failure().unwrap_or_default().to_owned(),
         leased_at_ms: last.lease.map_or(0, |lease| lease.granted_at_ms),
         lease_ended_at_ms: last.ended_at_ms,

@@ -30,6 +30,7 @@ mod redeploy;
 mod replace;
 mod resource;
 mod rollback;
+mod surge;
 mod workers;
 
 use std::time::Duration;

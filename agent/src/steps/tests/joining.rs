@@ -33,7 +33,7 @@ fn leaving(role: Role) -> Vec<Step> {
 /// Those with which a control plane ends its membership.
 fn ending(node: &str) -> Vec<Step> {
     let node = || node.parse().unwrap();
-    vec![Step::RemoveEtcdMember { node: node() }, Step::DeleteNode { node: node() }]
+    vec![Step::RemoveEtcdMember { node: node() }, Step::DeleteNode { node: node(), also: vec![] }]
 }
 
 fn lease(twin: &Twin, node: &'static str, steps: Vec<Step>) -> Leased {

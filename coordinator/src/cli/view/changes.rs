@@ -85,6 +85,9 @@ fn outcome(before: Option<&RolloutNodeView>, now: &RolloutNodeView) -> Option<Ch
     match now.phase {
         NodePhase::Prepared => Some(Change::plain(format!("{name}: prepared"))),
         NodePhase::Raised => Some(Change::of(Tone::Good, format!("{name}: raised{}", time(&now.time)))),
+        NodePhase::Joined | NodePhase::Emptied | NodePhase::Left | NodePhase::Done => {
+            Some(Change::of(Tone::Good, format!("{name}: {}{}", now.phase.name(), time(&now.time))))
+        }
         NodePhase::Failed => {
             let failure = now.failure.as_deref().unwrap_or("no reason was given");
             Some(Change::of(Tone::Bad, format!("{name}: failed: {failure}")))
@@ -110,6 +113,9 @@ fn reached(rollout: &RolloutView) -> bool {
 /// The failure that halts a roll-out stands in its node's line already.
 fn phase(now: &RolloutView) -> Change {
     let text = match (now.phase, &now.reason) {
+        _ if now.membership.is_some() && (reached(now) || now.phase == RolloutPhase::Raised) => {
+            format!("done: {}", now.membership.as_deref().unwrap_or_default())
+        }
         _ if reached(now) => format!("a stop is reached: every node runs {}", now.to_version),
         (RolloutPhase::Raised, _) => format!("raised: every node runs {}", now.to_version),
         (RolloutPhase::Halted, Some(reason)) if now.is_raised() => format!("halted: {reason}"),

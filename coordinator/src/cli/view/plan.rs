@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 use liftlock_proto::argv::{Argv, commands, kubeadm_upgrade_apply_force};
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::name::NodeName;
 use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Replacement, Role};
 use liftlock_proto::step::{self, Step};
+use liftlock_proto::strategy::Strategy;
 use liftlock_proto::v1;
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_proto::workers::Place;
@@ -18,6 +20,7 @@ use crate::cli::view::addons::AddonsView;
 use crate::cli::view::forecast::ForecastView;
 use crate::cli::view::pools::{PoolView, is_none, write_pools};
 use crate::core::conduct::Conduct;
+use crate::core::membership::Membership;
 use crate::core::reversal::{Cause, PointOfNoReturn, changes_etcd_minor, point_of_no_return};
 
 /// What the coordinator says to a wanted version: a path of one plan or several, or why there is none.
@@ -72,6 +75,9 @@ pub struct PlanView {
     pub point_of_no_return: Option<PointOfNoReturnView>,
     #[serde(skip)]
     way_back: PointOfNoReturn,
+    /// Who joins and who leaves; left out where nodes are raised where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership: Option<String>,
 }
 
 /// What was decided beforehand.
@@ -99,6 +105,9 @@ pub struct PolicyView {
     /// One machine takes the place of another; left out where none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// How workers come to the version; left out where they are raised where they are.
+    #[serde(skip_serializing_if = "Strategy::is_in_place")]
+    pub strategy: Strategy,
     /// What follows when a worker cannot be drained; left out where that is `pause`.
     #[serde(skip_serializing_if = "OnBlocked::is_pause")]
     pub on_blocked: OnBlocked,
@@ -196,6 +205,7 @@ impl From<Policy> for PolicyView {
             workers_skip_stops: policy.workers_skip_stops,
             failure_budget: policy.workers.failure_budget,
             replacement: policy.replacement,
+            strategy: policy.workers.strategy,
             on_blocked: policy.on_blocked,
             nodes: policy.nodes,
         }
@@ -206,6 +216,7 @@ impl From<Plan> for PlanView {
     fn from(plan: Plan) -> Self {
         let way_back = point_of_no_return(&plan);
         let etcd_changes = changes_etcd_minor(&plan);
+        let membership = Membership::of(&plan).map(|membership| membership.to_string());
         let point = match &way_back {
             PointOfNoReturn::At { node, step, cause } => Some(PointOfNoReturnView {
                 node: node.to_string(),
@@ -224,6 +235,7 @@ impl From<Plan> for PlanView {
             nodes: plan.nodes.into_iter().map(|node| planned_node(node, etcd_changes)).collect(),
             point_of_no_return: point,
             way_back,
+            membership,
         }
     }
 }
@@ -295,15 +307,19 @@ impl PlanAnswerView {
             .chain(std::iter::once(first).chain(&self.onward).map(|plan| plan.to_version))
             .map(|version| version.to_string())
             .collect();
+        let mut way = way;
+        // Where machines take workers' places, several plans are at one version.
+        way.dedup();
         let way = format!("Path: {}, {stops} stops, one after the other", way.join(" → "));
         let mut text = format!(
             "{}\nBefore each stop every node is looked at again; where the plan is another by then, nothing more is begun.\n",
             paint.paint(Tone::Strong, &way)
         );
         for (number, plan) in (1..).zip(std::iter::once(first).chain(&self.onward)) {
-            let heading = format!("Stop {number} of {stops}: {}", plan.to_version);
+            let what = plan.membership.clone().unwrap_or_else(|| plan.to_version.to_string());
+            let heading = format!("Stop {number} of {stops}: {what}");
             let _ = write!(text, "\n{}\n{}", paint.paint(Tone::Strong, &heading), show(plan, paint));
-            if number > 1 {
+            if number > 1 && plan.membership.is_none() {
                 let _ = writeln!(
                     text,
                     "What was raised before stays: during this stop a rollback leads back to {}, not further.",
@@ -365,9 +381,9 @@ impl PlanView {
         let plural = if nodes == 1 { "" } else { "s" };
         let order =
             if self.pools.is_empty() { "one after the other" } else { "control planes one after the other" };
-        let line = match &self.policy.replacement {
-            Some(Replacement { old, with }) => format!(
-                "Plan {}: {with} takes the place of {old} at {}, {nodes} nodes, one after the other",
+        let line = match &self.membership {
+            Some(membership) => format!(
+                "Plan {}: {membership} at {}, {nodes} nodes, one after the other",
                 self.id, self.to_version
             ),
             None => format!(
@@ -380,6 +396,13 @@ impl PlanView {
         write_pools(&mut text, self);
         if self.policy.redeploy {
             let _ = writeln!(text, "Hosts are replaced as a whole, each by its own command (--redeploy)");
+        }
+        if !self.policy.strategy.is_in_place() && self.membership.is_none() {
+            let _ = writeln!(
+                text,
+                "Workers stay as they are, and other machines take their places later (--strategy {})",
+                self.policy.strategy
+            );
         }
         if self.policy.workers_skip_stops {
             let _ = writeln!(text, "Workers skip the stops at which their kubelets may stay behind");
@@ -441,6 +464,9 @@ impl PlanView {
                 paint.paint(Tone::Notice, "The point of no return lies behind."),
                 self.to_version
             ),
+            _ if self.membership.is_some() => {
+                "No point of no return: until the old nodes leave, `liftlock rollback --cluster` goes back to them.".to_owned()
+            }
             _ => "No point of no return: only the patch release changes.".to_owned(),
         }
     }
@@ -453,7 +479,9 @@ fn no_way_back(cause: Cause, to: KubernetesVersion) -> String {
             "From its start on etcd is of another minor version, whose data the earlier one refuses: the cluster goes forward to {minor}, \
              back only by restoring the snapshot, which loses what was written since"
         ),
-        Cause::Membership => "From its start on nodes join and leave, which is not put back: a node that fails is retried".to_owned(),
+        Cause::Membership => "Until its start `liftlock rollback --cluster` goes back to the nodes that were there; from then on a machine has left, \
+                              which comes back only by joining: a node that fails is retried"
+            .to_owned(),
         Cause::Replaced => "From its start on the node's system is replaced as a whole, and nobody has the earlier one: a node that \
                             fails is retried"
             .to_owned(),
@@ -601,7 +629,11 @@ fn asks(step: &Step) -> Option<String> {
         Step::RemoveEtcdMember { node } => {
             format!("takes {node}'s member out of etcd, where it is still there, does not answer, and the others are a quorum")
         }
-        Step::DeleteNode { node } => format!("deletes the Node {node}"),
+        Step::DeleteNode { node, also } if also.is_empty() => format!("deletes the Node {node}"),
+        Step::DeleteNode { node, also } => {
+            let also: Vec<&str> = also.iter().map(NodeName::as_str).collect();
+            format!("deletes the Nodes {node}, {}", also.join(", "))
+        }
         Step::VerifyNode { version } => format!("waits until the Node is Ready with its kubelet at {version}"),
         Step::RestoreSchedulability {} => "uncordons the node, unless it was cordoned before".to_owned(),
         Step::ApplyAddons { version, digest } => format!(

@@ -13,6 +13,9 @@ use crate::cli::time::{clock, moment, seconds, span};
 use crate::cli::view::said;
 use crate::core::window::minutes;
 
+/// What nobody puts back once it was begun.
+const FINAL_STEPS: [&str; 3] = ["kubeadm-reset", "remove-etcd-member", "delete-node"];
+
 /// Where a roll-out stands as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -63,6 +66,14 @@ pub enum NodePhase {
     RolledBack,
     /// It could not be drained and was put back; the roll-out went on without it.
     Quarantined,
+    /// It has joined the cluster.
+    Joined,
+    /// Its pods are moved to others, and it is cordoned.
+    Emptied,
+    /// It has left the cluster.
+    Left,
+    /// A control plane: it has ended the memberships of those that left.
+    Done,
 }
 
 /// A roll-out.
@@ -97,6 +108,9 @@ pub struct RolloutView {
     pub onward: Vec<StopView>,
     /// Why a document that the coordinator follows is not begun with, or null.
     pub plans: Option<String>,
+    /// Who joins and who leaves by the plan; left out where nodes are raised where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership: Option<String>,
 }
 
 /// A stop of a path that lies ahead.
@@ -106,6 +120,9 @@ pub struct StopView {
     pub plan: String,
     /// What every node then runs.
     pub to_version: String,
+    /// Who joins and who leaves by that plan; left out where nodes are raised where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership: Option<String>,
 }
 
 /// One node of a roll-out.
@@ -203,7 +220,8 @@ impl From<v1::RolloutPhase> for RolloutPhase {
 }
 
 impl NodePhase {
-    fn name(self) -> &'static str {
+    /// For people; the same word that JSON has.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Pending => "pending",
@@ -214,12 +232,21 @@ impl NodePhase {
             Self::ToRollBack => "to-roll-back",
             Self::RolledBack => "rolled-back",
             Self::Quarantined => "quarantined",
+            Self::Joined => "joined",
+            Self::Emptied => "emptied",
+            Self::Left => "left",
+            Self::Done => "done",
         }
+    }
+
+    /// Whether nothing is left of its part in the plan.
+    pub fn is_done(self) -> bool {
+        matches!(self, Self::Raised | Self::Joined | Self::Emptied | Self::Left | Self::Done)
     }
 
     fn tone(self) -> Tone {
         match self {
-            Self::Raised => Tone::Good,
+            Self::Raised | Self::Joined | Self::Emptied | Self::Left | Self::Done => Tone::Good,
             Self::Failed | Self::Quarantined => Tone::Bad,
             Self::Leased | Self::ToRollBack | Self::RolledBack => Tone::Notice,
             Self::Unknown | Self::Pending | Self::Prepared => Tone::Plain,
@@ -239,6 +266,10 @@ impl From<v1::NodePhase> for NodePhase {
             v1::NodePhase::ToRollBack => Self::ToRollBack,
             v1::NodePhase::RolledBack => Self::RolledBack,
             v1::NodePhase::Quarantined => Self::Quarantined,
+            v1::NodePhase::Joined => Self::Joined,
+            v1::NodePhase::Emptied => Self::Emptied,
+            v1::NodePhase::Left => Self::Left,
+            v1::NodePhase::Done => Self::Done,
         }
     }
 }
@@ -255,6 +286,7 @@ impl From<v1::Rollout> for RolloutView {
             stops: stop.saturating_add(u32::try_from(onward.len()).unwrap_or(u32::MAX)),
             onward,
             plans: said(message.plans),
+            membership: said(message.membership),
             plan: plan.id,
             from_version: plan.from_version,
             to_version: plan.to_version,
@@ -271,8 +303,8 @@ impl From<v1::Rollout> for RolloutView {
 
 impl From<v1::Stop> for StopView {
     fn from(message: v1::Stop) -> Self {
-        let v1::Stop { plan_id: plan, to_version } = message;
-        Self { plan, to_version }
+        let v1::Stop { plan_id: plan, to_version, membership } = message;
+        Self { plan, to_version, membership: said(membership) }
     }
 }
 
@@ -322,12 +354,12 @@ fn role_name(role: v1::Role) -> &'static str {
 }
 
 impl RolloutView {
-    /// How many nodes run the target.
+    /// How many nodes run the target, or have done what else the plan says of them.
     pub fn raised(&self) -> usize {
-        self.nodes.iter().filter(|node| node.phase == NodePhase::Raised).count()
+        self.nodes.iter().filter(|node| node.phase.is_done()).count()
     }
 
-    /// Whether every node runs what this roll-out leads to.
+    /// Whether that is every node.
     pub fn is_raised(&self) -> bool {
         self.raised() == self.nodes.len()
     }
@@ -353,15 +385,25 @@ impl RolloutView {
         if self.stops > 1 { format!(", stop {} of {}", self.stop, self.stops) } else { String::new() }
     }
 
+    /// Where it stands, for people.
+    pub fn phase_name(&self) -> &'static str {
+        match self.phase {
+            RolloutPhase::Raised if self.membership.is_some() => "done",
+            phase => phase.name(),
+        }
+    }
+
     /// One line: which plan, where it stands, how far.
     pub fn headline(&self, paint: Paint) -> String {
+        let (what, done) = match &self.membership {
+            Some(membership) => (format!("{membership} at {}", self.to_version), "done"),
+            None => (format!("{} → {}", self.from_version, self.to_version), "raised"),
+        };
         format!(
-            "Roll-out {}, {} → {}{}: {}, {} of {} nodes raised",
+            "Roll-out {}, {what}{}: {}, {} of {} nodes {done}",
             self.plan,
-            self.from_version,
-            self.to_version,
             self.stop_of_several(),
-            paint.paint(self.phase.tone(), self.phase.name()),
+            paint.paint(self.phase.tone(), self.phase_name()),
             self.raised(),
             self.nodes.len()
         )
@@ -375,6 +417,9 @@ impl RolloutView {
         };
         let retry = commands("retry", NodePhase::Failed);
         let quarantined = commands("retry", NodePhase::Quarantined);
+        if self.membership.is_some() {
+            return self.advice_on_members(&retry);
+        }
         match self.phase {
             RolloutPhase::Halted if retry.is_empty() && !quarantined.is_empty() => format!(
                 "Mend what blocks the drain, then {quarantined}; or `liftlock abort` to leave it at this."
@@ -413,6 +458,35 @@ impl RolloutView {
     }
 }
 
+impl RolloutView {
+    /// The same where machines join and leave: all go back, or none, and none once one has left.
+    fn advice_on_members(&self, retry: &str) -> String {
+        let leaves = |node: &RolloutNodeView| {
+            node.phase == NodePhase::Left || FINAL_STEPS.iter().any(|step| node.step.as_deref() == Some(step))
+        };
+        let back =
+            if self.nodes.iter().any(leaves) || self.nodes.iter().all(|node| node.fencing_token.is_none()) {
+                ""
+            } else {
+                "`liftlock rollback --cluster` to go back to the nodes that were there, or "
+            };
+        match self.phase {
+            RolloutPhase::Halted if self.is_raised() => "`liftlock abort` leaves it at this.".to_owned(),
+            RolloutPhase::Halted if retry.is_empty() => {
+                format!("{back}`liftlock abort` to leave it at this.")
+            }
+            RolloutPhase::Halted => {
+                format!("Mend what failed, then {retry}; or {back}`liftlock abort` to leave it at this.")
+            }
+            RolloutPhase::Paused => "`liftlock resume` goes on.".to_owned(),
+            RolloutPhase::Aborted => {
+                "Who has joined or left stays so: `liftlock nodes` shows who is in the cluster.".to_owned()
+            }
+            _ => String::new(),
+        }
+    }
+}
+
 impl RolloutNodeView {
     /// `4/12 install-kubeadm`
     pub fn progress(&self) -> String {
@@ -432,7 +506,9 @@ impl View for RolloutView {
         }
         text.push('\n');
         if !self.onward.is_empty() {
-            let then: Vec<&str> = self.onward.iter().map(|stop| stop.to_version.as_str()).collect();
+            let then =
+                self.onward.iter().map(|stop| stop.membership.as_ref().unwrap_or(&stop.to_version).as_str());
+            let then: Vec<&str> = then.collect();
             let _ = writeln!(text, "Then on to {}", then.join(" → "));
         }
         // What a node failed at stands below the table.

@@ -338,7 +338,11 @@ fn a_forecast_is_json_with_the_numbers_of_each_budget() {
 fn on_the_way(phase: v1::RolloutPhase, reason: &str) -> v1::Rollout {
     let nodes =
         vec![raised(), v1::RolloutNode { name: "w1".to_owned(), role: v1::Role::Worker.into(), ..raised() }];
-    let onward = vec![v1::Stop { plan_id: "p-ba9876543210".to_owned(), to_version: "v1.21.1".to_owned() }];
+    let onward = vec![v1::Stop {
+        plan_id: "p-ba9876543210".to_owned(),
+        to_version: "v1.21.1".to_owned(),
+        ..v1::Stop::default()
+    }];
     v1::Rollout { reason: reason.to_owned(), nodes, stop: 1, onward, ..rollout(phase, leased()) }
 }
 
@@ -479,7 +483,11 @@ fn what_get_prints_is_read_as_the_document_that_was_wanted() {
     };
     let rollout = v1::Rollout {
         plan: Some(plan_between("v1.19.7", "v1.20.2", policy.clone()).into()),
-        onward: vec![v1::Stop { plan_id: "p-ba9876543210".to_owned(), to_version: "v1.21.1".to_owned() }],
+        onward: vec![v1::Stop {
+            plan_id: "p-ba9876543210".to_owned(),
+            to_version: "v1.21.1".to_owned(),
+            ..v1::Stop::default()
+        }],
         ..halted()
     };
     let view = UpgradePlanView::try_from(rollout).unwrap();

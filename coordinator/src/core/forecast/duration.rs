@@ -77,7 +77,10 @@ fn medians<'a>(
     let mut taken: BTreeMap<Role, Vec<u64>> = BTreeMap::new();
     let alike = |rollout: &&Rollout| rollout.plan.policy.redeploy == policy.redeploy;
     for (planned, state) in earlier.into_iter().filter(alike).flat_map(Rollout::nodes) {
-        if let NodeState::Raised { lease, ended_at_ms, .. } = state {
+        // Who joins or leaves takes another time.
+        if let NodeState::Raised { lease, ended_at_ms, .. } = state
+            && planned.part().is_raise()
+        {
             taken.entry(planned.role).or_default().push(ended_at_ms.saturating_sub(lease.granted_at_ms));
         }
     }

@@ -176,11 +176,12 @@ fn a_machine_that_has_not_joined_is_raised_by_no_plan_and_stands_in_the_way_of_n
 #[test]
 fn a_node_of_a_replacement_is_held_while_another_is_not_well() {
     let policy = policy("cp3", &[NODE_IS_GONE]);
-    let replacement = policy.replacement.as_ref().unwrap();
     let mut view = view();
     dead(&mut view, "cp3");
     let plan = planned(&view, &policy).unwrap();
-    let closed = |view: &ClusterView, at: usize| closed_before(view, &plan, &plan.nodes[at], replacement);
+    let closed = |view: &ClusterView, at: usize| {
+        closed_before(view, &plan, &plan.nodes[at], &Membership::of(&plan).unwrap())
+    };
     assert_eq!(closed(&view, 0), None, "the dead one holds up nothing");
     let mut back = view.clone();
     back.nodes.get_mut(&name("cp3")).unwrap().agent.as_mut().unwrap().connected = true;
@@ -197,7 +198,7 @@ fn no_worker_is_drained_before_the_new_node_takes_pods() {
     object.tainted = true;
     view.nodes.get_mut(&name("n1")).unwrap().object = Some(object);
     let closed =
-        |view: &ClusterView| closed_before(view, &plan, &plan.nodes[1], policy.replacement.as_ref().unwrap());
+        |view: &ClusterView| closed_before(view, &plan, &plan.nodes[1], &Membership::of(&plan).unwrap());
     assert!(closed(&view).unwrap().contains("keeps pods away"));
     view.nodes.get_mut(&name("n1")).unwrap().object.as_mut().unwrap().tainted = false;
     assert_eq!(closed(&view), None);

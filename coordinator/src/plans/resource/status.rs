@@ -238,7 +238,16 @@ impl Nodes {
         let leased = leased(rollout);
         Self {
             total: u32::try_from(rollout.nodes.len()).unwrap_or(u32::MAX),
-            raised: count(v1::NodePhase::Raised),
+            raised: [
+                v1::NodePhase::Raised,
+                v1::NodePhase::Joined,
+                v1::NodePhase::Emptied,
+                v1::NodePhase::Left,
+                v1::NodePhase::Done,
+            ]
+            .map(count)
+            .iter()
+            .sum(),
             failed: count(v1::NodePhase::Failed),
             current: leased.map(|node| node.name.clone()),
             step: leased.map(|node| node.step.clone()).filter(|step| !step.is_empty()),
