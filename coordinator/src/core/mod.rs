@@ -20,6 +20,7 @@ pub mod hooks;
 pub mod leg;
 pub mod marks;
 pub mod minors;
+pub mod node_hooks;
 pub mod path;
 pub mod planning;
 pub mod pools;

@@ -37,6 +37,7 @@ fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView
             drift: vec![],
             obstacles: vec![],
             redeploy: None,
+            hooks: BTreeMap::new(),
             findings: sound_node(name, control_plane),
         }),
         object: Some(NodeObject {
