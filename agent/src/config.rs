@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::addons::Addons;
 use crate::disk::Disk;
+use crate::hooks::{HookCommands, Hooks};
 use crate::host::Layout;
 use crate::host::real::{API_TIMEOUT, PATH, RealConfig};
 use crate::packages::PackageSettings;
@@ -78,12 +79,17 @@ pub struct Settings {
     /// Where manifests of add-ons lie, and how they are applied; in the file only.
     #[arg(skip)]
     pub addons: Option<Addons>,
+    /// What a plan may name to be run on this node; in the file only.
+    #[arg(skip)]
+    pub hooks: Option<HookCommands>,
 }
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     settings: Settings,
+    /// Where they were looked for.
+    file: Utf8PathBuf,
 }
 
 /// Why there is no configuration.
@@ -135,8 +141,9 @@ impl Config {
             packages: over.packages.or(read.packages),
             redeploy: over.redeploy.or(read.redeploy),
             addons: over.addons.or(read.addons),
+            hooks: over.hooks.or(read.hooks),
         };
-        Ok(Self { settings })
+        Ok(Self { settings, file: path.to_owned() })
     }
 
     /// The coordinator to dial, if it is said; an enrolled agent knows it.
@@ -203,6 +210,10 @@ impl Config {
             packages: self.settings.packages.clone().unwrap_or_default(),
             redeploy: self.redeploy().cloned().map(Arc::new),
             addons: Arc::new(self.settings.addons.clone().unwrap_or_default()),
+            hooks: Arc::new(Hooks {
+                file: self.file.clone(),
+                commands: self.settings.hooks.clone().unwrap_or_default(),
+            }),
         }
     }
 }

@@ -78,6 +78,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         Some(replacement) => errors.note(replacement.facts(host).await.map(Some)),
         None => None,
     };
+    let hooks = errors.note(host.hooks.facts(host).await);
     let addons = if control_plane { addons::facts::facts(host).await } else { None };
     let (obstacles, obstacles_unread) = errors.told(obstacles::find(host).await);
     let (drift, drift_unread) = match (&cluster, kubeadm_version.parse(), control_plane_version.parse()) {
@@ -113,6 +114,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         packages,
         redeploy,
         addons,
+        hooks,
         not_joined,
     }
 }
@@ -157,6 +159,7 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         "obstacles": facts.obstacles.iter().map(|one| json!({"kind": one.kind().as_str_name(), "message": one.message})).collect::<Vec<_>>(),
         "findings": findings::as_json(facts),
         "redeploy": facts.redeploy.as_ref().map(|how| json!({"command": how.command, "store": how.store, "refusal": how.refusal})),
+        "hooks": facts.hooks.iter().map(|hook| json!({"name": hook.name, "refusal": hook.refusal})).collect::<Vec<_>>(),
         "errors": facts.errors,
     })
 }

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod etcd;
 pub mod facts;
 pub mod findings;
+pub mod hooks;
 pub mod host;
 pub mod invitation;
 pub mod kube;

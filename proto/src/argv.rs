@@ -65,6 +65,15 @@ pub fn kubeadm_upload_certs(configuration: &str) -> Argv {
     ])
 }
 
+/// A hook of the node's own configuration: it sees this environment, where its programs are looked up, and nothing else.
+pub fn hook(environment: &[(&str, String)], command: &[String]) -> Argv {
+    let mut argv =
+        argv(&["/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    argv.extend(environment.iter().map(|(name, value)| format!("{name}={value}")));
+    argv.extend(command.iter().cloned());
+    argv
+}
+
 /// Where the agent keeps kubeadm's configuration while a machine joins, below its state folder.
 pub const JOIN_CONFIGURATION: &str = "join.yaml";
 

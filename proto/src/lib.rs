@@ -8,6 +8,7 @@ pub mod argv;
 pub mod blocked;
 pub mod causes;
 pub mod enrollment;
+pub mod hooks;
 pub mod join_token;
 pub mod machine;
 pub mod name;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blocked::{NodePolicy, OnBlocked};
+use crate::hooks::NodeHooks;
 use crate::name::{NameError, NodeName, PlanId};
 use crate::packages::PackageSource;
 use crate::step::{Step, StepError};
@@ -109,6 +110,9 @@ pub struct Policy {
     /// What is decided otherwise for single workers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodePolicy>,
+    /// What each node calls itself before and after it is raised.
+    #[serde(skip_serializing_if = "NodeHooks::is_default")]
+    pub node_hooks: NodeHooks,
 }
 
 /// A machine that takes the place of another.
@@ -182,6 +186,7 @@ impl Default for Policy {
             replacement: None,
             on_blocked: OnBlocked::default(),
             nodes: Vec::new(),
+            node_hooks: NodeHooks::default(),
         }
     }
 }
@@ -282,6 +287,7 @@ impl From<Policy> for v1::Policy {
             replacement,
             on_blocked,
             nodes,
+            node_hooks,
         } = policy;
         Self {
             drain_timeout_seconds,
@@ -296,6 +302,7 @@ impl From<Policy> for v1::Policy {
             replacement: replacement.map(Into::into),
             on_blocked: v1::OnBlocked::from(on_blocked).into(),
             nodes: nodes.into_iter().map(Into::into).collect(),
+            node_hooks: (!node_hooks.is_default()).then(|| node_hooks.into()),
         }
     }
 }
@@ -352,6 +359,7 @@ impl TryFrom<v1::Policy> for Policy {
             replacement,
             on_blocked: _,
             nodes,
+            node_hooks,
         } = message;
         Ok(Self {
             drain_timeout_seconds,
@@ -366,6 +374,7 @@ impl TryFrom<v1::Policy> for Policy {
             replacement: replacement.map(TryInto::try_into).transpose()?,
             on_blocked,
             nodes: nodes.into_iter().map(Into::into).collect(),
+            node_hooks: node_hooks.map(Into::into).unwrap_or_default(),
         })
     }
 }

@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blocked::OnBlocked;
+use crate::hooks::{self, NodeHook, NodeMoment};
 use crate::name::{NameError, NodeName};
 use crate::plan::Role;
 use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
 
 /// Raised whenever a step's meaning changes; an agent refuses a journal or a lease of another version.
-pub const STEP_LIST_VERSION: u32 = 3;
+pub const STEP_LIST_VERSION: u32 = 4;
 
 /// One typed step. There is none that runs an arbitrary command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +159,17 @@ pub enum Step {
         /// SHA-256 of the manifests, as every control plane reported it: an agent that finds others refuses.
         digest: String,
     },
+    /// Calls hooks of the node's own configuration, one after the other. One that was cut off is called again.
+    RunHooks {
+        /// Before or after the node is raised.
+        moment: NodeMoment,
+        /// Which, in their order.
+        hooks: Vec<NodeHook>,
+        /// What the plan comes from.
+        from_version: KubernetesVersion,
+        /// The target.
+        version: KubernetesVersion,
+    },
 }
 
 /// What undoing a step means.
@@ -203,6 +215,8 @@ impl Step {
             Self::RestoreSchedulability {} => "restore-schedulability",
             Self::VerifyProtectedPaths {} => "verify-protected-paths",
             Self::ApplyAddons { .. } => "apply-addons",
+            Self::RunHooks { moment: NodeMoment::BeforeNode, .. } => "run-hooks-before",
+            Self::RunHooks { moment: NodeMoment::AfterNode, .. } => "run-hooks-after",
         }
     }
 
@@ -334,6 +348,12 @@ impl From<Step> for v1::Step {
             Step::ApplyAddons { version, digest } => {
                 Kind::ApplyAddons(v1::ApplyAddons { version: text(version), digest })
             }
+            Step::RunHooks { moment, hooks, from_version, version } => Kind::RunHooks(v1::RunHooks {
+                moment: v1::NodeMoment::from(moment).into(),
+                hooks: hooks::messages(hooks),
+                from_version: text(from_version),
+                version: text(version),
+            }),
         };
         Self { kind: Some(kind) }
     }
@@ -396,6 +416,12 @@ impl TryFrom<v1::Step> for Step {
             Kind::SealProtectedPaths(_) => Self::SealProtectedPaths {},
             Kind::VerifyProtectedPaths(_) => Self::VerifyProtectedPaths {},
             Kind::ApplyAddons(m) => Self::ApplyAddons { version: m.version.parse()?, digest: m.digest },
+            Kind::RunHooks(m) => Self::RunHooks {
+                moment: m.moment().try_into()?,
+                from_version: m.from_version.parse()?,
+                version: m.version.parse()?,
+                hooks: hooks::hooks(m.hooks),
+            },
         })
     }
 }

@@ -22,6 +22,7 @@ use secrecy::SecretString;
 use crate::addons::Addons;
 use crate::engine::idle::Idle;
 use crate::engine::lease::Permit;
+use crate::hooks::Hooks;
 use crate::invitation::{BootstrapToken, Invitations};
 use crate::redeploy::replacement::Replacement;
 
@@ -66,6 +67,8 @@ pub struct Host {
     pub redeploy: Option<Arc<Replacement>>,
     /// Where add-ons lie, and how they are applied.
     pub addons: Arc<Addons>,
+    /// What a plan may name to be run here.
+    pub hooks: Arc<Hooks>,
     /// Where a machine asks for what it joins a cluster with.
     pub invitations: Arc<dyn Invitations>,
 }

@@ -54,7 +54,7 @@ pub async fn distrust(host: &Host, store: &Utf8Path) -> HostResult<Option<String
     for path in store.ancestors().take_while(|path| *path != host.layout.root) {
         let Some(entry) = look(path).await? else { continue };
         if matches!(entry.kind, Kind::Link(_)) {
-            return Ok(Some(format!("{path} is a symbolic link: name where the store really lies")));
+            return Ok(Some(format!("{path} is a symbolic link: name where it really leads")));
         }
         let others = if entry.gid == gid { 0o002 } else { 0o022 };
         // In a folder with the sticky bit nobody renames what is another's.

@@ -34,6 +34,7 @@ mod refresh_packages;
 mod remove_etcd_member;
 mod restart_kubelet;
 mod restore_schedulability;
+mod run_hooks;
 mod seal_protected_paths;
 mod static_pods;
 mod switch_repository;
@@ -120,6 +121,12 @@ pub fn runner(step: &Step) -> Option<Box<dyn StepRunner>> {
         Step::ApplyAddons { version, digest } => {
             Some(Box::new(apply_addons::ApplyAddons { version: *version, digest: digest.clone() }))
         }
+        Step::RunHooks { moment, hooks, from_version, version } => Some(Box::new(run_hooks::RunHooks {
+            moment: *moment,
+            hooks: hooks.clone(),
+            from_version: *from_version,
+            version: *version,
+        })),
     }
 }
 

@@ -10,6 +10,7 @@ use liftlock_proto::version::KubernetesVersion;
 use secrecy::SecretString;
 
 use super::fault::Fault;
+use super::hooks;
 use super::join;
 use super::kubeadm;
 use super::machine::{Failure, MANIFESTS, Unit};
@@ -397,6 +398,7 @@ fn script(world: &mut World, node: &str, argv: &Argv) -> Result<VecDeque<Op>, St
                 .map(|version| [Op::ImportImages(version)].into())
                 .ok_or_else(|| format!("open {archive}: no such file"))
         }
+        ["/usr/bin/env", "-i", words @ ..] => hooks::script(words),
         [redeploy::COMMAND] => Ok(redeploy::script(world.replacing)),
         other => Err(format!("no such command: {other:?}")),
     }

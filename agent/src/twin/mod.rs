@@ -27,6 +27,7 @@ mod disk;
 mod etcd;
 mod fault;
 mod files;
+pub mod hooks;
 mod join;
 mod kube;
 mod kubeadm;
@@ -113,9 +114,9 @@ impl Twin {
     /// A node of it, as its agent sees it.
     pub fn host(&self, node: &str) -> Host {
         let twin = Arc::new(NodeTwin::new(Arc::clone(&self.world), node));
-        let (redeploy, addons) = {
+        let (redeploy, addons, hooks) = {
             let world = self.world();
-            (world.redeploy.clone(), world.addons.clone())
+            (world.redeploy.clone(), world.addons.clone(), world.hooks.clone())
         };
         Host {
             layout: layout(),
@@ -131,6 +132,7 @@ impl Twin {
             api_timeout: API_TIMEOUT,
             redeploy,
             addons,
+            hooks,
             invitations: Arc::new(join::Inviter { twin: self.clone(), node: node.to_owned() }),
         }
     }

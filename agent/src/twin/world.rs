@@ -17,6 +17,7 @@ use super::kubeadm;
 use super::machine::{Container, MANIFESTS, Machine, Package, image_of};
 use super::redeploy::Replacing;
 use crate::addons::Addons;
+use crate::hooks::Hooks;
 use crate::redeploy::replacement::Replacement;
 
 /// The kubelet looks at its manifests, and a container starts, after this long.
@@ -71,6 +72,8 @@ pub struct World {
     pub redeploy: Option<Arc<Replacement>>,
     /// `[addons]` of the configuration of each.
     pub addons: Arc<Addons>,
+    /// `[hooks]` of the configuration of each.
+    pub hooks: Arc<Hooks>,
     /// How the command that replaces them ends.
     pub replacing: Replacing,
 }
@@ -105,6 +108,7 @@ impl World {
             wall_clock_off_by: BTreeMap::new(),
             redeploy: None,
             addons: Arc::default(),
+            hooks: Arc::default(),
             replacing: Replacing::default(),
             machines: BTreeMap::new(),
             cluster: Cluster::new(shape.version),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::hooks::NodeHooks;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::strategy::Strategy;
 use liftlock_proto::v1::MakePlanRequest;
@@ -163,6 +164,7 @@ impl PolicyArgs {
             replacement: None,
             on_blocked: of_all.map(|word| word.word).unwrap_or_default(),
             nodes: self.on_blocked.iter().filter_map(of_one).collect(),
+            node_hooks: NodeHooks::default(),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod leg;
 pub mod marks;
 pub mod membership;
 pub mod minors;
+pub mod node_hooks;
 pub mod path;
 pub mod planning;
 pub mod pools;

@@ -12,6 +12,7 @@ use crate::core::addons;
 use crate::core::blocked;
 use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::gates::{self, Gate};
+use crate::core::node_hooks;
 use crate::core::pools::{self, Arrangement};
 use crate::core::sequence::{prepare, under_lease, with_switched_repository};
 use crate::core::surge;
@@ -67,6 +68,7 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
     refusals.extend(pools::cluster_rules(situation, policy));
     refusals.extend(blocked::refusals(situation, policy));
     refusals.extend(version_rules(cluster, situation));
+    refusals.extend(node_hooks::refusals(situation, policy));
     refusals.extend(gates::GATES.into_iter().flat_map(refused));
     if policy.redeploy {
         refusals.extend(situation.to_raise().filter_map(|node| replacement(node).err()));
@@ -89,6 +91,7 @@ pub fn plan_for(situation: &Situation<'_>, policy: &Policy) -> Result<Plan, Vec<
     let from_version = lowest_version(situation, &planned)
         .unwrap_or(cluster.kubeadm_config_version)
         .min(cluster.kubeadm_config_version);
+    node_hooks::insert(&mut planned, policy, from_version, target);
     seal(from_version, target, planned, policy.clone(), pools)
         .map_err(|error| vec![Refusal::of("unreadable-plan", format!("the plan cannot be named: {error}"))])
 }

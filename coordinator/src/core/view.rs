@@ -176,6 +176,8 @@ pub struct AgentView {
     pub obstacles: Fact<Vec<Obstacle>>,
     /// How its host is replaced as a whole; `None` where its configuration does not say.
     pub redeploy: Option<Redeploy>,
+    /// The hooks of its configuration, and why one cannot be run where that is so.
+    pub hooks: BTreeMap<String, Option<String>>,
     /// What else it looked for.
     pub findings: NodeFindings,
 }

@@ -2,6 +2,7 @@
 
 use http::Uri;
 use http::uri::Scheme;
+use liftlock_proto::hooks::{NodeHook, NodeHooks};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,24 +32,38 @@ pub struct HooksSpec {
     /// Once no node of a pool is to be raised any more.
     #[serde(skip_serializing_if = "HookList::is_empty")]
     pub after_pool: HookList,
-    /// Before each node is begun on.
-    #[serde(skip_serializing_if = "HookList::is_empty")]
-    pub before_node: HookList,
-    /// Once a node is raised.
-    #[serde(skip_serializing_if = "HookList::is_empty")]
-    pub after_node: HookList,
+    /// Before each node is begun on: first what the coordinator calls, then, under its lease, what the node does.
+    #[serde(skip_serializing_if = "NodeHookList::is_empty")]
+    pub before_node: NodeHookList,
+    /// Once a node is raised: first, under its lease, what the node calls, then what the coordinator does.
+    #[serde(skip_serializing_if = "NodeHookList::is_empty")]
+    pub after_node: NodeHookList,
 }
 
-/// Hooks of one moment, in the order in which they are called.
+/// Hooks that the coordinator calls, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<HookSpec>", into = "Vec<HookSpec>")]
 #[schemars(with = "Vec<HookWords>")]
-pub struct HookList(Vec<HookSpec>);
+pub struct HookList(Vec<Hook>);
 
-/// One hook: a name or an address.
+/// Hooks that the coordinator calls, and those that a node does, each in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<HookSpec>", into = "Vec<HookSpec>")]
+#[schemars(with = "Vec<HookWords>")]
+pub struct NodeHookList {
+    coordinator: Vec<Hook>,
+    node: Vec<NodeHook>,
+}
+
+/// One hook, by who calls it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "HookWords", into = "HookWords")]
-pub struct HookSpec(Hook);
+pub enum HookSpec {
+    /// The coordinator: a name or an address.
+    Coordinator(Hook),
+    /// The node: a name.
+    Node(NodeHook),
+}
 
 /// A hook as it is written. It has a `name` or a `url`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -77,16 +92,19 @@ struct HookWords {
 pub(super) enum CalledOn {
     /// The coordinator, by its own configuration.
     Coordinator,
+    /// The node itself, by its agent's configuration; before and after nodes only.
+    Node,
 }
 
 impl CalledOn {
     /// Everybody.
-    pub(super) const ALL: [Self; 1] = [Self::Coordinator];
+    pub(super) const ALL: [Self; 2] = [Self::Coordinator, Self::Node];
 
     /// Its name in documents.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Coordinator => "coordinator",
+            Self::Node => "node",
         }
     }
 }
@@ -102,9 +120,30 @@ impl HooksSpec {
     }
 }
 
+impl HooksSpec {
+    /// The same with these that nodes call.
+    #[must_use]
+    pub fn on_nodes(mut self, NodeHooks { before, after }: NodeHooks) -> Self {
+        self.before_node.node = before;
+        self.after_node.node = after;
+        self
+    }
+
+    /// Those that nodes call.
+    pub fn of_nodes(&self) -> NodeHooks {
+        NodeHooks { before: self.before_node.node.clone(), after: self.after_node.node.clone() }
+    }
+}
+
 impl HookList {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl NodeHookList {
+    fn is_empty(&self) -> bool {
+        self.coordinator.is_empty() && self.node.is_empty()
     }
 }
 
@@ -112,21 +151,56 @@ impl TryFrom<Vec<HookSpec>> for HookList {
     type Error = ValueError;
 
     fn try_from(hooks: Vec<HookSpec>) -> Result<Self, ValueError> {
-        for (index, HookSpec(hook)) in hooks.iter().enumerate() {
-            if hooks.iter().take(index).any(|HookSpec(other)| other.target == hook.target) {
+        let NodeHookList { coordinator, node } = hooks.try_into()?;
+        match node.first() {
+            None => Ok(Self(coordinator)),
+            Some(NodeHook { name, .. }) => Err(ValueError::of(format!(
+                "{name} is called on: node, and this is about no node: allowed is coordinator, or put it into beforeNode or afterNode"
+            ))),
+        }
+    }
+}
+
+impl TryFrom<Vec<HookSpec>> for NodeHookList {
+    type Error = ValueError;
+
+    fn try_from(hooks: Vec<HookSpec>) -> Result<Self, ValueError> {
+        let mut list = Self::default();
+        for hook in hooks {
+            let (twice, what) = match hook {
+                HookSpec::Coordinator(hook) => {
+                    let what = hook.target.to_string();
+                    let twice = list.coordinator.iter().any(|other| other.target == hook.target);
+                    list.coordinator.push(hook);
+                    (twice, what)
+                }
+                HookSpec::Node(hook) => {
+                    let what = hook.name.clone();
+                    let twice = list.node.iter().any(|other| other.name == hook.name);
+                    list.node.push(hook);
+                    (twice, what)
+                }
+            };
+            if twice {
                 return Err(ValueError::of(format!(
-                    "{} stands in this list a second time: allowed is once",
-                    hook.target
+                    "{what} stands in this list a second time: allowed is once"
                 )));
             }
         }
-        Ok(Self(hooks))
+        Ok(list)
     }
 }
 
 impl From<HookList> for Vec<HookSpec> {
     fn from(HookList(hooks): HookList) -> Self {
-        hooks
+        hooks.into_iter().map(HookSpec::Coordinator).collect()
+    }
+}
+
+impl From<NodeHookList> for Vec<HookSpec> {
+    fn from(NodeHookList { coordinator, node }: NodeHookList) -> Self {
+        let coordinator = coordinator.into_iter().map(HookSpec::Coordinator);
+        coordinator.chain(node.into_iter().map(HookSpec::Node)).collect()
     }
 }
 
@@ -135,7 +209,11 @@ impl TryFrom<HookWords> for HookSpec {
 
     fn try_from(words: HookWords) -> Result<Self, ValueError> {
         let HookWords { name, on, url, timeout_seconds } = words;
+        let timeout_seconds = timeout_seconds.into();
         let target = match (name, url) {
+            (Some(name), None) if on == Some(CalledOn::Node) => {
+                return Ok(Self::Node(NodeHook { name: checked_name(name)?, timeout_seconds }));
+            }
             (Some(name), None) => Target::Name(checked_name(name)?),
             (None, Some(_)) if on.is_some() => {
                 return Err(ValueError::of(
@@ -150,11 +228,12 @@ impl TryFrom<HookWords> for HookSpec {
             }
             (None, None) => {
                 return Err(ValueError::of(
-                    "it has neither name nor url: allowed is one of them, such as {name: announce, on: coordinator}".to_owned(),
+                    "it has neither name nor url: allowed is one of them, such as {name: announce, on: coordinator}"
+                        .to_owned(),
                 ));
             }
         };
-        Ok(Self(Hook { target, timeout_seconds: timeout_seconds.into() }))
+        Ok(Self::Coordinator(Hook { target, timeout_seconds }))
     }
 }
 
@@ -183,26 +262,25 @@ fn checked_url(url: String) -> Result<String, ValueError> {
 }
 
 impl From<HookSpec> for HookWords {
-    fn from(HookSpec(hook): HookSpec) -> Self {
-        let timeout_seconds = Seconds::decided(hook.timeout_seconds);
-        match hook.target {
-            Target::Name(name) => {
-                Self { name: Some(name), on: Some(CalledOn::Coordinator), url: None, timeout_seconds }
+    fn from(hook: HookSpec) -> Self {
+        let (name, on, url, timeout_seconds) = match hook {
+            HookSpec::Node(NodeHook { name, timeout_seconds }) => {
+                (Some(name), Some(CalledOn::Node), None, timeout_seconds)
             }
-            Target::Url(url) => Self { name: None, on: None, url: Some(url), timeout_seconds },
-        }
+            HookSpec::Coordinator(Hook { target: Target::Name(name), timeout_seconds }) => {
+                (Some(name), Some(CalledOn::Coordinator), None, timeout_seconds)
+            }
+            HookSpec::Coordinator(Hook { target: Target::Url(url), timeout_seconds }) => {
+                (None, None, Some(url), timeout_seconds)
+            }
+        };
+        Self { name, on, url, timeout_seconds: Seconds::decided(timeout_seconds) }
     }
 }
 
-impl From<HookList> for Vec<Hook> {
-    fn from(HookList(hooks): HookList) -> Self {
-        hooks.into_iter().map(|HookSpec(hook)| hook).collect()
-    }
-}
-
-impl From<Vec<Hook>> for HookList {
-    fn from(hooks: Vec<Hook>) -> Self {
-        Self(hooks.into_iter().map(HookSpec).collect())
+impl From<Vec<Hook>> for NodeHookList {
+    fn from(coordinator: Vec<Hook>) -> Self {
+        Self { coordinator, node: Vec::new() }
     }
 }
 
@@ -210,12 +288,12 @@ impl From<HooksSpec> for Hooks {
     fn from(spec: HooksSpec) -> Self {
         let HooksSpec { before_plan, after_plan, before_pool, after_pool, before_node, after_node } = spec;
         Self {
-            before_plan: before_plan.into(),
-            after_plan: after_plan.into(),
-            before_pool: before_pool.into(),
-            after_pool: after_pool.into(),
-            before_node: before_node.into(),
-            after_node: after_node.into(),
+            before_plan: before_plan.0,
+            after_plan: after_plan.0,
+            before_pool: before_pool.0,
+            after_pool: after_pool.0,
+            before_node: before_node.coordinator,
+            after_node: after_node.coordinator,
         }
     }
 }
@@ -224,10 +302,10 @@ impl From<Hooks> for HooksSpec {
     fn from(hooks: Hooks) -> Self {
         let Hooks { before_plan, after_plan, before_pool, after_pool, before_node, after_node } = hooks;
         Self {
-            before_plan: before_plan.into(),
-            after_plan: after_plan.into(),
-            before_pool: before_pool.into(),
-            after_pool: after_pool.into(),
+            before_plan: HookList(before_plan),
+            after_plan: HookList(after_plan),
+            before_pool: HookList(before_pool),
+            after_pool: HookList(after_pool),
             before_node: before_node.into(),
             after_node: after_node.into(),
         }

@@ -99,6 +99,7 @@ impl UpgradePlan {
     /// The document that wants this, named after its target.
     pub fn new(to_version: KubernetesVersion, policy: Policy) -> Self {
         let workers = policy.workers.clone().into();
+        let hooks = HooksSpec::default().on_nodes(policy.node_hooks.clone());
         Self {
             api_version: ApiVersion::V1,
             kind: Kind::UpgradePlan,
@@ -109,7 +110,7 @@ impl UpgradePlan {
                 workers,
                 windows: Vec::new(),
                 alerts: AlertsSpec::default(),
-                hooks: HooksSpec::default(),
+                hooks,
             },
             status: Unread,
         }
@@ -121,7 +122,7 @@ impl UpgradePlan {
         let Conduct { windows, alerts, hooks } = conduct;
         self.spec.windows = windows.into_iter().map(Into::into).collect();
         self.spec.alerts = alerts.into();
-        self.spec.hooks = hooks.into();
+        self.spec.hooks = HooksSpec::from(hooks).on_nodes(self.spec.hooks.of_nodes());
         self
     }
 
@@ -136,8 +137,8 @@ impl UpgradePlan {
 
     /// What it wants, as plans are made from it.
     pub fn wanted(self) -> (KubernetesVersion, Policy) {
-        let Spec { to_version, policy, workers, windows: _, alerts: _, hooks: _ } = self.spec;
-        (to_version, Policy { workers: workers.into(), ..policy.into() })
+        let Spec { to_version, policy, workers, windows: _, alerts: _, hooks } = self.spec;
+        (to_version, Policy { workers: workers.into(), node_hooks: hooks.of_nodes(), ..policy.into() })
     }
 }
 

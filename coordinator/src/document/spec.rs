@@ -1,6 +1,7 @@
 //! What is wanted: a version, and what an operator decides beforehand.
 
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::hooks::NodeHooks;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_proto::workers::Workers;
@@ -104,6 +105,8 @@ impl From<Policy> for PolicySpec {
             replacement: _,
             on_blocked,
             nodes,
+            // Beside what the coordinator calls.
+            node_hooks: _,
         } = policy;
         Self {
             drain_timeout_seconds: Seconds::decided(drain_timeout_seconds),
@@ -150,6 +153,7 @@ impl From<PolicySpec> for Policy {
             replacement: None,
             on_blocked,
             nodes: nodes.into_iter().map(Into::into).collect(),
+            node_hooks: NodeHooks::default(),
         }
     }
 }

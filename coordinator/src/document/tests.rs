@@ -1,5 +1,6 @@
 use liftlock_proto::argv;
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::hooks::{NodeHook, NodeHooks};
 use liftlock_proto::plan::OnFailure;
 use liftlock_proto::v1;
 use liftlock_proto::workers::{Canary, Pool, Share, Workers};
@@ -10,6 +11,7 @@ use super::*;
 use crate::core::alerts::AlertFilter;
 use crate::core::gates;
 use crate::core::window::{Day, Window};
+use crate::core::hooks::{Hook, Target};
 
 const PLAN: &str = "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: v1.20.2\n";
 
@@ -109,6 +111,7 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         hooks("afterPlan: [{url: \"a.example/s3cret\"}]"),
         hooks("afterPlan: [{name: announce, timeoutSeconds: 0}]"),
         hooks("afterPlan: [{name: announce}, {name: announce, timeoutSeconds: 5}]"),
+        hooks("beforePlan: [{name: announce, on: node}]"),
         hooks("during: []"),
         why(&format!("{PLAN}  alerts: {{onlyMatching: {{severity: []}}}}\n")),
         why(&format!("{PLAN}  alerts: {{onlyMatching: {{severity: critical}}}}\n")),
@@ -304,6 +307,34 @@ fn workers() -> impl Strategy<Value = Workers> {
     )
 }
 
+#[test]
+fn a_document_says_what_the_coordinator_and_the_nodes_call_and_is_printed_as_the_same() {
+    let hooks = "  hooks:\n    beforeNode:\n    - {name: stop-batch, on: node, timeoutSeconds: 5}\n    - {name: lb-out}\n    - \
+                 {url: \"https://chat.example/T0\"}\n    afterPlan: [{name: announce, on: coordinator}]\n";
+    let document = parse(&format!("{PLAN}{hooks}")).unwrap();
+    let printed_again = parse(&printed(&document)).unwrap();
+    assert_eq!(document.spec, printed_again.spec);
+    let called = document.conduct().hooks;
+    let target = |hook: &Hook| hook.target.clone();
+    assert_eq!(
+        called.before_node.iter().map(target).collect::<Vec<_>>(),
+        [Target::Name("lb-out".to_owned()), Target::Url("https://chat.example/T0".to_owned())]
+    );
+    assert_eq!(
+        called.after_plan,
+        [Hook { target: Target::Name("announce".to_owned()), timeout_seconds: 300 }]
+    );
+    let conduct = document.conduct();
+    let (version, policy) = document.clone().wanted();
+    let on_node = NodeHook { name: "stop-batch".to_owned(), timeout_seconds: 5 };
+    assert_eq!(policy.node_hooks, NodeHooks { before: vec![on_node], after: Vec::new() });
+    assert_eq!(
+        UpgradePlan::new(version, policy).conducted(conduct).spec,
+        document.spec,
+        "nothing of it is lost"
+    );
+}
+
 fn policies() -> impl Strategy<Value = Policy> {
     let gates = prop::sample::subsequence(gates::consents().collect::<Vec<_>>(), 0..4);
     let checks = prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..3);
@@ -333,6 +364,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             workers,
             on_blocked: blocked.0,
             nodes: blocked.1,
+            node_hooks: NodeHooks::default(),
         },
     )
 }

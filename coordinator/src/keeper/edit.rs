@@ -8,7 +8,10 @@ use crate::document::{Difference, UpgradePlan, differences};
 use crate::store::records::Change;
 
 /// The fields that may change while a roll-out goes on: each only holds nodes back that were not begun on.
-const EDITABLE: [&str; 3] = ["spec.windows", "spec.alerts", "spec.hooks"];
+const EDITABLE: [&str; 3] = ["spec.windows", "spec.alerts", HOOKS];
+
+/// Where they do not run on nodes.
+const HOOKS: &str = "spec.hooks";
 
 impl Keeper {
     /// Has the present roll-out go on as this document says, which may say something else only of how it is conducted.
@@ -36,7 +39,12 @@ impl Keeper {
         let (number, rollout) = state.present()?;
         let found = differences(&wanted(rollout).spec, &document.spec)
             .map_err(|error| KeeperError::Invalid(format!("the document cannot be compared: {error}")))?;
-        let editable = |found: &&Difference| EDITABLE.iter().any(|field| is_within(&found.field, field));
+        // What nodes call is among their steps.
+        let steps = document.spec.hooks.of_nodes() != rollout.plan.policy.node_hooks;
+        let editable = |found: &&Difference| {
+            let sealed = steps && is_within(&found.field, HOOKS);
+            !sealed && EDITABLE.iter().any(|field| is_within(&found.field, field))
+        };
         let (changed, sealed): (Vec<&Difference>, Vec<&Difference>) = found.iter().partition(editable);
         if !sealed.is_empty() {
             let fields: Vec<String> = sealed

@@ -176,6 +176,11 @@ impl State {
                         .collect(),
                 ),
                 findings: findings::of_node(facts),
+                hooks: facts
+                    .hooks
+                    .iter()
+                    .map(|hook| (hook.name.clone(), Some(hook.refusal.clone()).filter(|why| !why.is_empty())))
+                    .collect(),
                 redeploy: facts.redeploy.as_ref().map(|redeploy| Redeploy {
                     command: redeploy.command.clone(),
                     refusal: Some(redeploy.refusal.clone()).filter(|why| !why.is_empty()),

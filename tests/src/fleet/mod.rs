@@ -61,6 +61,9 @@ pub struct Fleet {
     folder: TempDir,
 }
 
+/// What a node's hook runs.
+pub const NOTE: &str = "/usr/local/sbin/note";
+
 /// Where packages and images lie on a node that asks no repository and no registry.
 pub const OFFLINE: &str = "/var/lib/offline";
 
@@ -75,6 +78,8 @@ pub struct Terms {
     pub links: bool,
     /// Each node says how its system is replaced as a whole.
     pub redeploy: bool,
+    /// Each node's configuration has the hook `note`, which is the program [`NOTE`].
+    pub hooks: bool,
     /// Each node's packages and images come out of [`OFFLINE`].
     pub offline: bool,
     /// The coordinator follows [`Fleet::plans`].
@@ -314,6 +319,8 @@ impl Fleet {
         } else {
             text
         };
+        let text =
+            if self.terms.hooks { text + &format!("[hooks.note]\ncommand = [\"{NOTE}\"]\n") } else { text };
         let redeploy = format!(
             "[redeploy]\ncommand = [\"{REPLACE}\"]\nstore = \"{STORE}\"\nkeeps = [\"{PERSISTENT}\"]\n"
         );

@@ -3,11 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use camino::Utf8Path;
 use liftlock_proto::v1::{NodePhase, RolloutPhase};
-use liftlock_tests::fleet::Fleet;
+use liftlock_tests::fleet::{Fleet, NOTE, Terms};
+use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::webhook::Webhook;
 
-use crate::{LIMIT, TO, history, node, raised, small_fleet, until};
+use crate::{LIMIT, TO, history, is_at, node, raised, small_fleet, until};
 
 /// A document with these hooks.
 fn document(hooks: &str) -> String {
@@ -19,14 +21,28 @@ fn document(hooks: &str) -> String {
 
 /// A program that notes its calls, and does not end while somebody holds it; as the coordinator's hook `note`.
 async fn with_note(fleet: &mut Fleet) {
-    let folder = fleet.folder().to_owned();
-    let program = folder.join("note");
+    let program = fleet.folder().join("note");
+    write_note(fleet, &program);
+    fleet.reconfigure_coordinator(&format!("[hooks.note]\ncommand = [\"{program}\"]\n")).await.unwrap();
+}
+
+fn write_note(fleet: &Fleet, program: &Utf8Path) {
+    let folder = fleet.folder();
     let script = format!(
         "#!/bin/sh\necho \"$LIFTLOCK_MOMENT $LIFTLOCK_NODE\" >> {folder}/calls\nwhile [ -e {folder}/hold ]; do sleep 0.05; done\n"
     );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    fleet.reconfigure_coordinator(&format!("[hooks.note]\ncommand = [\"{program}\"]\n")).await.unwrap();
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::write(program, script).unwrap();
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+async fn called(fleet: &Fleet) {
+    let once = async {
+        while calls(fleet).is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, once).await.unwrap();
 }
 
 fn calls(fleet: &Fleet) -> Vec<String> {
@@ -57,12 +73,7 @@ async fn a_coordinator_killed_in_the_middle_of_a_hook_calls_it_again_and_the_rol
         (waiting.phase(), node(&waiting, "cp1").phase()),
         (RolloutPhase::Running, NodePhase::Prepared)
     );
-    let once = tokio::time::timeout(LIMIT, async {
-        while calls(&fleet).is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    });
-    once.await.unwrap();
+    called(&fleet).await;
     fleet.kill_coordinator().unwrap();
     fleet.start_coordinator().await.unwrap();
     fs::remove_file(&hold).unwrap();
@@ -108,4 +119,45 @@ async fn a_hook_that_fails_holds_the_roll_out_until_it_is_taken_out_of_the_docum
     let without = text.split("  hooks:").next().unwrap();
     fleet.cli_with_input(&["edit", "-f", "-"], without).await.unwrap().success().unwrap();
     raised(&fleet, TO).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_in_the_middle_of_a_nodes_hook_goes_on_with_it_and_the_node_is_raised() {
+    let mut fleet =
+        Fleet::start_on(&Shape::new(1, 2), Terms { hooks: true, ..Terms::default() }).await.unwrap();
+    let text =
+        document("    beforeNode: [{name: note, on: node}]\n    afterNode: [{name: note, on: node}]\n");
+    let refused = fleet.cli_with_input(&["plan", "-f", "-"], &text).await.unwrap();
+    assert_eq!(refused.code, 3, "{}{}", refused.stdout, refused.stderr);
+    for part in
+        ["hook-refused", "the hook note cannot be run on cp1: its program", "is not there: install it"]
+    {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    for node in fleet.nodes() {
+        let program = fleet.cluster.machine(&node).unwrap().tree.at(NOTE);
+        write_note(&fleet, &program);
+    }
+    let unknown = document("    beforeNode: [{name: other, on: node}]\n");
+    let refused = fleet.cli_with_input(&["plan", "-f", "-"], &unknown).await.unwrap();
+    for part in
+        ["unknown-hook", "\"other\" is no hook in the configuration of cp1: allowed are note", "agent.toml"]
+    {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    let hold = fleet.folder().join("hold");
+    fs::write(&hold, "").unwrap();
+    fleet.cli_with_input(&["apply", "-f", "-", "--yes", "--detach"], &text).await.unwrap().success().unwrap();
+    until(&fleet, "the hook to run", |rollout| is_at(rollout, "cp1", "run-hooks-before")).await;
+    called(&fleet).await;
+    fleet.kill_agent("cp1").unwrap();
+    fleet.start_agent("cp1").await.unwrap();
+    let sealed = document("    afterNode: [{name: note, on: node}]\n");
+    let refused = fleet.cli_with_input(&["edit", "-f", "-"], &sealed).await.unwrap();
+    assert!(refused.stderr.contains("spec.hooks.beforeNode"), "{}{}", refused.stdout, refused.stderr);
+    fs::remove_file(&hold).unwrap();
+    raised(&fleet, TO).await;
+    let expected =
+        ["cp1", "w1", "w2"].map(|node| [format!("before-node {node}"), format!("after-node {node}")]);
+    assert_eq!(calls(&fleet), expected.concat(), "the one whose agent was killed was joined");
 }

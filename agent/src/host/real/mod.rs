@@ -8,6 +8,7 @@ use liftlock_proto::name::NodeName;
 
 use crate::addons::Addons;
 use crate::etcd::RealEtcd;
+use crate::hooks::Hooks;
 use crate::host::{Commands, Files, Host, HostError, HostResult, Kube, Layout, Trees};
 use crate::invitation::NoInvitations;
 use crate::kube::RealKube;
@@ -68,6 +69,8 @@ pub struct RealConfig {
     pub redeploy: Option<Arc<Replacement>>,
     /// Where add-ons lie, and how they are applied.
     pub addons: Arc<Addons>,
+    /// What a plan may name to be run here.
+    pub hooks: Arc<Hooks>,
 }
 
 /// The host of a real node, or of a stand-in for one. Nothing is read before the first question. Refuses a root or
@@ -106,6 +109,7 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
         api_timeout: config.api_timeout,
         redeploy: config.redeploy.clone(),
         addons: config.addons.clone(),
+        hooks: config.hooks.clone(),
         invitations: Arc::new(NoInvitations),
     })
 }

@@ -12,7 +12,7 @@ use liftlock_proto::plan::Role;
 use liftlock_proto::step::Step;
 use liftlock_proto::version::KubernetesVersion;
 
-use super::addons;
+use super::{addons, hooks};
 use crate::engine::context::{Captured, Context, PrepareContext, Reporter, TimeSpent};
 use crate::engine::fence;
 use crate::engine::lease::Lease;
@@ -136,13 +136,14 @@ pub(super) fn one_of_each() -> Vec<(&'static str, Leased)> {
     raised.carry_all();
     let mut second = Leased::new(&raised.twin.fork(), "cp2", Role::ControlPlane);
     addons::lay(&mut second);
-    let worker = Leased::new(&raised.twin.fork(), "w1", Role::Worker);
+    let mut worker = Leased::new(&raised.twin.fork(), "w1", Role::Worker);
+    hooks::name(&mut worker, &[hooks::OUT], &[hooks::IN]);
     let switching = Leased::switching(&raised.twin.fork(), "w2", Role::Worker);
     let alone = Leased::new(&Twin::new(shape(1, 1)), "cp1", Role::FirstControlPlane);
     vec![
         ("the first of three control planes", first),
         ("the second control plane, with add-ons", second),
-        ("a worker", worker),
+        ("a worker, with hooks", worker),
         ("the only control plane", alone),
         ("a worker whose repositories are split by minor", switching),
     ]

@@ -6,6 +6,7 @@ mod engine;
 mod every_step;
 mod gates;
 mod harness;
+mod hooks;
 mod joining;
 mod preparations;
 mod protection;

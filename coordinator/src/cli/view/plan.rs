@@ -636,6 +636,10 @@ fn asks(step: &Step) -> Option<String> {
         }
         Step::VerifyNode { version } => format!("waits until the Node is Ready with its kubelet at {version}"),
         Step::RestoreSchedulability {} => "uncordons the node, unless it was cordoned before".to_owned(),
+        Step::RunHooks { hooks, .. } => {
+            let names: Vec<&str> = hooks.iter().map(|hook| hook.name.as_str()).collect();
+            format!("runs what this node's own configuration has as the hook {}", names.join(", then "))
+        }
         Step::ApplyAddons { version, digest } => format!(
             "applies the add-ons of {version} that lie on this node (SHA-256 {}…), waits until they are rolled out, and deletes \
              what Liftlock applied before and is not among them",

@@ -70,6 +70,7 @@ pub(crate) fn cluster_at(minor: u16) -> ClusterView {
                 drift: Ok(Vec::new()),
                 obstacles: Ok(Vec::new()),
                 redeploy: None,
+                hooks: BTreeMap::new(),
                 findings: sound_node(name, control_plane),
             }),
             object: Some(NodeObject {

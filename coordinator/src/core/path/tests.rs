@@ -37,6 +37,7 @@ fn node(name: &str, control_plane: bool, version: KubernetesVersion) -> NodeView
             drift: Ok(vec![]),
             obstacles: Ok(vec![]),
             redeploy: None,
+            hooks: BTreeMap::new(),
             findings: sound_node(name, control_plane),
         }),
         object: Some(NodeObject {

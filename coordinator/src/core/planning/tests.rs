@@ -31,6 +31,7 @@ pub(crate) fn view(control_planes: u32, workers: u32) -> ClusterView {
             obstacles: Ok(vec![]),
             findings: sound_node(name, control_plane),
             redeploy: None,
+            hooks: BTreeMap::new(),
         }),
         object: Some(NodeObject {
             kubelet_version: Some(FROM),
