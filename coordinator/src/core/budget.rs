@@ -166,12 +166,14 @@ impl Rollout {
         self.plan.pools.iter().find(|pool| pool.name == place.pool)
     }
 
-    /// The first so many of a pool, in its order.
+    /// The first so many of a pool, in its order. One that was passed over tells nothing: the next takes its place.
     fn canaries(&self, pool: &PlannedPool) -> impl Iterator<Item = (&PlannedNode, &NodeState)> {
         let count = pool.canary.map_or(0, |canary| canary.nodes);
         let name = pool.name.clone();
-        let of_the_pool =
-            self.nodes().filter(move |(node, _)| node.place.as_ref().is_some_and(|place| place.pool == name));
+        let of_the_pool = self.nodes().filter(move |(node, _)| {
+            let place = node.place.as_ref();
+            place.is_some_and(|place| place.pool == name) && !self.quarantined.contains_key(&node.name)
+        });
         of_the_pool.take(usize::try_from(count).unwrap_or(usize::MAX))
     }
 

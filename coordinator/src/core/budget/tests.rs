@@ -277,6 +277,17 @@ fn after_a_pool_whose_last_worker_is_passed_over_the_roll_out_waits_once_that_is
 }
 
 #[test]
+fn where_a_canary_is_passed_over_the_next_worker_takes_its_place() {
+    let canary = Some(Canary { nodes: 1, soak_seconds: 60 });
+    let start = rollout(&["w1@w", "w2@w", "w3@w", "w4@w"], vec![PlannedPool { canary, ..pool("w", 2) }], 0);
+    let back = after(&start, &[granted("w1", 1), blocked("w1", 1), granted_back("w1", 2), ended("w1", 2)]);
+    assert_eq!(due(&back), ["w2"]);
+    let soaks = after(&back, &[granted("w2", 3), ended_at("w2", 3, None, 1000)]);
+    assert!(matches!(soaks.due(2000), Err(Wait::Soaking { .. })));
+    assert_eq!(due_at(&soaks, 61_000), ["w3", "w4"]);
+}
+
+#[test]
 fn a_worker_that_is_passed_over_is_put_back_though_the_roll_out_is_paused_or_halted() {
     let start = rollout(&["w1@w", "w2@w", "w3@w"], vec![pool("w", 2)], 0);
     let both = after(&start, &[granted("w1", 1), granted("w2", 2), blocked("w1", 1)]);
