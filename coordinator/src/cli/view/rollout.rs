@@ -97,6 +97,9 @@ pub struct RolloutView {
     pub onward: Vec<StopView>,
     /// Why a document that the coordinator follows is not begun with, or null.
     pub plans: Option<String>,
+    /// Whether what was done can be put back at all: nobody puts back who has joined or left.
+    #[serde(skip)]
+    pub goes_back: bool,
 }
 
 /// A stop of a path that lies ahead.
@@ -255,6 +258,7 @@ impl From<v1::Rollout> for RolloutView {
             stops: stop.saturating_add(u32::try_from(onward.len()).unwrap_or(u32::MAX)),
             onward,
             plans: said(message.plans),
+            goes_back: plan.policy.is_none_or(|policy| policy.replacement.is_none()),
             plan: plan.id,
             from_version: plan.from_version,
             to_version: plan.to_version,
@@ -386,7 +390,9 @@ impl RolloutView {
                 commands("retry", NodePhase::RolledBack)
             ),
             // Where no node was changed, there is nothing to put back.
-            RolloutPhase::Halted if self.nodes.iter().all(|node| node.fencing_token.is_none()) => {
+            RolloutPhase::Halted
+                if !self.goes_back || self.nodes.iter().all(|node| node.fencing_token.is_none()) =>
+            {
                 format!("Mend what failed, then {retry}; or `liftlock abort` to leave it at this.")
             }
             RolloutPhase::Halted => format!(

@@ -138,6 +138,20 @@ fn halted() -> v1::Rollout {
 }
 
 #[test]
+fn of_a_replacement_that_halted_no_rollback_is_advised_which_would_be_refused() {
+    let mut halted = halted();
+    assert!(RolloutView::from(halted.clone()).advice().contains("rollback --node cp2"));
+    let replacement = Some(v1::Replacement { old: "cp3".to_owned(), with: "cp2".to_owned() });
+    let policy = v1::Policy { replacement, ..v1::Policy::default() };
+    halted.plan.as_mut().unwrap().policy = Some(policy);
+    let advice = RolloutView::from(halted).advice();
+    assert!(
+        advice.contains("retry cp2") && advice.contains("abort") && !advice.contains("rollback"),
+        "{advice}"
+    );
+}
+
+#[test]
 fn a_plan_shows_each_node_in_order_with_its_commands_and_the_way_back() {
     assert_snapshot!(PlanView::from(plan()).table(Paint::OFF));
 }
