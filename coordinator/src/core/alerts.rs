@@ -40,8 +40,13 @@ pub struct Alert {
 /// The alerts that hold a roll-out now, or why nobody can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alarm {
-    /// These fire, at least one.
-    Firing(Vec<Alert>),
+    /// Some fire, at least one.
+    Firing {
+        /// The first few of them.
+        named: Vec<Alert>,
+        /// How many there are beside these.
+        more: usize,
+    },
     /// Prometheus could not be asked: why.
     Unknown(String),
 }
@@ -55,17 +60,19 @@ pub enum AnswerError {
     /// Prometheus says that it could not.
     #[error("Prometheus answers with the status {0:?}")]
     Status(String),
+    /// It says that all is well and nothing of alerts.
+    #[error("what lies there is no answer of Prometheus' /api/v1/alerts: it has no data")]
+    NoData,
 }
 
 /// <https://prometheus.io/docs/prometheus/latest/querying/api/#alerts>
 #[derive(Deserialize)]
 struct Answer {
     status: String,
-    #[serde(default)]
-    data: Data,
+    data: Option<Data>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Data {
     alerts: Vec<Told>,
 }
@@ -95,8 +102,9 @@ impl AlertFilter {
     pub fn alarm(&self, answer: &Result<Vec<Alert>, String>) -> Option<Alarm> {
         match answer {
             Ok(alerts) => {
-                let firing: Vec<Alert> = alerts.iter().filter(|alert| self.counts(alert)).cloned().collect();
-                (!firing.is_empty()).then_some(Alarm::Firing(firing))
+                let mut firing = alerts.iter().filter(|alert| self.counts(alert));
+                let named: Vec<Alert> = firing.by_ref().take(NAMED).cloned().collect();
+                (!named.is_empty()).then(|| Alarm::Firing { named, more: firing.count() })
             }
             Err(why) => Some(Alarm::Unknown(why.clone())),
         }
@@ -112,7 +120,7 @@ pub fn firing(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
     if status != "success" {
         return Err(AnswerError::Status(shown(&status)));
     }
-    let firing = data.alerts.into_iter().filter(|alert| alert.state == "firing");
+    let firing = data.ok_or(AnswerError::NoData)?.alerts.into_iter().filter(|alert| alert.state == "firing");
     Ok(firing.map(|Told { labels, .. }| Alert { labels }).collect())
 }
 
@@ -131,10 +139,9 @@ impl fmt::Display for Alert {
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Firing(alerts) => {
-                let named: Vec<String> = alerts.iter().take(NAMED).map(ToString::to_string).collect();
-                let more = alerts.len().saturating_sub(NAMED);
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            Self::Firing { named: alerts, more } => {
+                let named: Vec<String> = alerts.iter().map(ToString::to_string).collect();
+                let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
                 let verb = if alerts.len() == 1 { "an alert fires" } else { "alerts fire" };
                 write!(
                     f,

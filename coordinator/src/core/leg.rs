@@ -140,7 +140,7 @@ impl Stop {
         .flatten()
         .collect();
         Some(if told.is_empty() {
-            "its nodes take another order or other steps".to_owned()
+            "its nodes take another order or other steps, or its add-ons are others".to_owned()
         } else {
             told.join("; ")
         })

@@ -4,6 +4,7 @@
 //! simulated by the million. The rooms around it record what it says ([`crate::store`]) and carry it out
 //! ([`crate::rpc`]).
 
+pub mod absent;
 pub mod addons;
 pub mod alerts;
 pub mod batches;

@@ -136,7 +136,9 @@ impl TryFrom<String> for TimeOfDay {
             .split_once(':')
             .and_then(|(hour, minute)| Time::new(number(hour, 23)?, number(minute, 59)?, 0, 0).ok());
         time.map(Self).ok_or_else(|| {
-            WindowError(format!("\"{text}\" is no time of day: allowed are 00:00 to 23:59, such as 22:00"))
+            WindowError(format!(
+                "\"{text}\" is no time of day: allowed are 00:00, which is midnight, to 23:59, such as 22:00"
+            ))
         })
     }
 }

@@ -184,8 +184,10 @@ impl State {
     fn to_be_told_marks(&self, now_ms: u64) -> Option<NodeName> {
         let marks = self.marks.as_ref()?;
         let rollout = self.saved.newest().map(|(_, rollout)| rollout);
+        // Who joins or leaves is a control plane for as long as it says so itself.
         let planned: BTreeSet<&NodeName> = rollout
             .into_iter()
+            .filter(|rollout| rollout.plan.policy.replacement.is_none())
             .flat_map(Rollout::nodes)
             .filter(|(planned, _)| planned.role.is_control_plane())
             .map(|(planned, _)| &planned.name)

@@ -164,13 +164,14 @@ impl State {
                 )
             })
         };
-        let closed = || awaited().or_else(|| self.held.as_ref().map(ToString::to_string));
+        let absent = || self.saved.newest()?.1.waits_for_absent(&self.connected(), now_ms);
+        let held = || self.held.as_ref().map(ToString::to_string);
         let held_up = || match self.saved.newest()?.1.due(now_ms) {
-            Ok(_) => closed(),
+            Ok(_) => awaited().or_else(absent).or_else(held),
             Err(soaking @ (Wait::Soaking { .. } | Wait::LookingAtNewNodes { .. })) => {
                 Some(soaking.to_string())
             }
-            Err(Wait::For(_)) => self.before_the_next_stop(),
+            Err(Wait::For(_)) => self.before_the_next_stop().or_else(absent),
         };
         // Of one that ended, or that waits for something else too, a hook that fails is the news.
         let hook =

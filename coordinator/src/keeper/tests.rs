@@ -17,6 +17,7 @@ use crate::core::path::Path;
 use crate::identity::subject::{Peer, Subject};
 use crate::store::memory::MemoryStore;
 
+mod absent;
 mod budget;
 mod catalogue;
 mod edit;

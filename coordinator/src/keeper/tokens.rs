@@ -5,6 +5,7 @@ use liftlock_proto::name::NodeName;
 
 use super::{Keeper, KeeperError, State};
 use crate::core::history::{HistoryKind, HistoryRecord};
+use crate::core::rollout::{Event, Lease, Timings};
 use crate::identity::authority::{CheckedRequest, IdentityError, now_s};
 use crate::identity::revocation::Revocation;
 use crate::identity::subject::{Peer, Role, Subject};
@@ -56,8 +57,8 @@ impl Keeper {
         self.lock().saved.tokens.clone().into_iter().collect()
     }
 
-    /// Takes a token back. If it was used already, every certificate that its subject has up to now is void, and its
-    /// session ends.
+    /// Takes a token back. If it was used already, every certificate that its subject has up to now is void, its session
+    /// ends, and so does the lease that it holds.
     pub fn revoke_token(&self, id: &str, operator: &str) -> Result<(), KeeperError> {
         let mut state = self.lock();
         let token = state.saved.tokens.get(id).cloned().ok_or_else(|| {
@@ -85,9 +86,35 @@ impl Keeper {
         self.commit(&mut state, change)?;
         if used && let Some(node) = node_of(&subject) {
             state.cut_off(&node, "its certificate was revoked");
+            self.end_lease_of_revoked(&mut state, &node)?;
             self.advance(&mut state);
         }
         Ok(())
+    }
+
+    /// A holder that is not let in any more cannot renew its lease, so it begins nothing more, and never reports an end. It has
+    /// failed, and an operator says what becomes of what it did.
+    fn end_lease_of_revoked(&self, state: &mut State, node: &NodeName) -> Result<(), KeeperError> {
+        let Some(Lease { token, .. }) = state.lease_of(node) else { return Ok(()) };
+        let failure = format!(
+            "its certificate was taken back while it held lease {token}, and how far it came is not known"
+        );
+        let text = format!("{node} failed: {failure}");
+        let plan = state.present()?.1.plan.id.clone();
+        let record = HistoryRecord {
+            plan: Some(plan),
+            node: Some(node.clone()),
+            token: Some(token),
+            ..self.record(HistoryKind::LeaseFailed, text)
+        };
+        let event = Event::LeaseEnded {
+            node: node.clone(),
+            token,
+            failure: Some(failure),
+            timings: Timings::default(),
+            at_ms: self.clock.unix_ms(),
+        };
+        self.happen(state, &event, vec![record])
     }
 
     /// The present second, or that of the subject's enrolment if the clock was set back since.

@@ -3,12 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use liftlock_proto::v1::{Rollout, RolloutPhase};
+use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::{Fleet, proofs};
 use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::objects::Key;
 use serde_json::{Value, json};
 
-use crate::{TO, node, raised, small_fleet};
+use crate::{TO, end_of, node, raised, small_fleet, until};
 
 const PLAN: [&str; 4] = ["plan", "v1.31.2", "--accept", "api-outage"];
 
@@ -92,6 +94,34 @@ async fn add_ons_are_shown_in_the_plan_and_applied_once_the_last_control_plane_i
     assert_eq!(fleet.cluster.objects.get(&deployment()).unwrap()["spec"]["image"], "metrics:2");
     assert_eq!(fleet.cluster.objects.get(&map("settings")).unwrap()["data"]["a"], "1");
     assert!(fleet.cluster.objects.get(&map("gone")).is_none(), "it is no longer among the manifests");
+}
+
+#[tokio::test]
+async fn on_a_path_each_stop_applies_its_own_add_ons_and_prunes_those_of_the_stop_before() {
+    let offered = vec![KubernetesVersion::new(1, 30, 4), TO];
+    let shape = Shape { version: KubernetesVersion::new(1, 29, 9), offered, ..Shape::new(1, 1) };
+    let fleet = Fleet::start(&shape).await.unwrap();
+    lay(&fleet, "cp1", "v1.30", &MANIFESTS.replace("metrics:2", "metrics:1").replace("settings", "earlier"));
+    lay(&fleet, "cp1", "v1.31", MANIFESTS);
+    let plan = [&PLAN[..], &["--accept", "drain-only-node"]].concat();
+    let said = fleet.cli(&plan).await.unwrap().success().unwrap();
+    for part in
+        ["Add-ons of v1.30.4, applied by cp1: 2 created\n", "Add-ons of v1.31.2, applied by cp1: 2 created\n"]
+    {
+        assert!(said.stdout.contains(part), "{part}: {}", said.stdout);
+    }
+    let mut policy = crate::policy();
+    policy.accepted.push("drain-only-node".to_owned());
+    fleet.operator().await.unwrap().apply("v1.31.2", policy).await.unwrap();
+    let reached = |rollout: &Rollout| rollout.stop == 2;
+    until(&fleet, "the second stop's roll-out", reached).await;
+    assert_eq!(fleet.cluster.objects.get(&deployment()).unwrap()["spec"]["image"], "metrics:1");
+    assert!(fleet.cluster.objects.get(&map("earlier")).is_some());
+    assert_eq!(end_of(&fleet).await.phase(), RolloutPhase::Raised, "{}", fleet.last_words());
+    proofs::everything_runs(&fleet, TO).unwrap();
+    assert_eq!(fleet.cluster.objects.get(&deployment()).unwrap()["spec"]["image"], "metrics:2");
+    assert!(fleet.cluster.objects.get(&map("settings")).is_some());
+    assert!(fleet.cluster.objects.get(&map("earlier")).is_none(), "it is no longer among the manifests");
 }
 
 #[tokio::test]

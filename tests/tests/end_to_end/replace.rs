@@ -50,6 +50,11 @@ async fn replaced(fleet: &Fleet, old: &str) -> Rollout {
     };
     fleet.cluster.wait_for("n1 to be Ready", LIMIT, ready).await.unwrap();
     proofs::one_lease_at_a_time(&history(fleet).await).unwrap();
+    let failed = fleet
+        .log_of("coordinator")
+        .lines()
+        .any(|line| line.contains("could not be marked") && line.contains("by=n1"));
+    assert!(!failed, "a machine that has not joined changes no taints");
     no_secret_is_left(fleet);
     rollout
 }

@@ -335,7 +335,7 @@ impl View for PlanView {
     fn table(&self, paint: Paint) -> String {
         let mut text = self.heading(paint);
         let prepare = groups(&self.nodes, |node| &node.prepare);
-        for group in &prepare {
+        for group in prepare.iter().filter(|group| group.iter().any(|node| !node.prepare.is_empty())) {
             let who = if prepare.len() == 1 { "every node".to_owned() } else { names(group) };
             let _ = writeln!(
                 text,

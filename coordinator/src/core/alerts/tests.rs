@@ -29,6 +29,7 @@ fn what_fires_is_read_from_prometheus_answer_and_what_is_pending_does_not_fire()
     for (text, why) in [
         (r#"{"status":"error","errorType":"x","error":"y"}"#, "the status \"error\""),
         ("<html>", "no answer of Prometheus"),
+        (r#"{"status":"success"}"#, "it has no data"),
         (r#"{"data":{"alerts":[]}}"#, "missing field `status`"),
         (r#"{"status":"success","data":{}}"#, "missing field `alerts`"),
         (r#"{"status":"success","data":{"alerts":[{"labels":{}}]}}"#, "missing field `state`"),
@@ -45,7 +46,7 @@ fn an_alert_holds_unless_it_is_ignored_matches_not_or_is_nobodys() {
     let warning = alert(&[("alertname", "NodeNotReady"), ("severity", "warning"), ("team", "infra")]);
     let all = Ok(vec![watchdog, warning.clone()]);
     let holds = |filter: AlertFilter| filter.alarm(&all);
-    let fires = Some(Alarm::Firing(vec![warning]));
+    let fires = Some(Alarm::Firing { named: vec![warning], more: 0 });
     assert_eq!(holds(AlertFilter::default()), fires);
     assert_eq!(holds(filter(&["Other"], &[])), fires);
     assert_eq!(holds(filter(&["NodeNotReady"], &[])), None);
@@ -60,10 +61,11 @@ fn an_alert_holds_unless_it_is_ignored_matches_not_or_is_nobodys() {
 fn what_cannot_be_asked_holds_and_what_fires_is_named_briefly_without_control_characters() {
     let unknown = AlertFilter::default().alarm(&Err("it is away".to_owned())).unwrap().to_string();
     assert!(unknown.contains("nobody can tell whether an alert fires: it is away"), "{unknown}");
+    let all_of = |alerts: Vec<Alert>| AlertFilter::default().alarm(&Ok(alerts)).unwrap().to_string();
     let many = (0..5).map(|number| alert(&[("alertname", &format!("A{number}\n\u{1b}[31m"))])).collect();
-    let said = Alarm::Firing(many).to_string();
+    let said = all_of(many);
     assert!(said.contains("A0  [31m, A1  [31m, A2  [31m and 2 more"), "{said}");
-    let long = Alarm::Firing(vec![alert(&[("alertname", &"x".repeat(5000))])]).to_string();
+    let long = all_of(vec![alert(&[("alertname", &"x".repeat(5000))])]);
     assert!(long.len() < 300, "{long}");
-    assert!(Alarm::Firing(vec![alert(&[])]).to_string().contains("an alert without a name"));
+    assert!(all_of(vec![alert(&[])]).contains("an alert without a name"));
 }
