@@ -10,8 +10,8 @@ use prost::Message as _;
 use super::*;
 use crate::core::alerts::AlertFilter;
 use crate::core::gates;
-use crate::core::window::{Day, Window};
 use crate::core::hooks::{Hook, Target};
+use crate::core::window::{Day, Window};
 
 const PLAN: &str = "apiVersion: liftlock.dev/v1\nkind: UpgradePlan\nspec:\n  toVersion: v1.20.2\n";
 

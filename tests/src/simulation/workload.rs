@@ -294,6 +294,7 @@ impl Pools {
             failure_budget: self.failure_budget,
             canary: others.and_then(|others| others.canary),
             pools: named.iter().map(pool).collect(),
+            ..Workers::default()
         }
     }
 

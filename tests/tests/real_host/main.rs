@@ -61,6 +61,7 @@ impl Place {
             packages: PackageSettings::default(),
             redeploy: None,
             addons: Arc::default(),
+            hooks: Arc::default(),
         };
         real::host(&config).unwrap()
     }
