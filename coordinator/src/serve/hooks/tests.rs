@@ -18,16 +18,17 @@ fn before_w1(target: Target) -> HookOrder {
     order(target, Moment::BeforeNode("w1".parse().unwrap()), 30)
 }
 
-/// A program that does this, as the only one of the configuration.
+/// A command that does this, as the only one of the configuration. The script is read, not executed: a child of another test
+/// that was forked in the middle of its writing would have it open for writing still, and nothing like that is executed.
 fn program(folder: &Path, script: &str) -> HookTargets {
     let path = folder.join("hook");
-    files::write(&path, &format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let target = HookTarget {
-        command: Some(vec![path.to_str().unwrap().to_owned(), "an argument; true".to_owned()]),
-        ..HookTarget::default()
-    };
-    HookTargets([("hook".to_owned(), target)].into())
+    files::write(&path, script).unwrap();
+    command(["/bin/sh", path.to_str().unwrap(), "an argument; true"])
+}
+
+fn command<const N: usize>(argv: [&str; N]) -> HookTargets {
+    let command = Some(argv.map(ToOwned::to_owned).to_vec());
+    HookTargets([("hook".to_owned(), HookTarget { command, ..HookTarget::default() })].into())
 }
 
 async fn result(hooks: &HookTargets, order: &HookOrder) -> Result<(), String> {
@@ -99,8 +100,9 @@ async fn a_command_over_its_limit_is_killed_with_its_children() {
 #[tokio::test]
 async fn a_program_or_a_file_that_others_may_write_to_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
-    let hooks = program(folder.path(), "true");
     let path = folder.path().join("hook");
+    files::write(&path, "#!/bin/sh\n").unwrap();
+    let hooks = command([path.to_str().unwrap()]);
     let config = folder.path().join("coordinator.toml");
     files::write(&config, "").unwrap();
     assert!(hooks.clone().checked(&config).is_ok());
