@@ -17,13 +17,11 @@ const FAILS: &str = "--fail";
 
 /// A configuration with these hooks: a name that begins with `bad` fails.
 pub fn configuration(names: &[&str]) -> Hooks {
-    let text: String = names
-        .iter()
-        .map(|name| {
-            let argument = if name.starts_with("bad") { FAILS } else { name };
-            format!("[{name}]\ncommand = ['{PROGRAM}', '{argument}']\n")
-        })
-        .collect();
+    let section = |name: &&str| {
+        let argument = if name.starts_with("bad") { FAILS } else { name };
+        format!("[{name}]\ncommand = ['{PROGRAM}', '{argument}']\n")
+    };
+    let text = names.iter().map(section).collect::<Vec<_>>().concat();
     Hooks { file: "/etc/liftlock/agent.toml".into(), commands: toml::from_str(&text).unwrap_or_default() }
 }
 
