@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::host::{Host, HostResult};
 use crate::protect::rules::clean;
-use crate::redeploy::store::distrust;
+use crate::trust::distrust;
 
 /// The longest name.
 const LONGEST: usize = 63;
@@ -87,9 +87,9 @@ impl Hooks {
         if !host.files.exists(program).await? {
             return Ok(Some(format!("its program {program} is not there: install it")));
         }
-        match distrust(host, &self.file).await? {
+        match distrust(host.trees.as_ref(), &host.layout, &self.file).await? {
             Some(why) => Ok(Some(why)),
-            None => distrust(host, program).await,
+            None => distrust(host.trees.as_ref(), &host.layout, program).await,
         }
     }
 

@@ -21,5 +21,6 @@ pub mod redeploy;
 pub mod runtime;
 pub mod session;
 pub mod steps;
+pub mod trust;
 #[cfg(any(test, feature = "twin"))]
 pub mod twin;

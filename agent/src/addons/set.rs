@@ -10,7 +10,7 @@ use super::manifest::{self, Manifest};
 use super::{crd, order};
 use crate::host::trees::{Kind, Survey};
 use crate::host::{Host, HostResult};
-use crate::redeploy::store::distrust;
+use crate::trust::distrust;
 
 /// Bytes of one version's files: each object is held in memory.
 const LARGEST: u64 = 8 << 20;
@@ -37,7 +37,7 @@ impl Set {
     /// The set of this name.
     pub async fn read(host: &Host, name: &str) -> HostResult<Trusted> {
         let folder = directory(host).join(name);
-        if let Some(why) = distrust(host, &folder).await? {
+        if let Some(why) = distrust(host.trees.as_ref(), &host.layout, &folder).await? {
             return Ok(Err(why));
         }
         let mut names = host.files.list(&folder).await?;
@@ -128,7 +128,7 @@ fn is_name(name: &str) -> bool {
 
 /// What a file says, where nobody but root can have written it.
 async fn file(host: &Host, path: &Utf8Path, room: &mut u64) -> HostResult<Result<String, String>> {
-    if let Some(why) = distrust(host, path).await? {
+    if let Some(why) = distrust(host.trees.as_ref(), &host.layout, path).await? {
         return Ok(Err(why));
     }
     let Some(entry) = host.trees.survey(Survey::at(path)).await?.root else {

@@ -157,6 +157,12 @@ pub trait Files: Send + Sync {
     /// file's path (relative to `from`), size and SHA-256; nothing where `from` is not there.
     async fn copy_tree(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path)
     -> HostResult<Vec<CopiedFile>>;
+    /// Copies a file into the agent's state folder, as `to` (0600), which is there once it is whole; folders above it are
+    /// made (0700). What becomes of `from` meanwhile or later is nothing to the copy. No lease is needed: nothing that is
+    /// the node's changes. `None` where there is no file.
+    async fn take(&self, from: &Utf8Path, to: &Utf8Path) -> HostResult<Option<CopiedFile>>;
+    /// Removes a file that was taken; fine if there is none.
+    async fn discard(&self, taken: &Utf8Path) -> HostResult<()>;
     /// Puts one file of a backup back: temporary file beside the target, owner and mode kept, fsync, rename.
     async fn restore_file(&self, permit: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()>;
     /// Removes a file; fine if there is none.
@@ -330,8 +336,10 @@ pub trait Packages: Send + Sync {
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()>;
     /// Unpacks the downloaded kubeadm into a scratch folder and returns the images that it names for the version.
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>>;
-    /// Archives on the node that hold the images of a version, each verified; `None` where images come from registries.
+    /// Archives on the node that hold the images of a version; `None` where images come from registries.
     async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>>;
+    /// A verified copy of such an archive, which nobody else can write; whoever asked discards it.
+    async fn take_archive(&self, archive: &Utf8Path) -> HostResult<Utf8PathBuf>;
     /// Finishes what an interrupted dpkg left half installed; nothing if there is none.
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()>;
     /// Installs the packages at the version and holds again those in `held`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::{self, Argv, KUBERNETES_PACKAGES};
 use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::version::KubernetesVersion;
@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 
 use super::ahead::Ahead;
 use super::checksum::sha256_of;
-use super::directory::{Directory, archives_in};
+use super::directory::{Directory, archives_in, taken_from};
 use super::minor::split_files;
 use super::output;
 use super::programs::{ASKING, images_by_package, version_of};
@@ -41,24 +41,21 @@ pub(super) struct Apt {
     /// Knows the cluster's configuration, and with it the repository of the images.
     kube: Arc<dyn Kube>,
     ahead: Ahead,
-    /// The folder that packages come out of.
+    /// The folder that packages come out of, if one is named.
     directory: Option<Directory>,
     scratch: Mutex<()>,
 }
 
 impl Apt {
-    /// apt and dpkg on this node; packages come out of a folder on it if one is named.
+    /// apt and dpkg on this node.
     pub(super) fn new(
         layout: Layout,
         files: Arc<dyn Files>,
         commands: Arc<dyn Commands>,
         kube: Arc<dyn Kube>,
-        folder: Option<Utf8PathBuf>,
+        directory: Option<Directory>,
     ) -> Self {
         let ahead = Ahead::new(layout.clone(), files.clone(), commands.clone());
-        let directory = folder.map(|folder| {
-            Directory::new(Arc::clone(&files), layout.at(folder.as_str()), PackageManager::Apt)
-        });
         Self { layout, files, commands, kube, ahead, directory, scratch: Mutex::new(()) }
     }
 
@@ -198,7 +195,7 @@ impl Packages for Apt {
     }
 
     async fn source(&self) -> HostResult<PackageSource> {
-        let directory = self.directory.as_ref().map(|directory| directory.on_node(&self.layout).to_string());
+        let directory = self.directory.as_ref().map(Directory::folder);
         let found = split_files(self.files.as_ref(), &self.layout).await?;
         let split_by_minor = directory.is_none() && !found.is_empty();
         Ok(PackageSource { manager: PackageManager::Apt, directory, split_by_minor })
@@ -238,13 +235,7 @@ impl Packages for Apt {
 
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()> {
         if let Some(directory) = &self.directory {
-            let installed = self.installed().await?;
-            let ours = |name: &&str| installed.contains_key(*name);
-            let names: Vec<&str> = KUBERNETES_PACKAGES.into_iter().filter(ours).collect();
-            directory.at_version(&names, version).await?;
-            // The way back has to be there as well.
-            let earlier = installed.into_iter().filter(|(name, _)| names.contains(&name.as_str()));
-            return directory.exact(&earlier.collect::<Vec<_>>()).await.map(drop);
+            return directory.prepare(&self.installed().await?, version, true).await.map(drop);
         }
         let unit = format!("liftlock-apt-download-{}", version.bare());
         let argv = {
@@ -265,6 +256,10 @@ impl Packages for Apt {
 
     async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
         archives_in(self.directory.as_ref(), version).await
+    }
+
+    async fn take_archive(&self, archive: &Utf8Path) -> HostResult<Utf8PathBuf> {
+        taken_from(self.directory.as_ref(), archive).await
     }
 
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()> {

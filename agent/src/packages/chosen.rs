@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv;
 use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::version::KubernetesVersion;
@@ -12,12 +12,13 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use super::apt::Apt;
+use super::directory::Directory;
 use super::dnf::Dnf;
 use super::output;
 use super::plain::PlainFiles;
 use super::programs::{ASKING, version_of};
 use crate::engine::lease::Permit;
-use crate::host::{Commands, Files, HostResult, Kube, Layout, Lines, Packages};
+use crate::host::{Commands, Files, HostResult, Kube, Layout, Lines, Packages, Trees};
 use crate::protect::rules::clean;
 
 /// `[packages]` in the agent's configuration.
@@ -57,17 +58,21 @@ impl NodePackages {
         layout: &Layout,
         files: Arc<dyn Files>,
         commands: Arc<dyn Commands>,
+        trees: &Arc<dyn Trees>,
         kube: &Arc<dyn Kube>,
         path: Vec<Utf8PathBuf>,
     ) -> Self {
-        let folder = settings.directory.clone();
+        let directory = |manager| {
+            let folder = settings.directory.clone()?;
+            Some(Directory::new(layout.clone(), Arc::clone(&files), Arc::clone(trees), &folder, manager))
+        };
         let of = || (layout.clone(), Arc::clone(&files), Arc::clone(&commands), Arc::clone(kube));
         let (l, f, c, k) = of();
-        let apt = Apt::new(l, f, c, k, folder.clone());
+        let apt = Apt::new(l, f, c, k, directory(PackageManager::Apt));
         let (l, f, c, k) = of();
-        let dnf = Dnf::new(l, f, c, k, folder.clone());
+        let dnf = Dnf::new(l, f, c, k, directory(PackageManager::Dnf));
         let (l, f, c, k) = of();
-        let plain = PlainFiles::new(l, f, c, k, path.clone(), folder);
+        let plain = PlainFiles::new(l, f, c, k, path.clone(), directory(PackageManager::Files));
         Self {
             settings,
             files,
@@ -162,6 +167,10 @@ impl Packages for NodePackages {
 
     async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
         self.chosen().await?.image_archives(version).await
+    }
+
+    async fn take_archive(&self, archive: &Utf8Path) -> HostResult<Utf8PathBuf> {
+        self.chosen().await?.take_archive(archive).await
     }
 
     async fn repair(&self, permit: &Permit, lines: &dyn Lines) -> HostResult<()> {

@@ -1,7 +1,9 @@
 //! A folder with packages and images, put on the node before: nothing comes over a network.
 //!
-//! `SHA256SUMS` in it lists what may be used, as `sha256sum` writes it. Nothing that is not listed is used, and every file is
-//! compared with the list right before each use.
+//! `SHA256SUMS` in it lists what may be used, as `sha256sum` writes it. Nothing that is not listed is used, nor anything that
+//! others than root could have written. What is used is a copy in the agent's state folder, summed as it was copied: nobody
+//! changes it between the look and the use. The preparation makes the copies, and the list's among them, so that a lease
+//! needs the folder only where a copy is not there any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,14 +14,22 @@ use liftlock_proto::packages::PackageManager;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::checksum::sha256_of;
-use crate::host::{Files, HostError, HostResult, Layout};
+use super::output::kubernetes_version;
+use crate::host::{Files, HostError, HostResult, Layout, Trees};
+use crate::trust::distrust;
 
 /// The list.
-const LIST: &str = "SHA256SUMS";
+pub(super) const LIST: &str = "SHA256SUMS";
+
+/// Copies are in this folder of the state folder.
+pub(super) const TAKEN: &str = "packages";
 
 /// The folder.
+#[derive(Clone)]
 pub(super) struct Directory {
+    layout: Layout,
     files: Arc<dyn Files>,
+    trees: Arc<dyn Trees>,
     /// On this machine.
     path: Utf8PathBuf,
     manager: PackageManager,
@@ -38,46 +48,88 @@ pub(super) async fn archives_in(
 
 /// A program of Kubernetes as a file of the folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Offer {
+pub(super) struct Offer {
     /// `kubeadm`
     name: String,
     /// In the package manager's spelling: `1.31.2-1.1`; without a package `1.31.2`.
-    version: String,
+    pub(super) version: String,
     /// Relative to the folder.
     file: String,
 }
 
+/// A version that somebody asks for.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    /// Any build of it.
+    Release(KubernetesVersion),
+    /// As the package manager spells it: `1.30.4-1.1`.
+    Exact(&'a str),
+}
+
+impl Wanted<'_> {
+    fn fits(self, offer: &Offer) -> bool {
+        match self {
+            Self::Release(version) => kubernetes_version(&offer.version) == Some(version),
+            Self::Exact(version) => offer.version == version,
+        }
+    }
+
+    fn spelled(self) -> String {
+        match self {
+            Self::Release(version) => version.bare(),
+            Self::Exact(version) => version.to_owned(),
+        }
+    }
+}
+
 impl Directory {
-    pub(super) fn new(files: Arc<dyn Files>, path: Utf8PathBuf, manager: PackageManager) -> Self {
-        Self { files, path, manager }
+    pub(super) fn new(
+        layout: Layout,
+        files: Arc<dyn Files>,
+        trees: Arc<dyn Trees>,
+        folder: &Utf8Path,
+        manager: PackageManager,
+    ) -> Self {
+        let path = layout.at(folder.as_str());
+        Self { layout, files, trees, path, manager }
     }
 
-    /// The folder's path as on a real node.
-    pub(super) fn on_node(&self, layout: &Layout) -> Utf8PathBuf {
-        layout.on_node(&self.path)
+    /// Its path as on a real node.
+    pub(super) fn folder(&self) -> String {
+        self.layout.on_node(&self.path).to_string()
     }
 
-    /// SHA-256 by file, as the list has them.
-    async fn listed(&self) -> HostResult<BTreeMap<String, String>> {
-        let path = self.path.join(LIST);
-        let malformed = |why: String| HostError::Malformed { what: format!("the list {path}"), why };
-        let Some(text) = self.files.read(&path).await? else {
-            return Err(malformed(
-                "it is not there: put packages and images into the folder and list them with `sha256sum`"
-                    .to_owned(),
-            ));
-        };
+    /// Where copies lie.
+    fn taken(&self) -> Utf8PathBuf {
+        self.layout.state_dir.join(TAKEN)
+    }
+
+    /// Refuses what others than root could have written.
+    async fn trust(&self, file: &str) -> HostResult<()> {
+        let path = self.path.join(file);
+        match distrust(self.trees.as_ref(), &self.layout, &path).await? {
+            None => Ok(()),
+            Some(why) => Err(HostError::Malformed { what: format!("the file {path}"), why }),
+        }
+    }
+
+    /// SHA-256 by file, as a list has them.
+    async fn read(&self, list: &Utf8Path) -> HostResult<BTreeMap<String, String>> {
+        let malformed = |why: String| HostError::Malformed { what: format!("the list {list}"), why };
+        let Some(text) = self.files.read(list).await? else { return Err(no_list(list)) };
         parse(&String::from_utf8_lossy(&text)).map_err(malformed)
     }
 
-    async fn offers(&self) -> HostResult<Vec<Offer>> {
-        let listed = self.listed().await?;
-        Ok(listed.keys().filter_map(|file| offer(self.manager, file)).collect())
+    /// What the folder lists.
+    async fn listed(&self) -> HostResult<BTreeMap<String, String>> {
+        self.trust(LIST).await?;
+        self.read(&self.path.join(LIST)).await
     }
 
     /// The Kubernetes versions of which all three programs are listed, oldest first.
     pub(super) async fn offered(&self) -> HostResult<Vec<KubernetesVersion>> {
-        let offers = self.offers().await?;
+        let listed = self.listed().await?;
+        let offers: Vec<Offer> = listed.keys().filter_map(|file| offer(self.manager, file)).collect();
         let of = |name: &str| -> BTreeSet<KubernetesVersion> {
             let named = offers.iter().filter(|offer| offer.name == name);
             named.filter_map(|offer| kubernetes_version(&offer.version)).collect()
@@ -86,72 +138,162 @@ impl Directory {
         Ok(all.unwrap_or_default().into_iter().collect())
     }
 
-    /// The files of these programs at a Kubernetes version, each verified.
+    /// Takes copies of what a raise to the version needs, and of what it needs to go back; says which.
+    pub(super) async fn prepare(
+        &self,
+        installed: &BTreeMap<String, String>,
+        version: KubernetesVersion,
+        back: bool,
+    ) -> HostResult<Vec<Utf8PathBuf>> {
+        let ours = || installed.iter().filter(|(name, _)| KUBERNETES_PACKAGES.contains(&name.as_str()));
+        let mut wanted: Vec<(&str, Wanted<'_>)> =
+            ours().map(|(name, _)| (name.as_str(), Wanted::Release(version))).collect();
+        if back {
+            wanted.extend(ours().map(|(name, version)| (name.as_str(), Wanted::Exact(version))));
+        }
+        let (list, copy) = (self.path.join(LIST), self.taken().join(LIST));
+        self.trust(LIST).await?;
+        if self.files.take(&list, &copy).await?.is_none() {
+            return Err(no_list(&list));
+        }
+        let listed = self.read(&copy).await?;
+        let mut taken = Vec::new();
+        for (name, wanted) in wanted {
+            taken.push(self.take_offer(&listed, name, wanted).await?);
+        }
+        Ok(taken)
+    }
+
+    /// Copies of these programs at a Kubernetes version, each verified.
     pub(super) async fn at_version(
         &self,
         names: &[&str],
         version: KubernetesVersion,
     ) -> HostResult<Vec<Utf8PathBuf>> {
-        let wanted: Vec<(String, String)> =
-            names.iter().map(|name| ((*name).to_owned(), version.bare())).collect();
-        self.verified_offers(&wanted, |offer, _| kubernetes_version(&offer.version) == Some(version)).await
+        let mut found = Vec::new();
+        for name in names {
+            found.push(self.found(name, Wanted::Release(version)).await?);
+        }
+        Ok(found)
     }
 
-    /// The files of exact package versions such as (`kubeadm`, `1.30.4-1.1`), each verified.
+    /// Copies of exact package versions such as (`kubeadm`, `1.30.4-1.1`), each verified.
     pub(super) async fn exact(&self, packages: &[(String, String)]) -> HostResult<Vec<Utf8PathBuf>> {
-        self.verified_offers(packages, |offer, version| offer.version == version).await
+        let mut found = Vec::new();
+        for (name, version) in packages {
+            found.push(self.found(name, Wanted::Exact(version)).await?);
+        }
+        Ok(found)
+    }
+
+    /// A verified copy: the one that was taken before, or else a new one.
+    async fn found(&self, name: &str, wanted: Wanted<'_>) -> HostResult<Utf8PathBuf> {
+        let taken = self.taken();
+        if self.files.exists(&taken.join(LIST)).await? {
+            let listed = self.read(&taken.join(LIST)).await?;
+            if let Some((offer, sum)) = self.offer_of(&listed, name, wanted)
+                && let copy = taken.join(&offer.file)
+                && sha256_of(self.files.as_ref(), &copy).await?.as_ref() == Some(sum)
+            {
+                return Ok(copy);
+            }
+        }
+        self.take_offer(&self.listed().await?, name, wanted).await
+    }
+
+    /// Of several builds of one version the last one by name.
+    fn offer_of<'a>(
+        &self,
+        listed: &'a BTreeMap<String, String>,
+        name: &str,
+        wanted: Wanted<'_>,
+    ) -> Option<(Offer, &'a String)> {
+        listed.iter().rev().find_map(|(file, sum)| {
+            let offer = offer(self.manager, file)?;
+            (offer.name == name && wanted.fits(&offer)).then_some((offer, sum))
+        })
+    }
+
+    async fn take_offer(
+        &self,
+        listed: &BTreeMap<String, String>,
+        name: &str,
+        wanted: Wanted<'_>,
+    ) -> HostResult<Utf8PathBuf> {
+        let Some((offer, sum)) = self.offer_of(listed, name, wanted) else {
+            let version = wanted.spelled();
+            return Err(HostError::Malformed {
+                what: format!("{name} {version}"),
+                why: format!(
+                    "{} lists no such {}: expected a line for {}; put the file there and list it",
+                    self.path.join(LIST),
+                    if self.manager == PackageManager::Files { "program" } else { "package" },
+                    spelled(self.manager, name, &version),
+                ),
+            });
+        };
+        self.take(&offer.file, sum).await
     }
 
     /// Archives of images for a version: files that are called `….tar` and have the version in their names.
     pub(super) async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Vec<Utf8PathBuf>> {
         let listed = self.listed().await?;
-        let mut archives = Vec::new();
-        for (file, sum) in &listed {
-            if is_archive_of(file, version) {
-                archives.push(self.verified(file, sum).await?);
-            }
-        }
-        Ok(archives)
+        let files = listed.keys().filter(|file| is_archive_of(file, version));
+        Ok(files.map(|file| self.path.join(file)).collect())
     }
 
-    async fn verified_offers(
-        &self,
-        wanted: &[(String, String)],
-        fits: impl Fn(&Offer, &str) -> bool,
-    ) -> HostResult<Vec<Utf8PathBuf>> {
+    /// A verified copy of a file of the folder.
+    pub(super) async fn take_file(&self, path: &Utf8Path) -> HostResult<Utf8PathBuf> {
         let listed = self.listed().await?;
-        let offers: Vec<Offer> = listed.keys().filter_map(|file| offer(self.manager, file)).collect();
-        let mut found = Vec::new();
-        for (name, version) in wanted {
-            // Of several builds of one version the last one by name.
-            let offer = offers.iter().rfind(|offer| offer.name == *name && fits(offer, version));
-            let Some(offer) = offer else {
-                return Err(HostError::Malformed {
-                    what: format!("{name} {version}"),
-                    why: format!(
-                        "{} lists no such {}: expected a line for {}; put the file there and list it",
-                        self.path.join(LIST),
-                        if self.manager == PackageManager::Files { "program" } else { "package" },
-                        spelled(self.manager, name, version),
-                    ),
-                });
-            };
-            found.push(self.verified(&offer.file, listed.get(&offer.file).map_or("", String::as_str)).await?);
-        }
-        Ok(found)
+        let file = path.strip_prefix(&self.path).unwrap_or(path).as_str();
+        let sum = listed.get(file).ok_or_else(|| HostError::Malformed {
+            what: format!("the file {path}"),
+            why: format!("{LIST} lists it no more: list it, and apply the plan again"),
+        })?;
+        self.take(file, sum).await
     }
 
-    /// The file, whose content is what the list says.
-    async fn verified(&self, file: &str, expected: &str) -> HostResult<Utf8PathBuf> {
-        let path = self.path.join(file);
+    /// A copy whose content is what the list says. One that is there already is taken anew: it is not known what became of it.
+    async fn take(&self, file: &str, expected: &str) -> HostResult<Utf8PathBuf> {
+        let (path, copy) = (self.path.join(file), self.taken().join(file));
         let refused = |why: String| HostError::Malformed { what: format!("the file {path}"), why };
-        match sha256_of(self.files.as_ref(), &path).await? {
-            None => Err(refused(format!("it is not there, and {LIST} lists it with SHA-256 {expected}"))),
-            Some(found) if found != expected => Err(refused(format!(
-                "its SHA-256 is {found}, and {LIST} says {expected}: put the right file there"
-            ))),
-            Some(_) => Ok(path),
+        if self.path.starts_with(self.taken()) {
+            return Err(refused(format!(
+                "{} is the agent's own: put packages and images into another folder and name that one",
+                self.taken()
+            )));
         }
+        self.trust(file).await?;
+        match self.files.take(&path, &copy).await? {
+            None => Err(refused(format!("it is not there, and {LIST} lists it with SHA-256 {expected}"))),
+            Some(found) if found.sha256 != expected => {
+                self.files.discard(&copy).await?;
+                Err(refused(format!(
+                    "its SHA-256 is {}, and {LIST} says {expected}: put the right file there",
+                    found.sha256
+                )))
+            }
+            Some(_) => Ok(copy),
+        }
+    }
+}
+
+/// A verified copy of an archive of images out of a folder, where there is one.
+pub(super) async fn taken_from(directory: Option<&Directory>, archive: &Utf8Path) -> HostResult<Utf8PathBuf> {
+    match directory {
+        Some(directory) => directory.take_file(archive).await,
+        None => Err(HostError::Malformed {
+            what: format!("the archive {archive}"),
+            why: "images of this node come from registries".to_owned(),
+        }),
+    }
+}
+
+fn no_list(list: &Utf8Path) -> HostError {
+    HostError::Malformed {
+        what: format!("the list {list}"),
+        why: "it is not there: put packages and images into the folder and list them with `sha256sum`"
+            .to_owned(),
     }
 }
 
@@ -184,7 +326,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// What a file is, by its name.
-fn offer(manager: PackageManager, file: &str) -> Option<Offer> {
+pub(super) fn offer(manager: PackageManager, file: &str) -> Option<Offer> {
     let base = file.rsplit('/').next()?;
     let (name, version) = match manager {
         PackageManager::Apt => {
@@ -237,19 +379,14 @@ fn is_archive_of(file: &str, version: KubernetesVersion) -> bool {
     Utf8Path::new(file).extension() == Some("tar") && places().any(ends)
 }
 
-/// The Kubernetes version in a package's version.
-fn kubernetes_version(version: &str) -> Option<KubernetesVersion> {
-    let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
-    upstream.split('-').next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::{Shape, Twin};
+    use crate::twin::{Fault, Shape, Twin};
 
     const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
-    const PATH: &str = "/var/lib/liftlock/offline";
+    const PATH: &str = "/srv/offline";
+    const TAKEN_HERE: &str = "/var/lib/liftlock/packages";
 
     fn twin() -> Twin {
         let version = KubernetesVersion::new(1, 30, 4);
@@ -264,7 +401,8 @@ mod tests {
     }
 
     fn directory(twin: &Twin, manager: PackageManager) -> Directory {
-        Directory::new(twin.host("cp1").files, PATH.into(), manager)
+        let host = twin.host("cp1");
+        Directory::new(host.layout, host.files, host.trees, PATH.into(), manager)
     }
 
     fn with_packages() -> Twin {
@@ -297,7 +435,7 @@ mod tests {
         let offered = twin.drive(directory.offered()).done().unwrap().unwrap();
         assert_eq!(offered, [KubernetesVersion::new(1, 30, 4), TO]);
         let found = twin.drive(directory.at_version(&["kubelet", "kubectl"], TO)).done().unwrap().unwrap();
-        let expected = ["kubelet", "kubectl"].map(|name| format!("{PATH}/{name}_1.31.2-1.1_amd64.deb"));
+        let expected = ["kubelet", "kubectl"].map(|name| format!("{TAKEN_HERE}/{name}_1.31.2-1.1_amd64.deb"));
         assert_eq!(found, expected);
         let archives = twin.drive(directory.image_archives(TO)).done().unwrap().unwrap();
         assert_eq!(archives, [format!("{PATH}/images-v1.31.2.tar")]);
@@ -328,6 +466,76 @@ mod tests {
             .change("cp1", |machine| machine.disk.remove(Utf8Path::new(&format!("{PATH}/SHA256SUMS"))))
             .unwrap();
         assert!(why(&twin, directory.offered()).contains("SHA256SUMS: it is not there"));
+    }
+
+    #[test]
+    fn what_others_than_root_may_write_is_refused_be_it_the_folder_the_list_or_a_file() {
+        let file = format!("{PATH}/kubeadm_1.31.2-1.1_amd64.deb");
+        for (path, mode) in
+            [(PATH, 0o777), (&format!("{PATH}/SHA256SUMS"), 0o646), (&file, 0o602), ("/srv", 0o757)]
+        {
+            let twin = with_packages();
+            let directory = directory(&twin, PackageManager::Apt);
+            twin.world().change("cp1", |machine| machine.disk.set_mode(Utf8Path::new(path), mode)).unwrap();
+            let refused = why(&twin, directory.at_version(&["kubeadm"], TO));
+            assert!(
+                refused.contains(&format!("others than root may write to {path}"))
+                    && refused.contains(&format!("`chmod go-w {path}`")),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_checked_is_what_is_used_whatever_becomes_of_the_folder_afterwards() {
+        let twin = with_packages();
+        let directory = directory(&twin, PackageManager::Apt);
+        let installed = ["kubeadm", "kubelet"].map(|name| (name.to_owned(), "1.30.4-1.1".to_owned()));
+        let prepared =
+            twin.drive(directory.prepare(&installed.clone().into(), TO, true)).done().unwrap().unwrap();
+        assert_eq!(prepared.len(), 4, "{prepared:?}");
+        put(&twin, "kubeadm_1.31.2-1.1_amd64.deb", "another");
+        twin.world()
+            .change("cp1", |machine| machine.disk.remove(Utf8Path::new(&format!("{PATH}/SHA256SUMS"))));
+        let forward = twin.drive(directory.at_version(&["kubeadm"], TO)).done().unwrap().unwrap();
+        let back = twin.drive(directory.exact(&installed)).done().unwrap().unwrap();
+        let content = |path: &Utf8PathBuf| {
+            String::from_utf8(twin.world().machine("cp1").unwrap().disk.read(path).unwrap().to_vec()).unwrap()
+        };
+        assert_eq!(content(&forward[0]), "kubeadm 1.31.2");
+        assert_eq!(back.iter().map(content).collect::<Vec<_>>(), ["kubeadm 1.30.4", "kubelet 1.30.4"]);
+        // A copy that is not what it was is not used, and there is no other.
+        twin.world().change("cp1", |machine| machine.disk.put(forward[0].clone(), "broken", 0o600));
+        assert!(why(&twin, directory.at_version(&["kubeadm"], TO)).contains("SHA256SUMS"));
+    }
+
+    #[test]
+    fn a_disk_that_is_full_while_copies_are_taken_is_told_and_with_room_the_next_preparation_succeeds() {
+        let installed = ["kubeadm", "kubelet"].map(|name| (name.to_owned(), "1.30.4-1.1".to_owned()));
+        // The list and four packages.
+        for nth in 1..=5 {
+            let twin = with_packages();
+            let directory = directory(&twin, PackageManager::Apt);
+            twin.inject("cp1", nth, Fault::Fails);
+            let refused = why(&twin, directory.prepare(&installed.clone().into(), TO, true));
+            assert!(refused.contains(TAKEN_HERE) && refused.contains("no storage space"), "{refused}");
+            twin.drive(directory.prepare(&installed.clone().into(), TO, true)).done().unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_agents_own_folder_is_not_taken_for_the_operators() {
+        let twin = with_packages();
+        let host = twin.host("cp1");
+        let own = Directory::new(host.layout, host.files, host.trees, TAKEN_HERE.into(), PackageManager::Apt);
+        twin.world().change("cp1", |machine| {
+            machine.disk.put(
+                format!("{TAKEN_HERE}/SHA256SUMS"),
+                format!("{}  kubeadm_1.31.2-1.1_amd64.deb", "0".repeat(64)),
+                0o600,
+            )
+        });
+        assert!(why(&twin, own.at_version(&["kubeadm"], TO)).contains("is the agent's own"));
     }
 
     #[test]

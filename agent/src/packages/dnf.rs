@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::{self, Argv, KUBERNETES_PACKAGES};
 use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::version::KubernetesVersion;
 use tokio::sync::Mutex;
 
-use super::directory::{Directory, archives_in};
+use super::directory::{Directory, archives_in, taken_from};
 use super::minor::{SplitFile, led_to, minors_of, split_files};
 use super::output;
 use super::programs::{ASKING, images_by_package, version_of};
@@ -34,6 +34,9 @@ const FURTHEST: u16 = 8;
 
 /// Where dnf's files of repositories are.
 const REPOSITORIES: &str = "/etc/yum.repos.d";
+
+/// The folder of the state folder that packages are downloaded to.
+pub(super) const RPMS: &str = "rpms";
 
 /// What is known of later minors: one version a line.
 const OFFERS: &str = "offers";
@@ -55,11 +58,8 @@ impl Dnf {
         files: Arc<dyn Files>,
         commands: Arc<dyn Commands>,
         kube: Arc<dyn Kube>,
-        folder: Option<Utf8PathBuf>,
+        directory: Option<Directory>,
     ) -> Self {
-        let directory = folder.map(|folder| {
-            Directory::new(Arc::clone(&files), layout.at(folder.as_str()), PackageManager::Dnf)
-        });
         let ahead = Folder::at(layout.state_dir.join("minors-ahead"));
         Self { layout, files, commands, kube, directory, ahead, scratch: Mutex::new(()) }
     }
@@ -172,7 +172,7 @@ impl Packages for Dnf {
     }
 
     async fn source(&self) -> HostResult<PackageSource> {
-        let directory = self.directory.as_ref().map(|directory| directory.on_node(&self.layout).to_string());
+        let directory = self.directory.as_ref().map(Directory::folder);
         let split_by_minor = directory.is_none() && !self.split().await?.is_empty();
         Ok(PackageSource { manager: PackageManager::Dnf, directory, split_by_minor })
     }
@@ -198,19 +198,13 @@ impl Packages for Dnf {
 
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()> {
         let installed = self.installed().await?;
+        if let Some(directory) = &self.directory {
+            return directory.prepare(&installed, version, true).await.map(drop);
+        }
         let names: Vec<&str> =
             KUBERNETES_PACKAGES.into_iter().filter(|name| installed.contains_key(*name)).collect();
-        if let Some(directory) = &self.directory {
-            directory.at_version(&names, version).await?;
-            // The way back has to be there as well.
-            let earlier: Vec<(String, String)> = names
-                .iter()
-                .filter_map(|name| Some(((*name).to_owned(), installed.get(*name)?.clone())))
-                .collect();
-            return directory.exact(&earlier).await.map(drop);
-        }
         // For the look into kubeadm. dnf fetches what it installs once more: what lies here was not bound to its repository.
-        let into = self.ahead.path().with_file_name("rpms");
+        let into = self.layout.state_dir.join(RPMS);
         let mut argv = argv::dnf_download(&names, version, into.as_str());
         let led = {
             let _nobody_else = self.scratch.lock().await;
@@ -228,7 +222,7 @@ impl Packages for Dnf {
         let package = if let Some(directory) = &self.directory {
             directory.at_version(&["kubeadm"], version).await?.pop()
         } else {
-            let folder = self.ahead.path().with_file_name("rpms");
+            let folder = self.layout.state_dir.join(RPMS);
             let names = self.files.list(&folder).await?;
             let is_it = |name: &&String| name.starts_with(&format!("kubeadm-{}-", version.bare()));
             names.iter().rfind(is_it).map(|name| folder.join(name))
@@ -245,6 +239,10 @@ impl Packages for Dnf {
 
     async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
         archives_in(self.directory.as_ref(), version).await
+    }
+
+    async fn take_archive(&self, archive: &Utf8Path) -> HostResult<Utf8PathBuf> {
+        taken_from(self.directory.as_ref(), archive).await
     }
 
     /// Of a package that is there twice the older one goes: its transaction had got as far as to bring the newer one.

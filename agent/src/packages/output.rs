@@ -123,6 +123,12 @@ fn upstream(package_version: &str) -> Option<KubernetesVersion> {
     version.parse().ok()
 }
 
+/// The Kubernetes version in a package's version: `v1.31.2` of `1.31.2-1.1`, `0:1.31.2-1.1` or `1.31.2`.
+pub(super) fn kubernetes_version(version: &str) -> Option<KubernetesVersion> {
+    let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
+    upstream.split('-').next()?.parse().ok()
+}
+
 /// The one line of `apt-get download --print-uris`: `'URI' NAME SIZE SHA256:DIGITS`.
 pub(super) fn package_file(text: &str) -> HostResult<PackageFile> {
     let read = |line: &str| {

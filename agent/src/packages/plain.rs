@@ -21,6 +21,9 @@ use super::scratch::Scratch;
 use crate::engine::lease::Permit;
 use crate::host::{Commands, Files, HostError, HostResult, Kube, Layout, Lines, Packages};
 
+/// The folder of the state folder with programs that were replaced.
+pub(super) const KEPT: &str = "programs";
+
 /// Programs without a package manager.
 pub(super) struct PlainFiles {
     layout: Layout,
@@ -29,8 +32,8 @@ pub(super) struct PlainFiles {
     kube: Arc<dyn Kube>,
     /// Folders in which programs are looked up.
     path: Vec<Utf8PathBuf>,
-    /// As on a real node; without it nothing is offered.
-    folder: Option<Utf8PathBuf>,
+    /// Without it nothing is offered.
+    directory: Option<Directory>,
     scratch: Mutex<()>,
 }
 
@@ -41,21 +44,18 @@ impl PlainFiles {
         commands: Arc<dyn Commands>,
         kube: Arc<dyn Kube>,
         path: Vec<Utf8PathBuf>,
-        folder: Option<Utf8PathBuf>,
+        directory: Option<Directory>,
     ) -> Self {
-        Self { layout, files, commands, kube, path, folder, scratch: Mutex::new(()) }
+        Self { layout, files, commands, kube, path, directory, scratch: Mutex::new(()) }
     }
 
-    fn directory(&self) -> HostResult<Directory> {
-        let Some(folder) = &self.folder else {
-            return Err(HostError::Malformed {
-                what: "the programs of Kubernetes on this node".to_owned(),
-                why: "no package owns them, and the agent's configuration names no folder that holds newer ones: write \
-                      `directory = \"…\"` under [packages] in /etc/liftlock/agent.toml and restart liftlock-agent"
-                    .to_owned(),
-            });
-        };
-        Ok(Directory::new(Arc::clone(&self.files), self.layout.at(folder.as_str()), PackageManager::Files))
+    fn directory(&self) -> HostResult<&Directory> {
+        self.directory.as_ref().ok_or_else(|| HostError::Malformed {
+            what: "the programs of Kubernetes on this node".to_owned(),
+            why: "no package owns them, and the agent's configuration names no folder that holds newer ones: write \
+                  `directory = \"…\"` under [packages] in /etc/liftlock/agent.toml and restart liftlock-agent"
+                .to_owned(),
+        })
     }
 
     /// Where a program lies.
@@ -79,7 +79,7 @@ impl PlainFiles {
 
     /// Where an earlier program is kept.
     fn kept(&self, program: &str, version: &str) -> Utf8PathBuf {
-        self.layout.state_dir.join("programs").join(format!("{program}-v{version}"))
+        self.layout.state_dir.join(KEPT).join(format!("{program}-v{version}"))
     }
 
     /// Keeps the program that is there, and puts another one in its place.
@@ -131,7 +131,7 @@ impl Packages for PlainFiles {
     }
 
     async fn source(&self) -> HostResult<PackageSource> {
-        let directory = self.folder.as_ref().map(ToString::to_string);
+        let directory = self.directory.as_ref().map(Directory::folder);
         Ok(PackageSource { manager: PackageManager::Files, directory, split_by_minor: false })
     }
 
@@ -148,9 +148,8 @@ impl Packages for PlainFiles {
     }
 
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()> {
-        let installed = self.installed().await?;
-        let names: Vec<&str> = installed.keys().map(String::as_str).collect();
-        for file in self.directory()?.at_version(&names, version).await? {
+        // What is replaced is kept: the way back needs nothing of the folder.
+        for file in self.directory()?.prepare(&self.installed().await?, version, false).await? {
             lines.line(&format!("{file} is what the list says"));
         }
         Ok(())
@@ -167,6 +166,10 @@ impl Packages for PlainFiles {
 
     async fn image_archives(&self, version: KubernetesVersion) -> HostResult<Option<Vec<Utf8PathBuf>>> {
         self.directory()?.image_archives(version).await.map(Some)
+    }
+
+    async fn take_archive(&self, archive: &Utf8Path) -> HostResult<Utf8PathBuf> {
+        self.directory()?.take_file(archive).await
     }
 
     async fn repair(&self, _: &Permit, _: &dyn Lines) -> HostResult<()> {
@@ -233,7 +236,7 @@ mod tests {
 
     const FROM: KubernetesVersion = KubernetesVersion::new(1, 30, 4);
     const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
-    const FOLDER: &str = "/var/lib/liftlock/offline";
+    const FOLDER: &str = "/srv/offline";
 
     /// Programs whose content is their version.
     struct Shells(Arc<dyn Files>);
@@ -292,7 +295,14 @@ mod tests {
         let host = twin.host("cp1");
         let commands = Arc::new(Shells(Arc::clone(&host.files)));
         let path = ["/usr/local/sbin", "/usr/local/bin", "/usr/bin"].map(Utf8PathBuf::from).to_vec();
-        PlainFiles::new(host.layout, host.files, commands, host.kube, path, Some(FOLDER.into()))
+        let directory = Directory::new(
+            host.layout.clone(),
+            Arc::clone(&host.files),
+            host.trees,
+            FOLDER.into(),
+            PackageManager::Files,
+        );
+        PlainFiles::new(host.layout, host.files, commands, host.kube, path, Some(directory))
     }
 
     fn permit(twin: &Twin) -> Permit {

@@ -10,11 +10,12 @@ use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use super::index::{Exported, Index, PACK};
 use super::kept;
 use super::record::Record;
-use super::store::{Export, distrust, exports};
+use super::store::{Export, exports};
 use crate::engine::fence;
 use crate::host::trees::{Content, Entry, Kind, Name, Place, Stamp, Survey};
 use crate::host::{Clearance, Host, HostError, HostResult};
 use crate::protect::compare::first_names;
+use crate::trust::distrust;
 
 /// The fence's name in the agent's state.
 const FENCE: &str = "fence";
@@ -134,7 +135,7 @@ pub async fn import(host: &Host, node: &NodeName, store: &Utf8Path) -> Result<Im
             export.folder, export.token
         )));
     }
-    if let Some(why) = distrust(host, store).await? {
+    if let Some(why) = distrust(host.trees.as_ref(), &host.layout, store).await? {
         return Err(ImportError::Distrusted { why });
     }
     let index = Index::read(host, &export.folder).await?.ok_or_else(|| HostError::Malformed {

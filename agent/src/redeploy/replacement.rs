@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::host::trees::{Mount, Survey};
 use crate::host::{Host, HostResult, Layout, Limits};
 use crate::protect::rules::clean;
-use crate::redeploy::store::distrust;
+use crate::trust::distrust;
 
 /// How long the command may take where nobody says otherwise.
 const TIME: Duration = Duration::from_hours(1);
@@ -120,7 +120,7 @@ impl Replacement {
                  the command leaves that folder alone, name it in `keeps`"
             )));
         }
-        if let Some(why) = distrust(host, &store).await? {
+        if let Some(why) = distrust(host.trees.as_ref(), &host.layout, &store).await? {
             return Ok(Some(why));
         }
         let state = host.layout.on_node(&host.layout.state_dir);

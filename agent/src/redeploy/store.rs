@@ -5,7 +5,6 @@ use liftlock_proto::name::{FencingToken, NodeName};
 
 use super::index;
 use crate::engine::idle::Idle;
-use crate::host::trees::{Kind, Survey};
 use crate::host::{Host, HostResult};
 
 /// An export, whole or not.
@@ -43,30 +42,6 @@ pub async fn exports(host: &Host, store: &Utf8Path) -> HostResult<Vec<Export>> {
     let mut exports: Vec<Export> = names.iter().filter_map(|name| Export::parse(store, name)).collect();
     exports.sort_by_key(|export| export.token);
     Ok(exports)
-}
-
-/// Why what lies in a store is not to be believed, and what to do, if that is so: others than who owns / may write to it
-/// or to a folder above it, and what it holds is written all over the system.
-pub async fn distrust(host: &Host, store: &Utf8Path) -> HostResult<Option<String>> {
-    let look = async |path: &Utf8Path| HostResult::Ok(host.trees.survey(Survey::at(path)).await?.root);
-    // / itself lies in no folder to look at it from; it is root's.
-    let (uid, gid) = look(&host.layout.root).await?.map_or((0, 0), |root| (root.uid, root.gid));
-    for path in store.ancestors().take_while(|path| *path != host.layout.root) {
-        let Some(entry) = look(path).await? else { continue };
-        if matches!(entry.kind, Kind::Link(_)) {
-            return Ok(Some(format!("{path} is a symbolic link: name where it really leads")));
-        }
-        let others = if entry.gid == gid { 0o002 } else { 0o022 };
-        // In a folder with the sticky bit nobody renames what is another's.
-        let sticky = path != store && entry.mode & 0o1000 != 0;
-        if entry.uid != uid || (entry.mode & others != 0 && !sticky) {
-            return Ok(Some(format!(
-                "others than root may write to {path}, and could have root write what they like: `chown root:root {path}` \
-                 and `chmod go-w {path}`"
-            )));
-        }
-    }
-    Ok(None)
 }
 
 /// Removes a node's exports: every node of their roll-out is raised, so nobody needs them any more.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
+use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::plan::Role;
 
 use super::kubeadm::mebibytes;
@@ -34,19 +35,30 @@ pub(super) struct MeasureSpace {
 }
 
 /// Room that something needs.
-struct Need {
-    path: Utf8PathBuf,
-    bytes: u64,
+pub(super) struct Need {
+    pub(super) path: Utf8PathBuf,
+    pub(super) bytes: u64,
 }
 
 impl MeasureSpace {
     async fn needs(&self, cx: &PrepareContext) -> HostResult<Vec<Need>> {
         let layout = &cx.host.layout;
+        let PackageSource { manager, directory, .. } = cx.host.packages.source().await?;
         let mut needs = vec![
-            Need { path: layout.at("/var/cache/apt/archives"), bytes: DOWNLOADS },
             Need { path: layout.at("/usr/bin"), bytes: UNPACKING },
             Need { path: layout.state_dir.clone(), bytes: STATE },
         ];
+        match manager {
+            // What was taken out of a folder is there by now.
+            PackageManager::Apt | PackageManager::Dnf if directory.is_some() => {}
+            PackageManager::Apt => {
+                needs.insert(0, Need { path: layout.at("/var/cache/apt/archives"), bytes: DOWNLOADS });
+            }
+            // dnf fetches what it installs once more.
+            PackageManager::Dnf => needs.push(Need { path: layout.at("/var/cache/dnf"), bytes: DOWNLOADS }),
+            // What is replaced is kept.
+            PackageManager::Files => needs.push(Need { path: layout.state_dir.clone(), bytes: UNPACKING }),
+        }
         let mut backups = BACKUP + keep::LIMIT;
         let etcd = layout.at("/var/lib/etcd");
         if self.role.is_control_plane() && cx.host.files.exists(&etcd).await? {
@@ -56,36 +68,33 @@ impl MeasureSpace {
         needs.push(Need { path: layout.backups(), bytes: backups });
         Ok(needs)
     }
+}
 
-    /// Needs on one file system add up.
-    async fn too_full(&self, cx: &PrepareContext) -> HostResult<Vec<String>> {
-        let needs = self.needs(cx).await?;
-        let mut systems: Vec<(u64, u64, Vec<Need>)> = Vec::new();
-        for need in needs {
-            let space = cx.host.files.space(&need.path).await?;
-            match systems.iter_mut().find(|(device, ..)| *device == space.device) {
-                Some((_, _, needs)) => needs.push(need),
-                None => systems.push((space.device, space.free, vec![need])),
-            }
+/// Each file system that has less room than its needs together ask for, in words.
+pub(super) async fn too_full(cx: &PrepareContext, needs: Vec<Need>) -> HostResult<Vec<String>> {
+    let mut systems: Vec<(u64, u64, Vec<Need>)> = Vec::new();
+    for need in needs {
+        let space = cx.host.files.space(&need.path).await?;
+        match systems.iter_mut().find(|(device, ..)| *device == space.device) {
+            Some((_, _, needs)) => needs.push(need),
+            None => systems.push((space.device, space.free, vec![need])),
         }
-        let mut findings = Vec::new();
-        for (_, free, needs) in systems {
-            let total: u64 = needs.iter().map(|need| need.bytes).sum();
-            if total > free {
-                let parts: Vec<String> = needs
-                    .iter()
-                    .map(|need| format!("{} MiB for {}", mebibytes(need.bytes), need.path))
-                    .collect();
-                findings.push(format!(
-                    "{} MiB are needed on one file system ({}), and {} MiB are free",
-                    mebibytes(total),
-                    parts.join(", "),
-                    free / MIB
-                ));
-            }
-        }
-        Ok(findings)
     }
+    let mut findings = Vec::new();
+    for (_, free, needs) in systems {
+        let total: u64 = needs.iter().map(|need| need.bytes).sum();
+        if total > free {
+            let parts: Vec<String> =
+                needs.iter().map(|need| format!("{} MiB for {}", mebibytes(need.bytes), need.path)).collect();
+            findings.push(format!(
+                "{} MiB are needed on one file system ({}), and {} MiB are free",
+                mebibytes(total),
+                parts.join(", "),
+                free / MIB
+            ));
+        }
+    }
+    Ok(findings)
 }
 
 #[async_trait]
@@ -93,7 +102,7 @@ impl Preparation for MeasureSpace {
     async fn run(&self, cx: &PrepareContext) -> Result<(), StepFailure> {
         // Read here only to refuse it early: the lease reads it anew.
         Rules::load(&cx.host).await?;
-        let findings = self.too_full(cx).await?;
+        let findings = too_full(cx, self.needs(cx).await?).await?;
         if !findings.is_empty() {
             return Err(StepFailure::Refused(format!(
                 "{} has too little room: {}; free some and apply the plan again",

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use futures::StreamExt;
 use futures::stream;
 use liftlock_proto::argv;
 use liftlock_proto::plan::Role;
 use liftlock_proto::version::KubernetesVersion;
 
+use super::measure_space::{Need, too_full};
 use crate::engine::context::PrepareContext;
 use crate::engine::step::{Preparation, StepFailure};
 use crate::host::{HostResult, Limits};
@@ -19,6 +20,13 @@ const ON_WORKERS: [&str; 3] = ["kube-proxy", "pause", "coredns"];
 
 /// Unpacking says nothing meanwhile.
 const IMPORT: Limits = Limits { time: Duration::from_mins(30), silence: Duration::from_mins(30) };
+
+/// Where containerd keeps images, unless its configuration says otherwise.
+const CONTAINERD: &str = "/var/lib/containerd";
+
+/// containerd keeps an archive's layers as they come and unpacked, and those of Kubernetes' own images are three times as
+/// large then.
+const UNPACKED: u64 = 4;
 
 /// A registry and a disk are busy with this many.
 const SIDE_BY_SIDE: usize = 3;
@@ -52,10 +60,15 @@ impl PullImages {
             if missing(cx, images).await?.is_empty() {
                 break;
             }
+            has_room(cx, archive).await?;
             cx.reporter.line(cx.step, &format!("importing {archive}"));
+            let copy = cx.host.packages.take_archive(archive).await?;
             let unit = format!("liftlock-import-{}-{number}", self.version.bare());
-            let argv = argv::ctr_import(archive.as_str());
-            cx.host.commands.run_undisturbing(&unit, &argv, IMPORT, cx).await?;
+            let argv = argv::ctr_import(copy.as_str());
+            let imported = cx.host.commands.run_undisturbing(&unit, &argv, IMPORT, cx).await;
+            // It is as large as the images: its room is free again however the import went.
+            cx.host.files.discard(&copy).await?;
+            imported?;
         }
         let missing = missing(cx, images).await?;
         if missing.is_empty() {
@@ -72,6 +85,23 @@ impl PullImages {
             self.version,
         )))
     }
+}
+
+/// Refuses an archive before a full disk would harm what runs on the node.
+async fn has_room(cx: &PrepareContext, archive: &Utf8Path) -> Result<(), StepFailure> {
+    let size = cx.host.files.size_of_tree(archive).await?;
+    let (copy, images) = (cx.host.layout.state_dir.clone(), cx.host.layout.at(CONTAINERD));
+    let needs =
+        [Need { path: copy, bytes: size }, Need { path: images, bytes: size.saturating_mul(UNPACKED) }];
+    let findings = too_full(cx, needs.into()).await?;
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(StepFailure::Refused(format!(
+        "{} has too little room to import {archive}: {}; free some and apply the plan again",
+        cx.node,
+        findings.join("; ")
+    )))
 }
 
 async fn missing(cx: &PrepareContext, images: &[String]) -> HostResult<Vec<String>> {

@@ -123,6 +123,34 @@ impl Files for NodeTwin {
         Ok(copied)
     }
 
+    async fn take(&self, from: &Utf8Path, to: &Utf8Path) -> HostResult<Option<CopiedFile>> {
+        let Some(content) = self.read(from).await? else {
+            return Ok(None);
+        };
+        let digest = FileDigest::of(&content);
+        let full = || file_error("cannot write", to, ErrorKind::StorageFull);
+        self.change(&format!("take {from}"), full, |world: &mut World| {
+            if let Some(machine) = world.machine_mut(&self.name) {
+                machine.disk.put(to, &content, 0o600);
+            }
+        })
+        .await?;
+        Ok(Some(CopiedFile { path: Utf8PathBuf::new(), size: digest.size, sha256: digest.sha256 }))
+    }
+
+    async fn discard(&self, taken: &Utf8Path) -> HostResult<()> {
+        if !self.exists(taken).await? {
+            return Ok(());
+        }
+        let refused = || file_error("cannot remove", taken, ErrorKind::PermissionDenied);
+        self.change(&format!("discard {taken}"), refused, |world: &mut World| {
+            if let Some(machine) = world.machine_mut(&self.name) {
+                machine.disk.remove(taken);
+            }
+        })
+        .await
+    }
+
     async fn restore_file(&self, _: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()> {
         self.put(to, self.file(from)?).await
     }

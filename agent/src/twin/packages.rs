@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::packages::PackageSource;
 use liftlock_proto::version::KubernetesVersion;
 
@@ -94,6 +94,10 @@ impl Packages for NodeTwin {
             let offline = machine.offline.as_ref()?;
             Some(vec![offline.join(format!("images-{version}.tar"))])
         })
+    }
+
+    async fn take_archive(&self, archive: &Utf8Path) -> HostResult<Utf8PathBuf> {
+        Ok(archive.to_owned())
     }
 
     async fn repair(&self, _: &Permit, lines: &dyn Lines) -> HostResult<()> {

@@ -51,6 +51,17 @@ impl RealFiles {
         }
         Ok(path.to_owned())
     }
+
+    /// The path, if it lies in the state folder as well: what is there is the agent's own, with a lease or without.
+    fn admit_own(&self, path: &Utf8Path) -> HostResult<Utf8PathBuf> {
+        if path.starts_with(&self.layout.state_dir) && path != self.layout.state_dir {
+            return self.admit(path);
+        }
+        Err(HostError::Malformed {
+            what: format!("the path {path}"),
+            why: format!("it is not below {}; nothing was touched", self.layout.state_dir),
+        })
+    }
 }
 
 #[async_trait]
@@ -170,6 +181,16 @@ impl Files for RealFiles {
             tree::copy(&from, &to)
         })
         .await
+    }
+
+    async fn take(&self, from: &Utf8Path, to: &Utf8Path) -> HostResult<Option<CopiedFile>> {
+        let (from, to) = (self.admit(from)?, self.admit_own(to)?);
+        on_a_thread(move || take(&from, &to)).await
+    }
+
+    async fn discard(&self, taken: &Utf8Path) -> HostResult<()> {
+        let path = self.admit_own(taken)?;
+        on_a_thread(move || remove(&path)).await
     }
 
     async fn restore_file(&self, _: &Permit, from: &Utf8Path, to: &Utf8Path) -> HostResult<()> {
@@ -338,6 +359,30 @@ pub(super) fn make_folder(path: &Utf8Path, mode: u32) -> HostResult<()> {
         fs::fsync(parent).map_err(failed("cannot make durable the folder of", made))?;
     }
     Ok(())
+}
+
+/// A copy of a file, and of nothing but a file.
+fn take(from: &Utf8Path, to: &Utf8Path) -> HostResult<Option<CopiedFile>> {
+    // Nobody is waited for who might write into a pipe.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let input = match fs::open(from.as_str(), flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened.map_err(failed("cannot open", from))?,
+    };
+    let status = fs::fstat(&input).map_err(failed("cannot look at", from))?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return Err(HostError::Malformed {
+            what: format!("the file {from}"),
+            why: "it is a folder, a device or a pipe: put a file there".to_owned(),
+        });
+    }
+    if let Some(folder) = to.parent() {
+        make_folder(folder, 0o700)?;
+    }
+    let mut part = Part::new(to, 0o600)?;
+    let (size, sha256) = tree::stream(&mut File::from(input), &mut part.file, from, to)?;
+    part.put_in_place()?;
+    Ok(Some(CopiedFile { path: Utf8PathBuf::new(), size, sha256 }))
 }
 
 fn restore(from: &Utf8Path, to: &Utf8Path) -> HostResult<()> {

@@ -263,3 +263,42 @@ async fn a_folder_is_made_with_its_parents_and_its_mode() {
     place.files.create_dir(&place.permit, &path, 0o700).await.unwrap();
     assert_eq!((mode(&place.at("a")), mode(&path)), (0o700, 0o700));
 }
+
+#[tokio::test]
+async fn a_copy_is_taken_of_a_file_and_of_nothing_else_and_only_into_the_state_folder() {
+    let place = Place::new();
+    let from = place.put("srv/offline/kubeadm", "a program", 0o755);
+    let to = place.at("state/packages/v1.31.2/kubeadm");
+    let taken = place.files.take(&from, &to).await.unwrap().unwrap();
+    assert_eq!((taken.size, taken.sha256), (9, hexadecimal(&Sha256::digest("a program"))));
+    assert_eq!((fs::read_to_string(&to).unwrap().as_str(), mode(&to)), ("a program", 0o600));
+    assert_eq!(mode(to.parent().unwrap()), 0o700);
+    // What becomes of the file is nothing to the copy.
+    fs::write(&from, "another").unwrap();
+    assert_eq!(fs::read_to_string(&to).unwrap(), "a program");
+    assert_ne!(from.metadata().unwrap().ino(), to.metadata().unwrap().ino());
+
+    let link = place.at("srv/offline/link");
+    symlink("/etc/passwd", &link).unwrap();
+    let pipe = place.at("srv/offline/pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        pipe.as_str(),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    for other in [link, pipe, place.at("srv/offline")] {
+        place.files.take(&other, &to).await.unwrap_err();
+    }
+    assert_eq!(fs::read_to_string(&to).unwrap(), "a program");
+    assert_eq!(place.files.take(&place.at("srv/offline/none"), &to).await.unwrap(), None);
+    for elsewhere in [place.at("usr/bin/kubeadm"), place.at("state"), place.at("state/../usr/bin/kubeadm")] {
+        place.files.take(&from, &elsewhere).await.unwrap_err();
+        place.files.discard(&elsewhere).await.unwrap_err();
+    }
+    place.files.discard(&to).await.unwrap();
+    place.files.discard(&to).await.unwrap();
+    assert!(!to.exists() && from.exists());
+}

@@ -93,8 +93,15 @@ pub fn host(config: &RealConfig) -> HostResult<Host> {
     let runtime = RealRuntime::new(layout.clone(), files.clone(), config.runtime_endpoint.clone());
     let etcd = RealEtcd::new(layout.clone(), files.clone(), config.etcd_endpoint.clone());
     let path = config.path.clone();
-    let packages =
-        NodePackages::new(config.packages.clone(), &layout, files.clone(), commands.clone(), &kube, path);
+    let packages = NodePackages::new(
+        config.packages.clone(),
+        &layout,
+        files.clone(),
+        commands.clone(),
+        &trees,
+        &kube,
+        path,
+    );
     Ok(Host {
         layout,
         files,

@@ -87,6 +87,28 @@ fn packages_are_refreshed_and_fetched_without_a_lease() {
 }
 
 #[test]
+fn an_archive_that_finds_no_room_for_its_images_is_refused_before_anything_of_it_is_imported() {
+    let leased = control_plane();
+    leased.meddle(|machine| {
+        machine.offline = Some("/srv/offline".into());
+        machine.disk.put("/srv/offline/images-v1.31.2.tar", vec![0; 3 << 20], 0o644);
+        let room = |device, free| Space { free, total: 1 << 30, device };
+        machine.mounts.insert("/var/lib/containerd".into(), room(4, 11 * MIB));
+    });
+    let why = leased.prepare(&pull(Role::ControlPlane)).unwrap_err().to_string();
+    for said in ["images-v1.31.2.tar", "12 MiB for /var/lib/containerd", "11 MiB are free"] {
+        assert!(why.contains(said), "{why}");
+    }
+    assert!(leased.changes().is_empty(), "{:?}", leased.changes());
+    leased.meddle(|machine| {
+        machine
+            .mounts
+            .insert("/var/lib/containerd".into(), Space { free: 12 * MIB, total: 1 << 30, device: 4 });
+    });
+    leased.prepare(&pull(Role::ControlPlane)).unwrap();
+}
+
+#[test]
 fn on_a_node_without_a_registry_images_come_out_of_archives_that_lie_there() {
     let leased = control_plane();
     leased.meddle(|machine| machine.offline = Some("/var/lib/liftlock/offline".into()));
