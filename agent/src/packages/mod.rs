@@ -11,5 +11,6 @@ mod output;
 mod plain;
 mod programs;
 pub(crate) mod scratch;
+pub mod surplus;
 
 pub use chosen::{NodePackages, PackageSettings};

@@ -21,6 +21,7 @@ use crate::engine::runner::{Engine, Gear, StepTable, Stopped};
 use crate::engine::step::Preparation;
 use crate::engine::transition::{End, Spent};
 use crate::host::Host;
+use crate::packages::surplus;
 use crate::redeploy::store;
 use crate::session::StartError;
 use crate::session::asking::{Asking, Mailbox};
@@ -250,6 +251,9 @@ impl Duties {
             let wish = Wish { retention, kubeadm_leftovers: false, dry_run: false };
             if let Err(error) = prune(&host, &node, &idle, wish).await {
                 tracing::warn!(%error, "backups that are not kept any more could not be removed");
+            }
+            if let Err(error) = surplus::remove(&host, &node, &idle).await {
+                tracing::warn!(%error, "packages that nobody needs any more could not be removed");
             }
             if let Err(error) = store::tidy(&host, &node, &idle).await {
                 tracing::warn!(%error, "exports that nobody needs any more could not be removed");
