@@ -7,6 +7,8 @@
 . "$HERE/lib/packages.sh"
 . "$HERE/lib/node-image.sh"
 . "$HERE/lib/nodes.sh"
+. "$HERE/lib/sources.sh"
+. "$HERE/lib/rpm.sh"
 . "$HERE/lib/kubeadm.sh"
 . "$HERE/lib/app.sh"
 . "$HERE/lib/checks.sh"

@@ -10,6 +10,7 @@ node_number() {
     client) echo 3 ;;
     operator) echo 4 ;;
     next) echo 5 ;;
+    repository) echo 6 ;;
     *) die "no node is called $1" ;;
   esac
 }
