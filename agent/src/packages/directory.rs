@@ -533,7 +533,7 @@ mod tests {
                 format!("{TAKEN_HERE}/SHA256SUMS"),
                 format!("{}  kubeadm_1.31.2-1.1_amd64.deb", "0".repeat(64)),
                 0o600,
-            )
+            );
         });
         assert!(why(&twin, own.at_version(&["kubeadm"], TO)).contains("is the agent's own"));
     }

@@ -59,7 +59,10 @@ async fn needed(host: &Host, node: &NodeName) -> HostResult<Option<BTreeSet<Kube
     for backup in Inventory::take(host, node).await?.backups {
         let Some(json) = host.files.read(&backup.folder.path().join(NAME)).await? else {
             // Of one that was never finished nothing is put back.
-            if backup.index.is_err() { continue } else { return Ok(None) }
+            if backup.index.is_err() {
+                continue;
+            }
+            return Ok(None);
         };
         let Ok(state) = serde_json::from_slice::<PackageState>(&json) else { return Ok(None) };
         states.push(state.installed);

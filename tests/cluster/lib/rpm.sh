@@ -51,11 +51,14 @@ dnf_download() { # INTO
   rm -rf "$1.status" "$1/partial" "$1/lock"
 }
 
-dnf_install() { # NODE VERSION: dnf, and by it the packages, of which dpkg knows nothing
+# dnf_install NODE VERSION: dnf, and by it the packages, of which dpkg knows nothing. Debian's rpm would keep its database in root's home,
+# which is protected; it lies where Red Hat's lies.
+dnf_install() {
   docker cp "$CACHE/dnf-$NODE_KEY" "$PREFIX$1:/srv/dnf"
   docker cp "$CACHE/rpms-$RPMS_KEY/$2" "$PREFIX$1:/srv/rpms"
   on "$1" apt-get -qq update
   on "$1" sh -c 'DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends /srv/dnf/*.deb'
+  echo '%_dbpath /var/lib/rpm' | on "$1" install -D -m 0644 /dev/stdin /etc/rpm/macros.database
   on "$1" sh -c 'mkdir -p /etc/yum.repos.d && dnf install --assumeyes /srv/rpms/*.rpm && rm -r /srv/dnf /srv/rpms'
   on "$1" systemctl enable --quiet kubelet
 }

@@ -38,8 +38,10 @@ spec:
   containers: [{name: app, image: "liftlock.test/app:1", imagePullPolicy: Never}]
 POD
   kubectl_ wait --for=condition=Ready pod/debug --timeout=60s
-  liftlock nodes -o json | jq --exit-status '[.[].packages] | unique == ["dnf, split by minor"]' || die "not every agent says that its packages are dnf's"
   liftlock versions > "$LOGS/versions.txt"
+  liftlock nodes -o json > "$LOGS/nodes.json"
+  jq --exit-status '[.[].packages] | unique == ["dnf, split by minor"]' "$LOGS/nodes.json" ||
+    die "not every agent says that its packages are dnf's: see $LOGS/nodes.json"
   grep -qF "$TO" "$LOGS/versions.txt" || die "$TO is not offered though there is a repository of its minor: see $LOGS/versions.txt"
   for node in $(nodes); do
     diff "$LOGS/sources-$node.txt" <(repositories_of "$node") || die "a look at later minors changed the repositories of $node"

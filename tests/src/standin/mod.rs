@@ -23,6 +23,7 @@ pub mod pki;
 pub mod programs;
 pub mod prometheus;
 pub mod release;
+pub mod rpm;
 pub mod serve;
 pub mod systemd;
 pub mod webhook;

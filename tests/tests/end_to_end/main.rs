@@ -13,6 +13,7 @@ mod backups;
 mod bad_input;
 mod blocked;
 mod catalogue;
+mod dnf;
 mod documents;
 mod forecast;
 mod gates;

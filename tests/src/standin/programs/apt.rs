@@ -42,7 +42,7 @@ fn words(call: &Call) -> Vec<&str> {
     words
 }
 
-fn fault(call: &Call, at: &Point) -> Result<(), u8> {
+pub(super) fn fault(call: &Call, at: &Point) -> Result<(), u8> {
     point(&call.node, at).map_err(|words| {
         err(format_args!("E: {words}"));
         FAILED
@@ -123,7 +123,7 @@ fn selected(call: &Call, packages: &[&str]) -> Result<Result<Vec<(String, String
 }
 
 /// Name and version of a package's file that is there.
-fn of_file(path: &str) -> Option<(String, String)> {
+pub(super) fn of_file(path: &str) -> Option<(String, String)> {
     let content = fs::read_to_string(path).ok()?;
     let field = |name: &str| content.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
     Some((field("Package: ")?, field("Version: ")?))

@@ -72,13 +72,17 @@ pub(super) fn deb(call: &Call) -> Result<u8> {
         err("dpkg-deb: error: need an action option");
         return Ok(2);
     };
+    unpack_into(Utf8Path::new(archive), Utf8Path::new(folder))
+}
+
+/// Puts the files of a package into a folder.
+pub(super) fn unpack_into(archive: &Utf8Path, folder: &Utf8Path) -> Result<u8> {
     let text = fs::read_to_string(archive).with_context(|| format!("cannot read {archive}"))?;
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let (Some(package), Some(version)) = (field("Package:"), field("Version:")) else {
         err(format_args!("dpkg-deb: error: '{archive}' is not a Debian format archive"));
         return Ok(2);
     };
-    let folder = Utf8Path::new(folder);
     fs::create_dir_all(folder.join("usr/bin"))?;
     fs::create_dir_all(folder.join("usr/lib/standin"))?;
     fs::write(folder.join("usr/lib/standin").join(package), version)?;

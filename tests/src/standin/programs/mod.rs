@@ -3,6 +3,7 @@
 mod apt;
 mod apt_sources;
 mod ctr;
+mod dnf;
 mod dpkg;
 mod etcdctl;
 mod kubeadm;
@@ -10,6 +11,7 @@ mod kubeadm_join;
 mod kubeadm_policy;
 mod kubeadm_upgrade;
 mod replace_system;
+mod rpm;
 mod systemd;
 
 use std::fmt::Display;
@@ -109,6 +111,8 @@ pub fn main() -> ExitCode {
             "dpkg" => dpkg::dpkg(&call),
             "dpkg-query" => dpkg::query(&call),
             "ctr" => ctr::ctr(&call),
+            "dnf" => dnf::dnf(&call),
+            "rpm" => rpm::rpm(&call),
             "dpkg-deb" => dpkg::deb(&call),
             "systemctl" => systemd::systemctl(&call),
             "systemd-run" => Ok(systemd::systemd_run(&call)),

@@ -1,0 +1,74 @@
+//! Nodes whose packages are dnf's.
+
+use std::fs;
+
+use liftlock_proto::v1::RolloutPhase;
+use liftlock_proto::version::KubernetesVersion;
+use liftlock_tests::fleet::{Fleet, Terms, proofs};
+use liftlock_tests::standin::cluster::Shape;
+use liftlock_tests::standin::fault::{Action, Fault, Point};
+use liftlock_tests::standin::release::Release;
+use liftlock_tests::standin::rpm::{REPO_FILE, RpmDatabase, install_by_dnf, repo_file};
+
+use crate::{LIMIT, TO, end_of, node, policy, raised};
+
+const FROM: KubernetesVersion = KubernetesVersion::new(1, 30, 4);
+
+/// One control plane and two workers, whose file leads to v1.30.
+async fn fleet_of_dnf() -> Fleet {
+    let mut fleet = Fleet::without_agents_on(&Shape::new(1, 2), Terms::default()).await.unwrap();
+    for machine in fleet.cluster.machines() {
+        install_by_dnf(&machine.tree, FROM.minor).unwrap();
+    }
+    let names = fleet.nodes();
+    for name in &names {
+        fleet.start_agent(name).await.unwrap();
+    }
+    fleet.operator().await.unwrap().wait_for_facts(&names, LIMIT).await.unwrap();
+    let nodes = fleet.cli(&["nodes", "-o", "json"]).await.unwrap().success().unwrap().stdout;
+    assert!(nodes.contains("\"packages\": \"dnf, split by minor\""), "{nodes}");
+    fleet
+}
+
+/// Every node has each package once, at that version, and its file leads to that minor and is else as it was.
+fn has(fleet: &Fleet, version: KubernetesVersion) {
+    for machine in fleet.cluster.machines() {
+        let database = RpmDatabase::read(&machine.tree).unwrap();
+        for name in ["kubeadm", "kubelet", "kubectl"] {
+            assert_eq!(database.of(name), [Release(version).package_version()], "{}", machine.facts.name);
+        }
+        assert_eq!(fs::read_to_string(machine.tree.at(REPO_FILE)).unwrap(), repo_file(version.minor));
+    }
+}
+
+#[tokio::test]
+async fn nodes_of_dnf_are_raised_also_where_a_transaction_was_cut_off_between_the_new_package_and_the_old() {
+    let fleet = fleet_of_dnf().await;
+    let versions = fleet.cli(&["versions", "-o", "json"]).await.unwrap().success().unwrap().stdout;
+    assert!(versions.contains("v1.31.2"), "a later minor's repository is looked into: {versions}");
+    has(&fleet, FROM);
+    let tree = &fleet.cluster.machine("w1").unwrap().tree;
+    let fault = Fault::arm(tree, &Point::AptUnpacked("kubelet".to_owned()), &Action::Die).unwrap();
+    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
+    if let Err(error) = fault.reached(LIMIT).await {
+        panic!("{error:#}\n{}", fleet.last_words());
+    }
+    assert_eq!(RpmDatabase::read(tree).unwrap().of("kubelet").len(), 2, "both are there");
+    fault.disarm().unwrap();
+    raised(&fleet, TO).await;
+    has(&fleet, TO);
+}
+
+#[tokio::test]
+async fn nodes_of_dnf_get_their_packages_and_their_repositorys_file_back_on_rollback() {
+    let fleet = fleet_of_dnf().await;
+    fleet.cluster.add_unmanaged_pod("debug", "w2");
+    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
+    let rollout = end_of(&fleet).await;
+    assert_eq!(node(&rollout, "w2").step, "drain", "{}\n{}", rollout.reason, fleet.last_words());
+    fleet.cli(&["rollback", "--cluster"]).await.unwrap().success().unwrap();
+    let rollout = end_of(&fleet).await;
+    assert_eq!(rollout.phase(), RolloutPhase::RolledBack, "{}\n{}", rollout.reason, fleet.last_words());
+    proofs::everything_runs(&fleet, FROM).unwrap();
+    has(&fleet, FROM);
+}
