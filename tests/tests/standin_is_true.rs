@@ -15,6 +15,7 @@ use liftlock_tests::scratch;
 use liftlock_tests::standin::cluster::{Cluster, Shape};
 use liftlock_tests::standin::node::ROOT_VARIABLE;
 use liftlock_tests::standin::objects::Key;
+use liftlock_tests::standin::rpm;
 use serde_json::Value;
 
 /// A recorded run of a real program.
@@ -262,6 +263,71 @@ async fn the_package_manager_holds_installs_and_refuses_as_the_real_one_does() {
         Transcript::read("upgrade/cp1-kubelet-before-restart").unwrap().stdout,
         "a kubelet runs on until it is restarted"
     );
+}
+
+/// Rows of names and versions, and errors: the rest tells of progress. The recorded packages are another build.
+fn said_by_dnf(stdout: &str, stderr: &str) -> Vec<String> {
+    let rows = stdout.lines().filter(|line| line.contains('\t'));
+    let mut said: Vec<String> = rows
+        .chain(stderr.lines().filter(|line| line.starts_with("Error: ")))
+        .map(|line| line.replace("-150500.", "-"))
+        .collect();
+    said.sort();
+    said
+}
+
+#[tokio::test]
+async fn dnf_and_rpm_offer_install_and_refuse_as_the_real_ones_do() {
+    let folder = scratch::folder().unwrap();
+    let path = Utf8Path::from_path(folder.path()).unwrap().to_owned();
+    let [from, later, next] =
+        [(30, 4), (30, 6), (31, 2)].map(|(minor, patch)| KubernetesVersion::new(1, minor, patch));
+    let shape = Shape { version: from, offered: vec![later, next], ..Shape::new(1, 0) };
+    let program = Utf8PathBuf::from(env!("CARGO_BIN_EXE_standin"));
+    let cluster = Cluster::start(&path, &program, &shape).await.unwrap();
+    let real = RealShape { _folder: folder, cluster };
+    let tree = real.cluster.machine("cp1").unwrap().tree.clone();
+    rpm::install_by_dnf(&tree, 30).unwrap();
+    let compare = async |name: &str| {
+        let transcript = Transcript::read(name).unwrap();
+        let argv: Vec<String> = transcript.argv.iter().map(|word| word.replace("-150500.", "-")).collect();
+        let (status, stdout, stderr) = real.run("cp1", &argv).await;
+        assert_eq!(status, transcript.status, "{name}: {stderr}");
+        assert_eq!(
+            said_by_dnf(&stdout, &stderr),
+            said_by_dnf(&transcript.stdout, &transcript.stderr),
+            "{name}: the stand-in's is the first"
+        );
+    };
+    for name in [
+        "dnf/makecache",
+        "dnf/repoquery",
+        "dnf/repoquery-excluded",
+        "dnf/install-excluded",
+        "dnf/install-unfound",
+        "rpm/query",
+        "rpm/verify",
+    ] {
+        compare(name).await;
+    }
+    fs::write(tree.at(rpm::REPO_FILE), rpm::repo_file(33)).unwrap();
+    let missing = Transcript::read("dnf/makecache-missing").unwrap();
+    let (status, _, stderr) = real.run("cp1", &["dnf", "makecache"].map(str::to_owned)).await;
+    assert_eq!((status, said_by_dnf("", &stderr)), (missing.status, said_by_dnf("", &missing.stderr)));
+    fs::write(tree.at(rpm::REPO_FILE), rpm::repo_file(31)).unwrap();
+    compare("dnf/install-led").await;
+    assert_eq!(rpm::RpmDatabase::read(&tree).unwrap().of("kubeadm"), ["1.31.2-1.1"]);
+    fs::write(tree.at(rpm::REPO_FILE), rpm::repo_file(30)).unwrap();
+    compare("dnf/install-back").await;
+    // A transaction that was cut off between the new package and the removal of the old one.
+    let mut database = rpm::RpmDatabase::read(&tree).unwrap();
+    assert_eq!(database.of("kubeadm"), ["1.30.4-1.1"]);
+    database.packages.push(("kubectl".to_owned(), "1.31.2-1.1".to_owned()));
+    database.write(&tree).unwrap();
+    for name in ["rpm/query-twice", "rpm/erase-older", "rpm/verify-after-erase"] {
+        compare(name).await;
+    }
+    assert_eq!(rpm::RpmDatabase::read(&tree).unwrap().of("kubectl"), ["1.31.2-1.1"]);
 }
 
 #[tokio::test]

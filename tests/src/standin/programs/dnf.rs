@@ -90,7 +90,10 @@ fn makecache(call: &Call) -> Result<u8> {
         if offers.packages.is_empty() {
             err("Errors during downloading metadata for repository 'kubernetes':");
             err(format_args!("  - Status code: 404 for {SPLIT}{minor}/rpm/repodata/repomd.xml"));
-            err("Error: Failed to download metadata for repo 'kubernetes': Cannot download repomd.xml");
+            err(
+                "Error: Failed to download metadata for repo 'kubernetes': Cannot download repomd.xml: Cannot download \
+                 repodata/repomd.xml: All mirrors were tried",
+            );
             return Ok(FAILED);
         }
         fs::create_dir_all(call.node.at("/var/cache/dnf"))?;
