@@ -922,7 +922,7 @@ fn stand_in_pools(world: &mut World, schedule: &Schedule) {
         let labels = pools.labels(position);
         if let Some(node) = world.cluster.nodes.get_mut(&format!("w{}", position + 1)) {
             node.labels = labels;
-            node.zone = standing.zone.unwrap_or_default().to_owned();
+            standing.zone.unwrap_or_default().clone_into(&mut node.zone);
         }
     }
     let Some(blocked) = &pools.blocked else { return };

@@ -136,7 +136,7 @@ fn whoever_comes_before_a_canary_is_raised_or_has_soaked_is_seen() {
     assert_eq!(forged.then(1, raised()), []);
     forged.now = Duration::from_secs(59);
     assert_eq!(forged.would(2, leased(2)), [Law::CanaryFirst]);
-    forged.now = Duration::from_secs(60);
+    forged.now = Duration::from_mins(1);
     assert_eq!(forged.then(2, leased(2)), []);
 }
 
