@@ -102,7 +102,10 @@ impl PlainFiles {
         if let Ok(earlier) = self.version(program).await {
             let kept = self.kept(program, &earlier.bare());
             if !self.files.exists(&kept).await? {
-                self.files.copy_tree(permit, &place, &kept).await?;
+                let folder = kept.parent().unwrap_or(&kept);
+                self.files.create_dir(permit, folder, 0o700).await?;
+                // In one rename: half a program under this name would be what the way back brings.
+                self.files.restore_file(permit, &place, &kept).await?;
             }
         }
         lines.line(&format!("{by} takes the place of {place}"));
@@ -358,6 +361,35 @@ mod tests {
         twin.drive(programs.reinstall(&permit(&twin), &before, &[], &Silent)).done().unwrap().unwrap();
         for program in KUBERNETES_PACKAGES {
             assert_eq!(content(&twin, program), FROM.to_string());
+        }
+    }
+
+    #[test]
+    fn half_a_program_is_never_kept_wherever_the_keeping_was_cut_off() {
+        for nth in 1.. {
+            let twin = twin();
+            let programs = programs(&twin);
+            let before: Vec<(String, String)> =
+                twin.drive(programs.installed()).done().unwrap().unwrap().into_iter().collect();
+            let install = || {
+                let permit = permit(&twin);
+                twin.drive(programs.install(&permit, &KUBERNETES_PACKAGES, TO, &[], &Silent))
+            };
+            twin.inject("cp1", nth, Fault::PowerFails);
+            let cut_off = matches!(install(), Outcome::Died);
+            if cut_off {
+                twin.restart("cp1", Meanwhile::Ended);
+                install().done().unwrap().unwrap();
+            }
+            twin.inject("cp1", usize::MAX, Fault::Fails);
+            twin.drive(programs.reinstall(&permit(&twin), &before, &[], &Silent)).done().unwrap().unwrap();
+            for program in KUBERNETES_PACKAGES {
+                assert_eq!(content(&twin, program), FROM.to_string(), "cut off before change {nth}");
+            }
+            if !cut_off {
+                assert!(nth > 6, "of three programs each is kept and replaced");
+                return;
+            }
         }
     }
 

@@ -407,6 +407,10 @@ fn script(world: &mut World, node: &str, argv: &Argv) -> Result<VecDeque<Op>, St
 #[async_trait]
 impl Commands for NodeTwin {
     async fn read(&self, argv: &Argv, _: Duration) -> HostResult<String> {
+        // Nobody edits manifests here.
+        if argv.iter().map(String::as_str).take(3).eq(["kubeadm", "upgrade", "diff"]) {
+            return Ok(String::new());
+        }
         Err(HostError::Command {
             argv: argv.clone(),
             status: "was not started".to_owned(),

@@ -7,6 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::children::file_error;
 use super::disk::File;
+use super::fault::Fault;
 use super::node::NodeTwin;
 use super::world::World;
 use crate::backup::digest::FileDigest;
@@ -26,10 +27,35 @@ impl NodeTwin {
         self.change(&format!("write {path}"), full, |world| {
             if let Some(machine) = world.machine_mut(&self.name) {
                 machine.disk.put(path, file.content, file.mode);
+                // In one rename, and durable: what lay there before is no more to be lost.
+                machine.unsynced.remove(path.as_str());
             }
             world.look_at_manifests(&self.name);
         })
         .await
+    }
+
+    /// Copies a file under the name that it is to have: what cuts that off leaves a part of it.
+    async fn copy(&self, path: &Utf8Path, file: File) -> HostResult<()> {
+        let dead = self.machine(|machine| machine.agent_is_dead)?;
+        let fault = self.strike(&format!("write {path}"));
+        let arrives = if fault.is_some() { file.content.len() / 2 } else { file.content.len() };
+        let content = file.content.get(..arrives).unwrap_or_default().to_vec();
+        if !dead {
+            self.world(|world| {
+                if let Some(machine) = world.machine_mut(&self.name) {
+                    machine.disk.put(path, content, file.mode);
+                }
+                world.look_at_manifests(&self.name);
+            });
+        }
+        match fault {
+            None => Ok(()),
+            Some(Fault::Fails | Fault::ChildDies) => {
+                Err(file_error("cannot write", path, ErrorKind::StorageFull))
+            }
+            Some(Fault::AgentDies | Fault::PowerFails) => std::future::pending().await,
+        }
     }
 
     fn file(&self, path: &Utf8Path) -> HostResult<File> {
@@ -118,7 +144,7 @@ impl Files for NodeTwin {
             self.create_dir(permit, target.parent().unwrap_or(&target), 0o700).await?;
             let digest = FileDigest::of(&file.content);
             copied.push(CopiedFile { path: rest.to_owned(), size: digest.size, sha256: digest.sha256 });
-            self.put(&target, file).await?;
+            self.copy(&target, file).await?;
         }
         Ok(copied)
     }
