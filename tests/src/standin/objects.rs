@@ -223,7 +223,7 @@ impl Objects {
             let before = known.ok_or(())?;
             let mut after = before.clone();
             change(&mut after);
-            Ok(if after == *before { Decision::Leave(after) } else { Decision::Put(after) })
+            Ok::<_, ()>(if after == *before { Decision::Leave(after) } else { Decision::Put(after) })
         };
         self.decide(key, update).ok()
     }
