@@ -258,7 +258,12 @@ async fn requests_that_make_no_sense_are_told_so() {
         operator.make_plan(version).await.unwrap_err(),
         operator.apply(v1::ApplyRequest::default()).await.unwrap_err(),
         operator
-            .apply(v1::ApplyRequest { plan: Some(v1::Plan::default()), onward: vec![], conduct: None })
+            .apply(v1::ApplyRequest {
+                plan: Some(v1::Plan::default()),
+                onward: vec![],
+                conduct: None,
+                document: String::new(),
+            })
             .await
             .unwrap_err(),
         operator.get(v1::GetRequest { plan_id: "no-plan".into() }).await.unwrap_err(),
@@ -360,8 +365,10 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
     let answer = planning.await.unwrap().unwrap().into_inner();
     let plan = answer.plan.unwrap_or_else(|| panic!("{:?}", answer.refusals));
 
-    let (mut applier, order) =
-        (operator.clone(), v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![], conduct: None });
+    let (mut applier, order) = (
+        operator.clone(),
+        v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![], conduct: None, document: String::new() },
+    );
     let applying = tokio::spawn(async move { applier.apply(order).await });
     answer_facts(&mut agent, false).await;
     let rollout = applying.await.unwrap().unwrap().into_inner();

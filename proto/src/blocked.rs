@@ -84,9 +84,19 @@ impl From<v1::OnBlocked> for OnBlocked {
     }
 }
 
+/// Its number in a message.
+pub(crate) fn number(policy: OnBlocked) -> i32 {
+    v1::OnBlocked::from(policy).into()
+}
+
+/// The one of this number in a message; an unknown one deletes and passes over nothing.
+pub(crate) fn numbered(number: i32) -> OnBlocked {
+    v1::OnBlocked::try_from(number).unwrap_or_default().into()
+}
+
 impl From<NodePolicy> for v1::NodePolicy {
     fn from(NodePolicy { name, on_blocked }: NodePolicy) -> Self {
-        Self { name, on_blocked: v1::OnBlocked::from(on_blocked).into() }
+        Self { name, on_blocked: number(on_blocked) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::blocked::{NodePolicy, OnBlocked};
+use crate::blocked::OnBlocked;
 use crate::hooks::NodeHooks;
 use crate::name::{NameError, NodeName, PlanId};
 use crate::packages::PackageSource;
@@ -107,9 +107,6 @@ pub struct Policy {
     /// What follows when a worker cannot be drained because budgets protect its pods.
     #[serde(skip_serializing_if = "OnBlocked::is_pause")]
     pub on_blocked: OnBlocked,
-    /// What is decided otherwise for single workers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<NodePolicy>,
     /// What each node calls itself before and after it is raised.
     #[serde(skip_serializing_if = "NodeHooks::is_default")]
     pub node_hooks: NodeHooks,
@@ -185,7 +182,6 @@ impl Default for Policy {
             workers: Workers::default(),
             replacement: None,
             on_blocked: OnBlocked::default(),
-            nodes: Vec::new(),
             node_hooks: NodeHooks::default(),
         }
     }
@@ -286,7 +282,6 @@ impl From<Policy> for v1::Policy {
             workers,
             replacement,
             on_blocked,
-            nodes,
             node_hooks,
         } = policy;
         Self {
@@ -301,7 +296,6 @@ impl From<Policy> for v1::Policy {
             workers: (!workers.is_default()).then(|| workers.into()),
             replacement: replacement.map(Into::into),
             on_blocked: v1::OnBlocked::from(on_blocked).into(),
-            nodes: nodes.into_iter().map(Into::into).collect(),
             node_hooks: (!node_hooks.is_default()).then(|| node_hooks.into()),
         }
     }
@@ -358,7 +352,6 @@ impl TryFrom<v1::Policy> for Policy {
             workers,
             replacement,
             on_blocked: _,
-            nodes,
             node_hooks,
         } = message;
         Ok(Self {
@@ -373,7 +366,6 @@ impl TryFrom<v1::Policy> for Policy {
             workers: workers.map(Into::into).unwrap_or_default(),
             replacement: replacement.map(TryInto::try_into).transpose()?,
             on_blocked,
-            nodes: nodes.into_iter().map(Into::into).collect(),
             node_hooks: node_hooks.map(Into::into).unwrap_or_default(),
         })
     }

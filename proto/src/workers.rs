@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::blocked::{self, NodePolicy, OnBlocked};
 use crate::strategy::Strategy;
 use crate::v1;
 
@@ -28,6 +29,9 @@ pub struct Workers {
     /// In the order in which they are raised. Workers that none of them selects come last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<Pool>,
+    /// What is decided otherwise for single workers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodePolicy>,
     /// Whether they are raised where they are, or other machines take their places.
     #[serde(skip_serializing_if = "Strategy::is_in_place")]
     pub strategy: Strategy,
@@ -80,6 +84,9 @@ pub struct Pool {
     /// Once it is raised the roll-out waits for an operator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause_after: bool,
+    /// In the place of what is said for all workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_blocked: Option<OnBlocked>,
 }
 
 /// A pool as a plan has it: with numbers in the place of shares.
@@ -97,6 +104,9 @@ pub struct PlannedPool {
     /// Once it is raised the roll-out waits for an operator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause_after: bool,
+    /// What follows when one of its workers cannot be drained; `None`: what is said for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_blocked: Option<OnBlocked>,
 }
 
 /// Where a worker is.
@@ -124,6 +134,11 @@ impl Workers {
     /// Whether it asks for nothing but the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether it says in which order workers are raised or how many at once: what is decided for single ones does not.
+    pub fn arranges(&self) -> bool {
+        *self != Self { nodes: self.nodes.clone(), ..Self::default() }
     }
 }
 
@@ -259,6 +274,7 @@ impl From<Workers> for v1::Workers {
             failure_budget,
             canary,
             pools,
+            nodes,
             strategy,
             max_surge,
             with,
@@ -269,6 +285,7 @@ impl From<Workers> for v1::Workers {
             failure_budget,
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            nodes: nodes.into_iter().map(Into::into).collect(),
             strategy: v1::Strategy::from(strategy).into(),
             max_surge: max_surge.map(Into::into),
             with,
@@ -285,6 +302,7 @@ impl From<v1::Workers> for Workers {
             failure_budget,
             canary,
             pools,
+            nodes,
             strategy: _,
             max_surge,
             with,
@@ -295,6 +313,7 @@ impl From<v1::Workers> for Workers {
             failure_budget,
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            nodes: nodes.into_iter().map(Into::into).collect(),
             strategy,
             max_surge: share(max_surge),
             with,
@@ -305,41 +324,45 @@ impl From<v1::Workers> for Workers {
 
 impl From<Pool> for v1::Pool {
     fn from(pool: Pool) -> Self {
-        let Pool { name, selector, max_unavailable, canary, pause_after } = pool;
+        let Pool { name, selector, max_unavailable, canary, pause_after, on_blocked } = pool;
         Self {
             name,
             selector,
             max_unavailable: max_unavailable.map(Into::into),
             canary: canary.map(Into::into),
             pause_after,
+            on_blocked: on_blocked.map(blocked::number),
         }
     }
 }
 
 impl From<v1::Pool> for Pool {
     fn from(message: v1::Pool) -> Self {
-        let v1::Pool { name, selector, max_unavailable, canary, pause_after } = message;
+        let v1::Pool { name, selector, max_unavailable, canary, pause_after, on_blocked } = message;
         Self {
             name,
             selector,
             max_unavailable: share(max_unavailable),
             canary: canary.map(Into::into),
             pause_after,
+            on_blocked: on_blocked.map(blocked::numbered),
         }
     }
 }
 
 impl From<PlannedPool> for v1::PlannedPool {
     fn from(pool: PlannedPool) -> Self {
-        let PlannedPool { name, max_unavailable, canary, pause_after } = pool;
-        Self { name, max_unavailable, canary: canary.map(Into::into), pause_after }
+        let PlannedPool { name, max_unavailable, canary, pause_after, on_blocked } = pool;
+        let on_blocked = on_blocked.map(blocked::number);
+        Self { name, max_unavailable, canary: canary.map(Into::into), pause_after, on_blocked }
     }
 }
 
 impl From<v1::PlannedPool> for PlannedPool {
     fn from(message: v1::PlannedPool) -> Self {
-        let v1::PlannedPool { name, max_unavailable, canary, pause_after } = message;
-        Self { name, max_unavailable, canary: canary.map(Into::into), pause_after }
+        let v1::PlannedPool { name, max_unavailable, canary, pause_after, on_blocked } = message;
+        let on_blocked = on_blocked.map(blocked::numbered);
+        Self { name, max_unavailable, canary: canary.map(Into::into), pause_after, on_blocked }
     }
 }
 

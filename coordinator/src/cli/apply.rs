@@ -33,12 +33,12 @@ pub(crate) async fn run(desk: &Desk, args: ApplyArgs) -> Result<Exit, CliError> 
             "there is no terminal to ask on: look at `liftlock plan`, then give apply --yes".to_owned(),
         ));
     }
-    let request = args.wanted.request()?;
+    let (request, document) = args.wanted.request()?;
     let (to_version, conduct) = (request.to_version.clone(), request.conduct.clone());
     let mut client = desk.whereabouts.connect().await?;
     let answer = client.make_plan(request).await?.into_inner();
-    let order =
-        ApplyRequest { plan: answer.plan.clone(), onward: answer.onward.clone(), conduct: conduct.clone() };
+    let (plan, onward) = (answer.plan.clone(), answer.onward.clone());
+    let order = ApplyRequest { plan, onward, conduct: conduct.clone(), document };
     let answer = plan::view(answer, conduct)?;
     let Some(view) = &answer.plan else {
         return plan::refuse(desk, &to_version, &answer, args.output.output);

@@ -9,6 +9,7 @@ pub mod confirm;
 pub mod connect;
 pub mod diff;
 pub mod document;
+pub mod drain;
 pub mod edit;
 pub mod error;
 pub mod etcd;

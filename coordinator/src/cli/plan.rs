@@ -26,7 +26,7 @@ pub struct PlanArgs {
 }
 
 pub(crate) async fn run(desk: &Desk, args: PlanArgs) -> Result<Exit, CliError> {
-    let request = args.wanted.request()?;
+    let (request, _) = args.wanted.request()?;
     let (to_version, conduct) = (request.to_version.clone(), request.conduct.clone());
     let answer = desk.whereabouts.connect().await?.make_plan(request).await?.into_inner();
     let view = view(answer, conduct)?;

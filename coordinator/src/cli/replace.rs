@@ -7,10 +7,10 @@ use liftlock_proto::v1::{ApplyRequest, MakePlanRequest};
 
 use crate::cli::Desk;
 use crate::cli::confirm::{self, confirm};
+use crate::cli::drain::DrainArgs;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{self, Format, OutputArgs};
-use crate::cli::time::parse_seconds;
 use crate::cli::view::rollout::RolloutView;
 use crate::cli::{follow, plan, progress};
 
@@ -35,18 +35,8 @@ pub struct ReplaceArgs {
     /// Consent to what would be refused: node-is-gone, api-outage, drain-only-node. May be given several times.
     #[arg(long, help_heading = "Policy", value_name = "NAME")]
     accept: Vec<String>,
-    /// How long the drain of the node that leaves may take.
-    #[arg(long, help_heading = "Policy", value_name = "DURATION", default_value = "10m", value_parser = parse_seconds)]
-    drain_timeout: u32,
-    /// Delete pods that no controller would start again.
-    #[arg(long, help_heading = "Policy")]
-    delete_unmanaged_pods: bool,
-    /// Delete pods whose emptyDir volumes are lost with them.
-    #[arg(long, help_heading = "Policy")]
-    delete_empty_dir_data: bool,
-    /// Names of checks of `kubeadm join` whose errors are ignored, such as Swap.
-    #[arg(long, help_heading = "Policy", value_name = "CHECK,…", value_delimiter = ',')]
-    ignore_preflight_errors: Vec<String>,
+    #[command(flatten)]
+    drain: DrainArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -55,13 +45,9 @@ impl ReplaceArgs {
     /// As the coordinator is asked: at the version that the cluster runs, which only it knows.
     fn request(&self) -> MakePlanRequest {
         let policy = Policy {
-            drain_timeout_seconds: self.drain_timeout,
-            delete_unmanaged_pods: self.delete_unmanaged_pods,
-            delete_empty_dir_data: self.delete_empty_dir_data,
-            ignore_preflight_errors: self.ignore_preflight_errors.clone(),
             accepted: self.accept.clone(),
             replacement: Some(Replacement { old: self.old.clone(), with: self.with.clone() }),
-            ..Policy::default()
+            ..self.drain.policy()
         };
         MakePlanRequest { to_version: String::new(), policy: Some(policy.into()), conduct: None }
     }
@@ -77,7 +63,12 @@ pub(crate) async fn run(desk: &Desk, args: ReplaceArgs) -> Result<Exit, CliError
     let format = args.output.output;
     let mut client = desk.whereabouts.connect().await?;
     let answer = client.make_plan(args.request()).await?.into_inner();
-    let order = ApplyRequest { plan: answer.plan.clone(), onward: answer.onward.clone(), conduct: None };
+    let order = ApplyRequest {
+        plan: answer.plan.clone(),
+        onward: answer.onward.clone(),
+        conduct: None,
+        document: String::new(),
+    };
     let answer = plan::view(answer, None)?;
     let Some(view) = &answer.plan else {
         let what = format!("{} cannot take the place of {}", args.with, args.old);

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use clap::Args;
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
-use liftlock_proto::hooks::NodeHooks;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::strategy::Strategy;
 use liftlock_proto::v1::MakePlanRequest;
@@ -13,6 +12,7 @@ use liftlock_proto::version::KubernetesVersion;
 use liftlock_proto::workers::{Canary, SOAK_SECONDS, Share, Workers};
 
 use crate::cli::document;
+use crate::cli::drain::DrainArgs;
 use crate::cli::error::CliError;
 use crate::cli::time::parse_seconds;
 use crate::document::UpgradePlan;
@@ -24,7 +24,7 @@ pub struct WantedArgs {
     #[arg(value_name = "VERSION", required_unless_present = "file")]
     version: Option<KubernetesVersion>,
     /// Version and policy from a document (YAML or JSON, kind `UpgradePlan`) instead of options; `-` reads standard input.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["version", "policy"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["version", "policy", "drain"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -37,18 +37,8 @@ struct PolicyArgs {
     /// Consent to what the gate of this name would refuse; `liftlock gates` lists them. May be given several times.
     #[arg(long, help_heading = "Policy", value_name = "NAME")]
     accept: Vec<String>,
-    /// How long the drain of a node may take.
-    #[arg(long, help_heading = "Policy", value_name = "DURATION", default_value = "10m", value_parser = parse_seconds)]
-    drain_timeout: u32,
-    /// Delete pods that no controller would start again.
-    #[arg(long, help_heading = "Policy")]
-    delete_unmanaged_pods: bool,
-    /// Delete pods whose emptyDir volumes are lost with them.
-    #[arg(long, help_heading = "Policy")]
-    delete_empty_dir_data: bool,
-    /// Names of kubeadm preflight checks whose errors are ignored, such as `CoreDNSMigration`.
-    #[arg(long, help_heading = "Policy", value_name = "CHECK,…", value_delimiter = ',')]
-    ignore_preflight_errors: Vec<String>,
+    #[command(flatten)]
+    drain: DrainArgs,
     /// What follows when a node has failed for good: halt (an operator is asked), roll-back-node, roll-back-cluster.
     #[arg(long, help_heading = "Policy", value_name = "POLICY", default_value_t = OnFailure::Halt)]
     on_failure: OnFailure,
@@ -115,14 +105,18 @@ impl FromStr for BlockedWord {
 }
 
 impl WantedArgs {
-    /// As the coordinator is asked.
-    pub fn request(&self) -> Result<MakePlanRequest, CliError> {
+    /// As the coordinator is asked, and what the document is called, where there is one that says so.
+    pub fn request(&self) -> Result<(MakePlanRequest, String), CliError> {
         let document = match (&self.file, self.version) {
             (Some(path), _) => document::read(path)?,
-            (None, Some(version)) => UpgradePlan::new(version, self.policy.checked()?),
+            (None, Some(version)) => {
+                let wanted = UpgradePlan::new(version, self.policy.checked()?);
+                return Ok((document::request(wanted), String::new()));
+            }
             (None, None) => return Err(CliError::Usage("give a VERSION or --file FILE".to_owned())),
         };
-        Ok(document::request(document))
+        let name = document.name().map(ToString::to_string).unwrap_or_default();
+        Ok((document::request(document), name))
     }
 }
 
@@ -141,10 +135,6 @@ impl PolicyArgs {
             Some(NodePolicy { name: node.clone()?, on_blocked: *word })
         };
         Policy {
-            drain_timeout_seconds: self.drain_timeout,
-            delete_unmanaged_pods: self.delete_unmanaged_pods,
-            delete_empty_dir_data: self.delete_empty_dir_data,
-            ignore_preflight_errors: self.ignore_preflight_errors.clone(),
             accepted: self.accept.clone(),
             on_failure: self.on_failure,
             redeploy: self.redeploy,
@@ -160,11 +150,10 @@ impl PolicyArgs {
                 max_surge: self.max_surge,
                 with: self.with.clone(),
                 soak_seconds: self.soak.filter(|_| self.strategy == Strategy::BlueGreen),
+                nodes: self.on_blocked.iter().filter_map(of_one).collect(),
             },
-            replacement: None,
             on_blocked: of_all.map(|word| word.word).unwrap_or_default(),
-            nodes: self.on_blocked.iter().filter_map(of_one).collect(),
-            node_hooks: NodeHooks::default(),
+            ..self.drain.policy()
         }
     }
 }

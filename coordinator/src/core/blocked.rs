@@ -18,7 +18,7 @@ pub fn on_blocked(policy: &Policy, pool: Option<OnBlocked>, node: &Candidate<'_>
     if node.control_plane() {
         return OnBlocked::Pause;
     }
-    let named = policy.nodes.iter().find(|named| named.name == node.name.as_str());
+    let named = policy.workers.nodes.iter().find(|named| named.name == node.name.as_str());
     let annotated = || annotation(node).and_then(|word| word.parse().ok());
     named.map(|named| named.on_blocked).or_else(annotated).or(pool).unwrap_or(policy.on_blocked)
 }
@@ -48,6 +48,7 @@ pub(super) fn refusals(situation: &Situation<'_>, policy: &Policy) -> Vec<Refusa
         situation.nodes().filter(|node| !node.control_plane()).map(|node| node.name.as_str()).collect();
     let mut seen = BTreeSet::new();
     let mut refusals: Vec<Refusal> = policy
+        .workers
         .nodes
         .iter()
         .filter_map(|named| {

@@ -210,9 +210,16 @@ impl Rollout {
     /// Whether the canaries of the pool that is due are still looked at: none of them is due any more, and the last ended
     /// not long enough ago.
     fn soaking(&self, due: &[&PlannedNode], now_ms: u64) -> Option<Wait> {
-        let first = due.first()?;
+        let (pool, Canary { soak_seconds, .. }, ended_at_ms) = self.looked_at(due.first()?)?;
+        let over_ms = ended_at_ms.saturating_add(u64::from(soak_seconds).saturating_mul(1000));
+        let left_ms = over_ms.checked_sub(now_ms).filter(|left| *left > 0)?;
+        Some(Wait::Soaking { pool: pool.name.clone(), left_ms })
+    }
+
+    /// The pool of the first node that waits, its canaries, of which none waits any more, and when the last of them ended.
+    fn looked_at(&self, first: &PlannedNode) -> Option<(&PlannedPool, Canary, u64)> {
         let pool = self.pool(first)?;
-        let Canary { soak_seconds, .. } = pool.canary?;
+        let canary = pool.canary?;
         if self.is_canary(first) {
             return None;
         }
@@ -220,9 +227,15 @@ impl Rollout {
             NodeState::Raised { ended_at_ms, .. } => Some(*ended_at_ms),
             _ => None,
         });
-        let over_ms = ended.max()?.saturating_add(u64::from(soak_seconds).saturating_mul(1000));
-        let left_ms = over_ms.checked_sub(now_ms).filter(|left| *left > 0)?;
-        Some(Wait::Soaking { pool: pool.name.clone(), left_ms })
+        Some((pool, canary, ended.max()?))
+    }
+
+    /// When those ended that others wait for, or have waited for, while they are looked at: canaries, or all new nodes.
+    /// Milliseconds since the Unix epoch; `None` where nobody waits.
+    pub fn looked_at_since_ms(&self) -> Option<u64> {
+        let mut waiting = self.nodes().filter(|(_, state)| state.waits_to_be_raised());
+        let canaries = waiting.next().and_then(|(first, _)| self.looked_at(first));
+        canaries.map(|(_, _, ended_at_ms)| ended_at_ms).or_else(|| self.new_nodes_since_ms())
     }
 
     /// Whether time alone may make a node due.
@@ -233,15 +246,20 @@ impl Rollout {
 
     /// Whether the nodes that have all pods now have not been looked at for long enough: until then everything can go back.
     pub fn looking_at_new_nodes(&self, now_ms: u64) -> Option<Wait> {
-        Membership::of(&self.plan).filter(|membership| !membership.empties.is_empty())?;
         let soak = self.plan.policy.workers.soak_seconds.unwrap_or(SOAK_SECONDS);
+        let until_ms = self.new_nodes_since_ms()?.saturating_add(u64::from(soak).saturating_mul(1000));
+        let left_ms = until_ms.saturating_sub(now_ms);
+        (left_ms > 0).then_some(Wait::LookingAtNewNodes { left_ms })
+    }
+
+    /// Since when all pods are on the nodes that are looked at before others leave.
+    fn new_nodes_since_ms(&self) -> Option<u64> {
+        Membership::of(&self.plan).filter(|membership| !membership.empties.is_empty())?;
         let ended = self.nodes.iter().filter_map(|state| match state {
             NodeState::Raised { ended_at_ms, .. } => Some(*ended_at_ms),
             _ => None,
         });
-        let until_ms = ended.max()?.saturating_add(u64::from(soak).saturating_mul(1000));
-        let left_ms = until_ms.saturating_sub(now_ms);
-        (left_ms > 0).then_some(Wait::LookingAtNewNodes { left_ms })
+        ended.max()
     }
 
     /// The first failure that the failure budget does not cover: that of anything but a worker that was to be raised, that

@@ -3,14 +3,17 @@
 //!
 //! Nodes are drained in the plans' order, those together that may be under lease at once. A pod goes where there is room for it; what the scheduler prefers
 //! besides is not known here, so where a pod lands is a guess, and that it lands nowhere is not. A pod that was ready is
-//! ready again where it lands. A drain that is blocked leaves its pods where they are, and the next one is played.
+//! ready again where it lands. A drain that is blocked leaves its pods where they are, or deletes them where the plan says so, and
+//! the next one is played.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::core::batches::batches;
+use crate::core::blocked;
 use crate::core::membership::Membership;
 use crate::core::path::Path;
 
@@ -126,6 +129,8 @@ pub struct Finding {
 pub enum What {
     /// It waits for a budget that will not let pods go.
     Blocked {
+        /// What follows there once its time is up.
+        on_blocked: OnBlocked,
         /// As they are when it waits; several where a pod has more than one, which the API evicts never.
         budgets: Vec<Budget>,
     },
@@ -183,6 +188,11 @@ pub enum Lack {
 impl What {
     /// Whether the roll-out halts at it.
     pub fn halts(&self) -> bool {
+        matches!(self, Self::Blocked { on_blocked: OnBlocked::Pause, .. } | Self::Refused(_))
+    }
+
+    /// Whether it is told of every node that meets it, however many there are.
+    pub fn is_always_told(&self) -> bool {
         matches!(self, Self::Blocked { .. } | Self::Refused(_))
     }
 
@@ -208,8 +218,8 @@ pub fn forecast(path: &Path, workloads: &Workloads) -> Forecast {
     let mut told = HashSet::new();
     for plan in path.plans().filter(|plan| Membership::of(plan).is_none()) {
         for batch in batches(plan) {
-            let names = batch.iter().map(|planned| &planned.name);
-            let met = simulation.drain(names, &plan.policy);
+            let drains = batch.iter().map(|planned| (&planned.name, blocked::decided_for(planned)));
+            let met = simulation.drain(drains, &plan.policy);
             for (name, (workload, pods, what)) in met.into_iter().flat_map(|(name, met)| each(name, met)) {
                 let at = (!what.is_of_the_workload()).then_some(name);
                 if told.insert((std::mem::discriminant(&what), workload.clone(), at)) {

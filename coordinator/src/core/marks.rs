@@ -98,7 +98,7 @@ mod tests {
 
     fn granted(index: usize, token: u64, purpose: Purpose) -> Event {
         let lease = Lease { token: FencingToken(token), granted_at_ms: 0 };
-        Event::LeaseGranted { node: name(index), lease, purpose }
+        Event::LeaseGranted { node: name(index), lease, purpose, soak_time_ms: 0 }
     }
 
     fn ended(index: usize, token: u64, failure: Option<&str>) -> Event {

@@ -241,11 +241,12 @@ fn in_order(situation: &Situation<'_>, policy: &Policy) -> (Vec<PlannedNode>, Ve
             if packages.split_by_minor {
                 steps = with_switched_repository(steps, target);
             }
+            let word = blocked::on_blocked(policy, arrangement.on_blocked(candidate.name), candidate);
             planned.push(PlannedNode {
                 name: candidate.name.clone(),
                 role,
                 prepare: prepare(role, target),
-                steps: blocked::decided(steps, blocked::on_blocked(policy, None, candidate)),
+                steps: blocked::decided(steps, word),
                 place: arrangement.place(candidate.name),
                 packages,
             });

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::workers::{Place, PlannedPool, Pool, Workers};
@@ -49,7 +50,7 @@ pub(super) struct Rank<'a> {
 impl<'a> Arrangement<'a> {
     /// Of the nodes of a situation. A worker that several pools select belongs to the first of them.
     pub(super) fn of(situation: &'a Situation<'_>, workers: &Workers) -> Self {
-        let pooled = !workers.is_default();
+        let pooled = workers.arranges();
         let selectors = Selectors::of(workers);
         let pool_of = |node: &Candidate<'_>| if pooled { selectors.pool_of(node) } else { 0 };
         let zone_of = |node: &'a Candidate<'_>| node.object().and_then(|object| object.zone.as_deref());
@@ -98,6 +99,12 @@ impl<'a> Arrangement<'a> {
     pub(super) fn place(&self, node: &NodeName) -> Option<Place> {
         self.places.get(node).cloned()
     }
+
+    /// What is said for the pool that a worker belongs to.
+    pub(super) fn on_blocked(&self, node: &NodeName) -> Option<OnBlocked> {
+        let place = self.places.get(node)?;
+        self.pools.iter().find(|pool| pool.name == place.pool)?.on_blocked
+    }
 }
 
 /// What a pool leaves out it takes from what is said for all workers.
@@ -109,6 +116,7 @@ fn planned(workers: &Workers, pool: Option<&Pool>, name: &str, size: usize) -> P
         max_unavailable: share.map(|share| share.of(size)),
         canary: canary.filter(|canary| canary.nodes > 0),
         pause_after: pool.is_some_and(|pool| pool.pause_after),
+        on_blocked: pool.and_then(|pool| pool.on_blocked),
     }
 }
 

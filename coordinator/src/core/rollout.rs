@@ -49,6 +49,9 @@ pub struct Rollout {
     /// How far the hooks are, by moment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hooks: BTreeMap<Moment, HookProgress>,
+    /// `metadata.name` of the document that wants it, if it is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
 }
 
 /// What the operator wants.
@@ -214,6 +217,8 @@ pub enum Event {
         lease: Lease,
         /// What it is for.
         purpose: Purpose,
+        /// The time that soaks go by when it was granted, milliseconds since the Unix epoch: not always that of the day.
+        soak_time_ms: u64,
     },
     /// A step began, or ended.
     StepReported {
@@ -455,6 +460,7 @@ impl Rollout {
             conduct: Conduct::default(),
             quarantined: BTreeMap::new(),
             hooks: BTreeMap::new(),
+            document: None,
         }
     }
 
@@ -468,6 +474,12 @@ impl Rollout {
     #[must_use]
     pub fn conducted(self, conduct: Conduct) -> Self {
         Self { conduct, ..self }
+    }
+
+    /// The same, wanted by the document of this name.
+    #[must_use]
+    pub fn wanted_by(self, document: Option<String>) -> Self {
+        Self { document, ..self }
     }
 
     /// Each node of the plan with its state, in the order of leases.
@@ -602,9 +614,9 @@ impl Rollout {
                     };
                 }
             }
-            Event::LeaseGranted { node, lease, purpose } => {
+            Event::LeaseGranted { node, lease, purpose, soak_time_ms } => {
                 let refused = |why| TransitionError::NotLeasable { node: node.clone(), why };
-                let due = self.due(lease.granted_at_ms).map_err(|wait| refused(wait.to_string()))?;
+                let due = self.due(*soak_time_ms).map_err(|wait| refused(wait.to_string()))?;
                 if !due.iter().any(|(due, due_for)| due.name == *node && due_for == purpose) {
                     let due: Vec<&str> = due.iter().map(|(due, _)| due.name.as_str()).collect();
                     return Err(refused(format!("node {} comes first", due.join(" and "))));

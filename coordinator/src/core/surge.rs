@@ -102,7 +102,8 @@ pub(super) fn policy_rules(policy: &Policy) -> Vec<Refusal> {
             .map(|(field, _)| without(field, "strategy in-place")),
     );
     let skips = policy.on_blocked == OnBlocked::Skip
-        || policy.nodes.iter().any(|node| node.on_blocked == OnBlocked::Skip);
+        || workers.nodes.iter().any(|node| node.on_blocked == OnBlocked::Skip)
+        || workers.pools.iter().any(|pool| pool.on_blocked == Some(OnBlocked::Skip));
     let redeploys = policy.redeploy.then_some("redeploy replaces the system of a worker that stays");
     let skips = skips.then_some("onBlocked skip passes over a worker whose place is taken by then");
     refusals.extend([redeploys, skips].into_iter().flatten().map(|why| {

@@ -126,6 +126,20 @@ impl UpgradePlan {
         self
     }
 
+    /// The same, called so; named after its target where it has no other name.
+    #[must_use]
+    pub fn named(mut self, name: String) -> Self {
+        if !name.is_empty() {
+            self.metadata = Some(Metadata { name: ObjectName::decided(name) });
+        }
+        self
+    }
+
+    /// What it is called, if it says so.
+    pub fn name(&self) -> Option<&ObjectName> {
+        self.metadata.as_ref().map(|metadata| &metadata.name)
+    }
+
     /// How its roll-out is to be conducted.
     pub fn conduct(&self) -> Conduct {
         Conduct {

@@ -1,6 +1,6 @@
 //! What is wanted: a version, and what an operator decides beforehand.
 
-use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::hooks::NodeHooks;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::version::KubernetesVersion;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::conduct::{AlertsSpec, WindowSpec};
 use super::hooks::HooksSpec;
 use super::schema;
-use super::values::{self, GateName, ObjectName, PreflightCheck, Seconds};
+use super::values::{self, GateName, PreflightCheck, Seconds};
 use super::workers::WorkersSpec;
 
 /// What is wanted of the cluster.
@@ -63,22 +63,9 @@ pub struct PolicySpec {
     /// Workers are raised only at the last stop of a path, and where their kubelets would be too far behind.
     #[serde(deserialize_with = "values::true_or_false")]
     pub workers_skip_stops: bool,
-    /// What follows when a worker cannot be drained because budgets protect its pods.
+    /// What follows when a worker cannot be drained because budgets protect its pods; pools and single workers may have a word
+    /// of their own.
     #[serde(skip_serializing_if = "OnBlocked::is_pause")]
-    #[schemars(schema_with = "schema::on_blocked")]
-    pub on_blocked: OnBlocked,
-    /// What is decided otherwise for single workers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<NodeSpec>,
-}
-
-/// What is decided for one worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NodeSpec {
-    /// The Node's name.
-    pub name: ObjectName,
-    /// What follows when it cannot be drained because budgets protect its pods.
     #[schemars(schema_with = "schema::on_blocked")]
     pub on_blocked: OnBlocked,
 }
@@ -104,7 +91,6 @@ impl From<Policy> for PolicySpec {
             // It is done once, and wanted of no cluster for good.
             replacement: _,
             on_blocked,
-            nodes,
             // Beside what the coordinator calls.
             node_hooks: _,
         } = policy;
@@ -121,7 +107,6 @@ impl From<Policy> for PolicySpec {
             redeploy,
             workers_skip_stops,
             on_blocked,
-            nodes: nodes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -138,7 +123,6 @@ impl From<PolicySpec> for Policy {
             redeploy,
             workers_skip_stops,
             on_blocked,
-            nodes,
         } = spec;
         Self {
             drain_timeout_seconds: drain_timeout_seconds.into(),
@@ -152,20 +136,7 @@ impl From<PolicySpec> for Policy {
             workers: Workers::default(),
             replacement: None,
             on_blocked,
-            nodes: nodes.into_iter().map(Into::into).collect(),
             node_hooks: NodeHooks::default(),
         }
-    }
-}
-
-impl From<NodePolicy> for NodeSpec {
-    fn from(NodePolicy { name, on_blocked }: NodePolicy) -> Self {
-        Self { name: ObjectName::decided(name), on_blocked }
-    }
-}
-
-impl From<NodeSpec> for NodePolicy {
-    fn from(NodeSpec { name, on_blocked }: NodeSpec) -> Self {
-        Self { name: name.into(), on_blocked }
     }
 }

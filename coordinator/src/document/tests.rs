@@ -59,8 +59,7 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         with("onFailure: [halt]"),
         with("onFailure:"),
         with("onBlocked: never"),
-        with("nodes: [{name: w1, onBlocked: wait}]"),
-        with("nodes: [{name: w1}]"),
+        with("nodes: [{name: w1, onBlocked: skip}]"),
         with("redeploy: true\n    redeploy: false"),
         workers("maxUnavailable: 0"),
         workers("maxUnavailable: \"2\""),
@@ -75,6 +74,9 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         workers("pools: [{name: others, selector: pool=gpu}]"),
         workers("pools: [{name: gpu, selector: pool=gpu, pauseAfter: yes}]"),
         workers("pools: [{name: gpu, selector: pool=gpu, nodes: 2}]"),
+        workers("pools: [{name: gpu, selector: pool=gpu, onBlocked: wait}]"),
+        workers("nodes: [{name: w1, onBlocked: wait}]"),
+        workers("nodes: [{name: w1}]"),
         why(&format!("{PLAN}  policy:\n")),
         why(&format!("{PLAN}  policy: none\n")),
         why(&format!("{PLAN}metadata: {{name: To_1}}\n")),
@@ -115,7 +117,7 @@ fn what_does_not_read_is_named_with_its_place_its_field_its_value_and_what_is_al
         hooks("during: []"),
         why(&format!("{PLAN}  alerts: {{onlyMatching: {{severity: []}}}}\n")),
         why(&format!("{PLAN}  alerts: {{onlyMatching: {{severity: critical}}}}\n")),
-        with("nodes: [{name: \"w1\\n\", onBlocked: skip}]"),
+        workers("nodes: [{name: \"w1\\n\", onBlocked: skip}]"),
         with("drainTimeoutSeconds: 1e999"),
         with("drainTimeoutSeconds: .nan"),
         with("drainTimeoutSeconds: 010"),
@@ -185,7 +187,7 @@ fn a_document_that_unfolds_without_end_is_refused() {
 #[test]
 fn a_document_says_how_workers_are_raised() {
     let text = "  workers:\n    maxUnavailable: 20%\n    failureBudget: 1\n    canary: {nodes: 2}\n    pools:\n    - name: gpu\n      \
-                selector: pool in (gpu),!old\n      maxUnavailable: 2\n      pauseAfter: true\n";
+                selector: pool in (gpu),!old\n      maxUnavailable: 2\n      pauseAfter: true\n      onBlocked: skip\n    nodes: [{name: w1, onBlocked: force}]\n";
     let (_, policy) = parse(&format!("{PLAN}{text}")).unwrap().wanted();
     let gpu = Pool {
         name: "gpu".to_owned(),
@@ -193,12 +195,14 @@ fn a_document_says_how_workers_are_raised() {
         max_unavailable: Some(Share::Nodes(2)),
         canary: None,
         pause_after: true,
+        on_blocked: Some(OnBlocked::Skip),
     };
     let workers = Workers {
         max_unavailable: Some(Share::Percent(20)),
         failure_budget: 1,
         canary: Some(Canary { nodes: 2, soak_seconds: 600 }),
         pools: vec![gpu],
+        nodes: vec![NodePolicy { name: "w1".to_owned(), on_blocked: OnBlocked::Force }],
         ..Workers::default()
     };
     assert_eq!(policy, Policy { workers, ..Policy::default() });
@@ -273,6 +277,10 @@ fn the_schema_is_what_is_read() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).unwrap());
 }
 
+fn words() -> impl Strategy<Value = OnBlocked> {
+    prop::sample::select(OnBlocked::ALL.to_vec())
+}
+
 fn workers() -> impl Strategy<Value = Workers> {
     let share = || prop_oneof![(1u32..).prop_map(Share::Nodes), (1u32..=100).prop_map(Share::Percent)];
     let canary =
@@ -280,24 +288,35 @@ fn workers() -> impl Strategy<Value = Workers> {
     let selector = prop::sample::select(vec!["pool=gpu", "tier in (a,b),!legacy", "x"]);
     let pool =
         ("[a-z0-9-]{1,5}", selector, prop::option::of(share()), prop::option::of(canary()), any::<bool>());
-    let pool = pool.prop_map(|(name, selector, max_unavailable, canary, pause_after)| Pool {
+    let pool = (pool, prop::option::of(words()));
+    let pool = pool.prop_map(|((name, selector, max_unavailable, canary, pause_after), on_blocked)| Pool {
         name,
         selector: selector.to_owned(),
         max_unavailable,
         canary,
         pause_after,
+        on_blocked,
     });
-    let pools = prop::collection::vec(pool, 0..3);
+    let node = ("[a-z0-9]{1,12}", words());
+    let node = node.prop_map(|(name, on_blocked)| NodePolicy { name, on_blocked });
+    let of_some = (prop::collection::vec(pool, 0..3), prop::collection::vec(node, 0..3));
     let strategy = prop::sample::select(liftlock_proto::strategy::Strategy::ALL.to_vec());
     let with = prop::collection::vec("[a-z0-9]{1,5}", 0..3);
     let replaced = (strategy, prop::option::of(share()), with, prop::option::of(any::<u32>()));
-    (prop::option::of(share()), any::<u32>(), prop::option::of(canary()), pools, replaced).prop_map(
-        |(max_unavailable, failure_budget, canary, pools, (strategy, max_surge, with, soak_seconds))| {
+    (prop::option::of(share()), any::<u32>(), prop::option::of(canary()), of_some, replaced).prop_map(
+        |(
+            max_unavailable,
+            failure_budget,
+            canary,
+            (pools, nodes),
+            (strategy, max_surge, with, soak_seconds),
+        )| {
             Workers {
                 max_unavailable,
                 failure_budget,
                 canary,
                 pools,
+                nodes,
                 strategy,
                 max_surge,
                 with,
@@ -339,18 +358,14 @@ fn policies() -> impl Strategy<Value = Policy> {
     let gates = prop::sample::subsequence(gates::consents().collect::<Vec<_>>(), 0..4);
     let checks = prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..3);
     let on_failure = prop::sample::select(OnFailure::ALL.to_vec());
-    let on_blocked = prop::sample::select(OnBlocked::ALL.to_vec());
-    let node = ("[a-z0-9]{1,12}", on_blocked.clone());
-    let node = node.prop_map(|(name, on_blocked)| NodePolicy { name, on_blocked });
-    let blocked = (on_blocked, prop::collection::vec(node, 0..3));
-    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, (blocked, workers())).prop_map(
+    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, (words(), workers())).prop_map(
         |(
             drain_timeout_seconds,
             [pods, data, redeploy, skip],
             checks,
             gates,
             on_failure,
-            (blocked, workers),
+            (on_blocked, workers),
         )| Policy {
             replacement: None,
             drain_timeout_seconds,
@@ -362,8 +377,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             redeploy,
             workers_skip_stops: skip,
             workers,
-            on_blocked: blocked.0,
-            nodes: blocked.1,
+            on_blocked,
             node_hooks: NodeHooks::default(),
         },
     )

@@ -79,9 +79,15 @@ impl ObjectName {
         Self(format!("to-{version}"))
     }
 
-    /// Of a policy that was accepted already.
+    /// Of a document that was accepted already.
     pub(super) fn decided(name: String) -> Self {
         Self(name)
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -1,12 +1,13 @@
 //! How workers are raised, as a document says it.
 
+use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::strategy::Strategy;
 use liftlock_proto::workers::{Canary, Pool, SOAK_SECONDS, Share, Workers};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
-use super::values::{Count, PoolName, SelectorText};
+use super::values::{Count, ObjectName, PoolName, SelectorText};
 
 /// How workers are raised: the fields of [`Workers`], each checked where it stands. Where it is left out: one at a time, by
 /// name.
@@ -27,6 +28,9 @@ pub struct WorkersSpec {
     /// the last pool, `others`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<PoolSpec>,
+    /// What is decided otherwise for single workers; the nearest word counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeSpec>,
     /// Whether workers are raised where they are (`in-place`), or other machines join at the version and workers leave: some at
     /// a time (`surge`), or all at once and only after the new ones were looked at (`blue-green`).
     #[serde(skip_serializing_if = "Strategy::is_in_place")]
@@ -79,6 +83,21 @@ pub struct PoolSpec {
     /// Once it is raised the roll-out waits for `liftlock resume`.
     #[serde(default, deserialize_with = "super::values::true_or_false")]
     pub pause_after: bool,
+    /// In the place of what the policy says for all workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::on_blocked")]
+    pub on_blocked: Option<OnBlocked>,
+}
+
+/// What is decided for one worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSpec {
+    /// The Node's name.
+    pub name: ObjectName,
+    /// What follows when it cannot be drained because budgets protect its pods.
+    #[schemars(schema_with = "schema::on_blocked")]
+    pub on_blocked: OnBlocked,
 }
 
 impl WorkersSpec {
@@ -102,27 +121,41 @@ impl From<CanarySpec> for Canary {
 
 impl From<Pool> for PoolSpec {
     fn from(pool: Pool) -> Self {
-        let Pool { name, selector, max_unavailable, canary, pause_after } = pool;
+        let Pool { name, selector, max_unavailable, canary, pause_after, on_blocked } = pool;
         Self {
             name: PoolName::decided(name),
             selector: SelectorText::decided(selector),
             max_unavailable,
             canary: canary.map(Into::into),
             pause_after,
+            on_blocked,
         }
     }
 }
 
 impl From<PoolSpec> for Pool {
     fn from(spec: PoolSpec) -> Self {
-        let PoolSpec { name, selector, max_unavailable, canary, pause_after } = spec;
+        let PoolSpec { name, selector, max_unavailable, canary, pause_after, on_blocked } = spec;
         Self {
             name: name.into(),
             selector: selector.into(),
             max_unavailable,
             canary: canary.map(Into::into),
             pause_after,
+            on_blocked,
         }
+    }
+}
+
+impl From<NodePolicy> for NodeSpec {
+    fn from(NodePolicy { name, on_blocked }: NodePolicy) -> Self {
+        Self { name: ObjectName::decided(name), on_blocked }
+    }
+}
+
+impl From<NodeSpec> for NodePolicy {
+    fn from(NodeSpec { name, on_blocked }: NodeSpec) -> Self {
+        Self { name: name.into(), on_blocked }
     }
 }
 
@@ -133,6 +166,7 @@ impl From<Workers> for WorkersSpec {
             failure_budget,
             canary,
             pools,
+            nodes,
             strategy,
             max_surge,
             with,
@@ -143,6 +177,7 @@ impl From<Workers> for WorkersSpec {
             failure_budget: Count::decided(failure_budget),
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            nodes: nodes.into_iter().map(Into::into).collect(),
             strategy,
             max_surge,
             with,
@@ -158,6 +193,7 @@ impl From<WorkersSpec> for Workers {
             failure_budget,
             canary,
             pools,
+            nodes,
             strategy,
             max_surge,
             with,
@@ -168,6 +204,7 @@ impl From<WorkersSpec> for Workers {
             failure_budget: failure_budget.into(),
             canary: canary.map(Into::into),
             pools: pools.into_iter().map(Into::into).collect(),
+            nodes: nodes.into_iter().map(Into::into).collect(),
             strategy,
             max_surge,
             with,

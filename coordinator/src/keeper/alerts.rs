@@ -22,6 +22,7 @@ pub(super) struct Alerts {
 /// What Prometheus answered last.
 #[derive(Debug)]
 struct Answer {
+    /// By the clock that nobody sets, in milliseconds.
     at_ms: u64,
     /// The newest lease then: it counts for no node after the next one.
     after: FencingToken,
@@ -45,7 +46,7 @@ impl Keeper {
     /// What Prometheus answers now, or why it cannot be asked.
     pub fn alerts_are(&self, said: Result<Vec<Alert>, String>) {
         let mut state = self.lock();
-        let answer = Answer { at_ms: self.clock.unix_ms(), after: state.saved.fence, said };
+        let answer = Answer { at_ms: self.clock.steady_ms(), after: state.saved.fence, said };
         if let Some(alerts) = &mut state.alerts {
             *alerts = Alerts { wanted: false, answer: Some(answer) };
             self.advance(&mut state);
@@ -70,7 +71,7 @@ impl State {
         let last = self.saved.fence;
         let Some(alerts) = &mut self.alerts else { return Some(Ok(())) };
         let fresh = |answer: &&Answer| {
-            answer.after == last && clock.unix_ms().saturating_sub(answer.at_ms) <= FRESH_MS
+            answer.after == last && clock.steady_ms().saturating_sub(answer.at_ms) <= FRESH_MS
         };
         let Some(answer) = alerts.answer.as_ref().filter(fresh) else {
             alerts.wanted = true;

@@ -67,9 +67,11 @@ impl Keeper {
         let state = self.lock();
         let (rollout, present) = state.saved.newest().filter(|_| state.failure.is_none())?;
         let call = state.hook.clone()?;
+        // One from a time of day that has not come yet, because that was set back, is waited for no longer.
         let pause = call.last.as_ref().filter(|last| last.failure.is_some());
-        let pauses =
-            pause.is_some_and(|last| self.clock.unix_ms().saturating_sub(last.at_ms) < AGAIN_AFTER_MS);
+        let pauses = pause
+            .and_then(|last| self.clock.unix_ms().checked_sub(last.at_ms))
+            .is_some_and(|since_ms| since_ms < AGAIN_AFTER_MS);
         let outcome = if call.moment == Moment::AfterPlan { present.outcome() } else { None };
         (!pauses).then(|| HookOrder { rollout, call, plan: present.plan.clone(), outcome })
     }

@@ -48,6 +48,7 @@ struct Order {
     id: u64,
     node: NodeName,
     wanted: BTreeSet<NodeName>,
+    /// By the clock that nobody sets, in milliseconds.
     at_ms: u64,
     /// A node that is due waits for the answer.
     awaited: bool,
@@ -63,7 +64,7 @@ impl Keeper {
     /// Waits no longer for an answer that takes its time. Whether anything follows from that.
     pub(super) fn give_up_marks(&self, state: &mut State) -> bool {
         let Some(order) = state.marks.as_mut().and_then(|marks| marks.told.as_mut()) else { return false };
-        if !order.awaited || self.clock.unix_ms().saturating_sub(order.at_ms) < PATIENCE_MS {
+        if !order.awaited || self.clock.steady_ms().saturating_sub(order.at_ms) < PATIENCE_MS {
             return false;
         }
         tracing::warn!(node = %order.node, "which nodes are not raised yet was not marked in time: the roll-out goes on without");
@@ -79,8 +80,8 @@ impl Keeper {
             Some((_, rollout)) if marks.wished => to_mark(rollout),
             _ => BTreeSet::new(),
         };
-        let at_ms = self.clock.unix_ms();
-        let (order, node) = match (&marks.told, state.to_be_told_marks(at_ms)) {
+        let due_ms = state.soak_time_ms(self.clock.as_ref());
+        let (order, node) = match (&marks.told, state.to_be_told_marks(due_ms)) {
             (Some(order), _) if order.wanted == wanted => return,
             (Some(order), _) => (Some(order), Some(order.node.clone())),
             (None, node) => (None, node),
@@ -89,7 +90,7 @@ impl Keeper {
         if order.is_none() && marks.confirmed.as_ref() == Some(&wanted) && !marks.unsettled.contains(&node) {
             return;
         }
-        let id = at_ms.max(marks.last_id.saturating_add(1));
+        let (id, at_ms) = (self.clock.unix_ms().max(marks.last_id.saturating_add(1)), self.clock.steady_ms());
         let pause_ms = marks.pause_ms;
         let nodes = wanted.iter().map(ToString::to_string).collect();
         if let Some(marks) = &mut state.marks {
@@ -158,8 +159,8 @@ impl State {
         let marks = self.marks.as_ref()?;
         if let Some((node, failure)) = &marks.trouble {
             return Some(format!(
-                "the taint {} of nodes that are not raised could not be brought up to date by {node}, and that is tried \
-                 again: {failure}",
+                "{}, which nodes carry that are not raised, could not be brought up to date by {node}, and that is tried again: \
+                 {failure}",
                 not_raised::KEY
             ));
         }

@@ -46,6 +46,7 @@ mod plans;
 mod queries;
 mod questions;
 mod sessions;
+mod soak;
 mod tokens;
 
 #[cfg(test)]
@@ -99,6 +100,8 @@ struct State {
     heard: BTreeSet<NodeName>,
     /// Leases that agents hold and that the store does not know, because it is an older copy.
     unknown_leases: BTreeMap<NodeName, FencingToken>,
+    /// The canaries that are looked at.
+    soak: Option<soak::Soak>,
     /// What is seen of the cluster while a path stands between two stops.
     look: Option<path::Look>,
     /// What operators should know of the documents that are followed.
@@ -315,6 +318,7 @@ impl Keeper {
         if token == state.saved.fence {
             return Err(KeeperError::NotNow("the fencing tokens are used up".to_owned()));
         }
+        let soak_time_ms = state.soak_time_ms(self.clock.as_ref());
         let lease = Lease { token, granted_at_ms: self.clock.unix_ms() };
         let plan = state.saved.newest().map(|(_, rollout)| rollout.plan.id.clone());
         let record = HistoryRecord {
@@ -329,7 +333,11 @@ impl Keeper {
                 },
             )
         };
-        self.happen(state, &Event::LeaseGranted { node: node.clone(), lease, purpose }, vec![record])
+        self.happen(
+            state,
+            &Event::LeaseGranted { node: node.clone(), lease, purpose, soak_time_ms },
+            vec![record],
+        )
     }
 
     /// That a roll-out has ended, and how.
@@ -371,8 +379,9 @@ impl State {
         let rollout = rollout.clone();
         self.look_for_hooks(&rollout);
         let (stranger, silent) = (self.holder_of_unknown_lease(), self.silent());
+        self.follow_soak(&rollout, clock);
         let mut due = None;
-        for decision in decide(&rollout, &self.connected(), clock.unix_ms()) {
+        for decision in decide(&rollout, &self.connected(), self.soak_time_ms(clock)) {
             match decision {
                 Decision::Prepare { node } => self.send_prepare(number, &rollout, &node),
                 Decision::Tidy { node } => self.send_tidy(number, &rollout, &node),

@@ -12,6 +12,7 @@ use crate::core::membership::Membership;
 use crate::core::path::{Path, make_path};
 use crate::core::planning::Refusal;
 use crate::core::rollout::{Event, Rollout};
+use crate::document::ObjectName;
 use crate::store::records::Change;
 
 /// An order about the present roll-out.
@@ -38,30 +39,38 @@ impl Keeper {
 
     /// Starts the roll-out of a path's first plan, if the same path follows from what is known now.
     pub fn apply(&self, path: &Path, operator: &str) -> Result<(), KeeperError> {
-        self.start(path, &Conduct::default(), operator, None)
+        self.start(path, &Conduct::default(), None, operator, None)
     }
 
-    /// The same, conducted like this.
-    pub fn apply_conducted(&self, path: &Path, conduct: &Conduct, operator: &str) -> Result<(), KeeperError> {
-        self.start(path, conduct, operator, None)
+    /// The same, conducted like this, and wanted by a document of this name.
+    pub fn apply_conducted(
+        &self,
+        path: &Path,
+        conduct: &Conduct,
+        name: Option<&ObjectName>,
+        operator: &str,
+    ) -> Result<(), KeeperError> {
+        self.start(path, conduct, name, operator, None)
     }
 
-    /// The same for a document that is followed, given by its hash. Only where no roll-out goes on, between two stops of a
+    /// The same for a document that is followed, given by its name and its hash. Only where no roll-out goes on, between two stops of a
     /// path neither, and never again for the same document.
     pub fn apply_document(
         &self,
         path: &Path,
         conduct: &Conduct,
+        name: Option<&ObjectName>,
         followed: &Followed,
         document: String,
     ) -> Result<(), KeeperError> {
-        self.start(path, conduct, &followed.to_string(), Some((followed, document)))
+        self.start(path, conduct, name, &followed.to_string(), Some((followed, document)))
     }
 
     fn start(
         &self,
         path: &Path,
         conduct: &Conduct,
+        name: Option<&ObjectName>,
         operator: &str,
         document: Option<(&Followed, String)>,
     ) -> Result<(), KeeperError> {
@@ -120,16 +129,18 @@ impl Keeper {
             None => format!("to {}", plan.to_version),
         };
         let way: Vec<String> = path.plans().map(way).collect();
+        let named = name.map(|name| format!(", document {name}")).unwrap_or_default();
         change.history.push(HistoryRecord {
             plan: Some(plan.id.clone()),
             operator: Some(operator.to_owned()),
             ..self.record(
                 HistoryKind::PlanApplied,
-                format!("{} {} on {} nodes", plan.from_version, way.join(", then "), plan.nodes.len()),
+                format!("{} {} on {} nodes{named}", plan.from_version, way.join(", then "), plan.nodes.len()),
             )
         });
         let leg = Leg::first(&now.onward);
         let rollout = Rollout::start(now.first, operator.to_owned(), at_ms);
+        let rollout = rollout.wanted_by(name.map(ToString::to_string));
         change.rollouts.insert(number, rollout.on(leg).conducted(conduct.clone()));
         state.last_output.clear();
         state.ask_anew();

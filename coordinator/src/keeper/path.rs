@@ -35,7 +35,7 @@ pub(super) struct Look {
     rollout: u64,
     /// How often each agent had reported when it was asked; not in here: never.
     asked: BTreeMap<NodeName, u64>,
-    /// What speaks against the next stop, and since when, in milliseconds since the Unix epoch.
+    /// What speaks against the next stop, and since when by the clock that nobody sets, in milliseconds.
     against: Option<(u64, String)>,
 }
 
@@ -55,7 +55,7 @@ impl Keeper {
             self.advance(&mut state);
         }
         // How long it soaks is told anew.
-        let due = |(_, rollout): (u64, &Rollout)| rollout.due(self.clock.unix_ms()).err();
+        let due = |(_, rollout): (u64, &Rollout)| rollout.due(state.soak_time_ms(self.clock.as_ref())).err();
         let waits = state.saved.newest().and_then(due);
         if matches!(waits, Some(Wait::Soaking { .. } | Wait::LookingAtNewNodes { .. })) {
             self.announce();
@@ -69,7 +69,7 @@ impl Keeper {
             state.look = None;
             return Ok(false);
         };
-        if reached.looking_at_new_nodes(self.clock.unix_ms()).is_some() {
+        if reached.looking_at_new_nodes(state.soak_time_ms(self.clock.as_ref())).is_some() {
             return Ok(false);
         }
         if state.look.as_ref().is_none_or(|look| look.rollout != number) {
@@ -104,6 +104,7 @@ impl Keeper {
             (Ok(plan), None) => {
                 let rollout = Rollout::start(plan, reached.started_by.clone(), self.clock.unix_ms());
                 let rollout = rollout.on(reached.leg.following()).conducted(reached.conduct.clone());
+                let rollout = rollout.wanted_by(reached.document.clone());
                 self.begin(state, number, &reached, rollout)?;
                 Ok(true)
             }
@@ -147,7 +148,7 @@ impl Keeper {
         against: String,
     ) -> Result<(), KeeperError> {
         let Some(look) = &mut state.look else { return Ok(()) };
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.clock.steady_ms();
         let since_ms = look.against.take().map_or(now_ms, |(since_ms, _)| since_ms);
         if now_ms.saturating_sub(since_ms) < PATIENCE_MS {
             look.against = Some((since_ms, against));

@@ -82,7 +82,7 @@ impl Keeper {
         {
             (number, rollout) = (number + 1, next);
         }
-        Some(state.told(number, rollout, self.clock.unix_ms()))
+        Some(state.told(number, rollout, state.soak_time_ms(self.clock.as_ref())))
     }
 
     /// Remembers that there is nothing to do for a document.

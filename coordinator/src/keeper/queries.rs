@@ -22,7 +22,8 @@ use crate::rpc::convert::{self, Live};
 impl Keeper {
     /// The newest roll-out, or the newest of a plan.
     pub fn rollout(&self, plan: Option<&PlanId>) -> Result<v1::Rollout, KeeperError> {
-        let (state, now_ms) = (self.lock(), self.clock.unix_ms());
+        let state = self.lock();
+        let now_ms = state.soak_time_ms(self.clock.as_ref());
         let (number, rollout) = match plan {
             None => state.present()?,
             Some(id) => state.newest_of(id).ok_or_else(|| {
@@ -110,13 +111,14 @@ impl State {
         newest_first.find(|(_, rollout)| rollout.plan.id == *id).map(|(number, rollout)| (*number, rollout))
     }
 
-    /// A roll-out as operators see it.
+    /// A roll-out as operators see it, at a time that [`State::soak_time_ms`] tells.
     pub(super) fn told(&self, number: u64, rollout: &Rollout, now_ms: u64) -> v1::Rollout {
         let newest = self.saved.newest().is_some_and(|(newest, _)| newest == number);
         let plans = if newest { self.plans.join("; ") } else { String::new() };
         let obstacle = self.obstacle(newest, now_ms);
+        let taint = self.trouble_with_marks(now_ms).filter(|_| newest).unwrap_or_default();
         let told = convert::rollout(rollout, &|node| self.live(node, newest), obstacle.as_deref());
-        v1::Rollout { plans, held_until_ms: self.held_until_ms(newest, now_ms), ..told }
+        v1::Rollout { plans, taint, held_until_ms: self.held_until_ms(newest, now_ms), ..told }
     }
 
     fn live(&self, node: &NodeName, newest: bool) -> Live {
@@ -182,6 +184,5 @@ impl State {
             .or_else(|| hook(|call| call.failure().is_some()))
             .or_else(held_up)
             .or_else(|| hook(|_| true))
-            .or_else(|| self.trouble_with_marks(now_ms))
     }
 }

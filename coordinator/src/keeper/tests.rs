@@ -24,6 +24,7 @@ mod edit;
 mod forecast;
 mod hold;
 mod hooks;
+mod jumps;
 mod marks;
 mod path;
 mod plans;

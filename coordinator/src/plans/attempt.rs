@@ -118,11 +118,12 @@ async fn begin(
         }
     }
     let (keeper, followed, hash) = (Arc::clone(keeper), followed.clone(), hash.to_owned());
+    let name = document.name().cloned();
     let done = spawn_blocking(move || {
         let because = |error: KeeperError| NotBegun::NotNow(vec![error.to_string()]);
         match keeper.plan_conducted(target, &policy, &conduct) {
             Ok(path) => {
-                keeper.apply_document(&path, &conduct, &followed, hash).map_err(because)?;
+                keeper.apply_document(&path, &conduct, name.as_ref(), &followed, hash).map_err(because)?;
                 tracing::info!(%followed, plan = %path.first.id, "a followed document is begun with");
                 Ok(())
             }

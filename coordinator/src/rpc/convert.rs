@@ -1,5 +1,6 @@
 //! The core's types as messages.
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{Plan, PlannedNode};
 use liftlock_proto::strategy::Part;
@@ -23,7 +24,7 @@ pub struct Live {
     pub last_output: String,
 }
 
-/// So many findings at which no roll-out halts go into one message: clients take up to 4 MiB, plans among them.
+/// So many findings that are not of each node's drain go into one message: clients take up to 4 MiB, plans among them.
 const FINDINGS: usize = 1000;
 
 /// A gate, and what became of it.
@@ -90,6 +91,8 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         conduct: (!rollout.conduct.is_default()).then(|| rollout.conduct.clone().into()),
         held_until_ms: 0,
         membership: words(Membership::of(&rollout.plan)),
+        document: rollout.document.clone().unwrap_or_default(),
+        taint: String::new(),
     }
 }
 
@@ -224,8 +227,8 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
     let all = findings.len();
     let mut bearable = 0;
     findings.retain(|finding| {
-        bearable += usize::from(!finding.what.halts());
-        finding.what.halts() || bearable <= FINDINGS
+        bearable += usize::from(!finding.what.is_always_told());
+        finding.what.is_always_told() || bearable <= FINDINGS
     });
     let role = |known: RoleDuration| v1::RoleDuration {
         role: v1::Role::from(known.role).into(),
@@ -246,11 +249,12 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
 fn forecast_finding(finding: Finding) -> v1::ForecastFinding {
     let message = finding.to_string();
     let Finding { node, to_version, workload, pods, what } = finding;
-    let (kind, budgets) = match what {
-        What::Blocked { budgets } => (v1::ForecastKind::Blocked, budgets),
-        What::Refused(_) => (v1::ForecastKind::Refused, Vec::new()),
-        What::Downtime(_) => (v1::ForecastKind::Downtime, Vec::new()),
-        What::NoRoom { .. } => (v1::ForecastKind::NoRoom, Vec::new()),
+    let nothing = || (OnBlocked::default(), Vec::new());
+    let (kind, (on_blocked, budgets)) = match what {
+        What::Blocked { on_blocked, budgets } => (v1::ForecastKind::Blocked, (on_blocked, budgets)),
+        What::Refused(_) => (v1::ForecastKind::Refused, nothing()),
+        What::Downtime(_) => (v1::ForecastKind::Downtime, nothing()),
+        What::NoRoom { .. } => (v1::ForecastKind::NoRoom, nothing()),
     };
     v1::ForecastFinding {
         kind: kind.into(),
@@ -260,6 +264,7 @@ fn forecast_finding(finding: Finding) -> v1::ForecastFinding {
         pods,
         budgets: budgets.into_iter().map(disruption_budget).collect(),
         message,
+        on_blocked: v1::OnBlocked::from(on_blocked).into(),
     }
 }
 

@@ -21,7 +21,7 @@ use super::{convert, status, with_keeper};
 use crate::core;
 use crate::core::conduct::Conduct;
 use crate::core::path::Path;
-use crate::document::UpgradePlan;
+use crate::document::{ObjectName, UpgradePlan, ValueError};
 use crate::identity::subject::{Role, Subject};
 use crate::keeper::addons::refused;
 use crate::keeper::{Keeper, Order};
@@ -121,15 +121,17 @@ impl OperatorService for Operators {
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::Rollout>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
-        let v1::ApplyRequest { plan, onward, conduct } = request.into_inner();
+        let v1::ApplyRequest { plan, onward, conduct, document } = request.into_inner();
         let conduct = read_conduct(conduct)?;
+        let name = Some(document).filter(|name| !name.is_empty()).map(ObjectName::try_from);
+        let name = name.transpose().map_err(|e: ValueError| invalid(&e))?;
         let plan = plan.ok_or_else(|| Status::invalid_argument("the request holds no plan"))?;
         let read = |plan| Plan::try_from(plan).map_err(|e: PlanError| invalid(&e));
         let path =
             Path { first: read(plan)?, onward: onward.into_iter().map(read).collect::<Result<_, _>>()? };
         answer_of_all(&self.keeper, false).await?;
         let rollout = with_keeper(&self.keeper, move |keeper| {
-            keeper.apply_conducted(&path, &conduct, &operator)?;
+            keeper.apply_conducted(&path, &conduct, name.as_ref(), &operator)?;
             keeper.rollout(None)
         });
         Ok(Response::new(rollout.await?))

@@ -107,6 +107,8 @@ struct Head {
     conduct: Conduct,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     quarantined: BTreeMap<NodeName, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    document: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -365,6 +367,7 @@ impl Head {
             paused_after: rollout.paused_after.clone(),
             conduct: rollout.conduct.clone(),
             quarantined: rollout.quarantined.clone(),
+            document: rollout.document.clone(),
         }
     }
 }
@@ -413,6 +416,7 @@ impl Entries {
             conduct: head.conduct,
             quarantined: head.quarantined,
             hooks: self.hooks(key)?,
+            document: head.document,
         })
     }
 
@@ -571,6 +575,7 @@ mod tests {
         halted.leg.next = Next::Halted { reason: "é\n\"".repeat(300) };
         halted.answered = Some("a failure".to_owned());
         halted.quarantined = [("w1".parse().unwrap(), "a budget".to_owned())].into();
+        halted.document = Some("autumn".to_owned());
         let batch =
             saved.batch(&Change { rollouts: [(1, halted.clone())].into(), ..Change::default() }).unwrap();
         let keys: Vec<&str> = batch.writes().map(|(key, _)| key).collect();

@@ -70,7 +70,8 @@ impl Operator {
         if answer.plan.is_none() || !answer.refusals.is_empty() {
             bail!("no plan: {:#?}", answer.refusals);
         }
-        let order = ApplyRequest { plan: answer.plan, onward: answer.onward, conduct: None };
+        let order =
+            ApplyRequest { plan: answer.plan, onward: answer.onward, conduct: None, document: String::new() };
         Ok(self.client.apply(order).await?.into_inner())
     }
 

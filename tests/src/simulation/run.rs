@@ -654,7 +654,7 @@ impl<'a> Simulation<'a> {
                     return false;
                 }
             };
-            let applied = keeper.apply_conducted(&path, &conduct, "simulated");
+            let applied = keeper.apply_conducted(&path, &conduct, None, "simulated");
             self.laws.tell(|| format!("an operator applies the plan: {applied:?}"));
             self.operator.applied = applied.is_ok();
             self.coordinator_lives_on();

@@ -288,6 +288,7 @@ impl Pools {
             max_unavailable: Some(terms.max_unavailable),
             canary: Some(terms.canary.unwrap_or(none)),
             pause_after: terms.pause_after,
+            on_blocked: None,
         };
         Workers {
             max_unavailable: others.map(|others| others.max_unavailable),

@@ -1,6 +1,7 @@
 //! The objects of a stand-in cluster, as etcd would hold them: versioned, and every change remembered for watchers.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ pub struct Change {
 pub struct Objects {
     state: Arc<Mutex<State>>,
     revision: Arc<watch::Sender<u64>>,
+    evictions: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +57,56 @@ struct State {
     deprecated: Vec<(String, String)>,
 }
 
+/// What becomes of an object.
+#[derive(Debug)]
+pub enum Decision {
+    /// Nothing; this is what is answered.
+    Leave(Value),
+    /// It is this from now on.
+    Put(Value),
+    /// It is no more.
+    Remove,
+}
+
 impl State {
+    fn put(&mut self, key: &Key, mut object: Value) -> Value {
+        self.revision += 1;
+        let revision = self.revision;
+        let known = self.objects.get(key).and_then(|known| text(known, "/metadata/uid")).map(str::to_owned);
+        let kind = if known.is_some() { "MODIFIED" } else { "ADDED" };
+        let uid = known.unwrap_or_else(|| {
+            self.uids += 1;
+            format!("00000000-0000-4000-8000-{:012x}", self.uids)
+        });
+        if !object.get("metadata").is_some_and(Value::is_object) {
+            object["metadata"] = json!({});
+        }
+        let metadata = &mut object["metadata"];
+        metadata["name"] = json!(key.name);
+        metadata["uid"] = json!(uid);
+        metadata["resourceVersion"] = json!(revision.to_string());
+        if !key.namespace.is_empty() {
+            metadata["namespace"] = json!(key.namespace);
+        }
+        if metadata.get("creationTimestamp").is_none() {
+            metadata["creationTimestamp"] = json!(now());
+        }
+        self.objects.insert(key.clone(), object.clone());
+        self.record(Change { revision, kind, key: key.clone(), object: object.clone() });
+        object
+    }
+
+    /// The object as it was.
+    fn remove(&mut self, key: &Key) -> Value {
+        let found = self.objects.remove(key).unwrap_or_default();
+        self.revision += 1;
+        let revision = self.revision;
+        let mut object = found.clone();
+        object["metadata"]["resourceVersion"] = json!(revision.to_string());
+        self.record(Change { revision, kind: "DELETED", key: key.clone(), object });
+        found
+    }
+
     fn record(&mut self, change: Change) {
         if !matches!(change.key.resource.as_str(), "leases" | "configmaps") {
             self.noticed = change.revision;
@@ -66,7 +117,7 @@ impl State {
 
 impl Default for Objects {
     fn default() -> Self {
-        Self { state: Arc::default(), revision: Arc::new(watch::Sender::new(0)) }
+        Self { state: Arc::default(), revision: Arc::new(watch::Sender::new(0)), evictions: Arc::default() }
     }
 }
 
@@ -138,56 +189,60 @@ impl Objects {
     }
 
     /// Puts an object, new or changed. Its metadata get name, namespace, uid and resourceVersion.
-    pub fn put(&self, key: &Key, mut object: Value) -> Value {
+    pub fn put(&self, key: &Key, object: Value) -> Value {
+        let Ok(put) = self.decide(key, |_| Ok::<_, Infallible>(Decision::Put(object)));
+        put
+    }
+
+    /// Looks at an object, if it is there, and does what follows from it in the same moment; the object as it is then.
+    ///
+    /// # Errors
+    /// The decision's; nothing is changed then.
+    pub fn decide<E>(
+        &self,
+        key: &Key,
+        decision: impl FnOnce(Option<&Value>) -> Result<Decision, E>,
+    ) -> Result<Value, E> {
         let mut state = self.lock();
-        state.revision += 1;
+        let (object, changed) = match decision(state.objects.get(key))? {
+            Decision::Leave(object) => (object, false),
+            Decision::Put(object) => (state.put(key, object), true),
+            Decision::Remove => (state.remove(key), true),
+        };
         let revision = state.revision;
-        let known = state.objects.get(key).and_then(|known| text(known, "/metadata/uid")).map(str::to_owned);
-        let kind = if known.is_some() { "MODIFIED" } else { "ADDED" };
-        let uid = known.unwrap_or_else(|| {
-            state.uids += 1;
-            format!("00000000-0000-4000-8000-{:012x}", state.uids)
-        });
-        if !object.get("metadata").is_some_and(Value::is_object) {
-            object["metadata"] = json!({});
-        }
-        let metadata = &mut object["metadata"];
-        metadata["name"] = json!(key.name);
-        metadata["uid"] = json!(uid);
-        metadata["resourceVersion"] = json!(revision.to_string());
-        if !key.namespace.is_empty() {
-            metadata["namespace"] = json!(key.namespace);
-        }
-        if metadata.get("creationTimestamp").is_none() {
-            metadata["creationTimestamp"] = json!(now());
-        }
-        state.objects.insert(key.clone(), object.clone());
-        state.record(Change { revision, kind, key: key.clone(), object: object.clone() });
         drop(state);
-        self.revision.send_replace(revision);
-        object
-    }
-
-    /// Changes an object in place, if it is there and the change changes anything.
-    pub fn update(&self, key: &Key, change: impl FnOnce(&mut Value)) -> Option<Value> {
-        let before = self.get(key)?;
-        let mut after = before.clone();
-        change(&mut after);
-        Some(if after == before { before } else { self.put(key, after) })
-    }
-
-    /// Removes an object.
-    pub fn remove(&self, key: &Key) {
-        let mut state = self.lock();
-        if let Some(mut object) = state.objects.remove(key) {
-            state.revision += 1;
-            let revision = state.revision;
-            object["metadata"]["resourceVersion"] = json!(revision.to_string());
-            state.record(Change { revision, kind: "DELETED", key: key.clone(), object });
-            drop(state);
+        if changed {
             self.revision.send_replace(revision);
         }
+        Ok(object)
     }
+
+    /// Changes an object in place, if it is there and the change changes anything. Nobody else changes it meanwhile.
+    pub fn update(&self, key: &Key, change: impl FnOnce(&mut Value)) -> Option<Value> {
+        let update = |known: Option<&Value>| {
+            let before = known.ok_or(())?;
+            let mut after = before.clone();
+            change(&mut after);
+            Ok::<_, ()>(if after == *before { Decision::Leave(after) } else { Decision::Put(after) })
+        };
+        self.decide(key, update).ok()
+    }
+
+    /// Removes an object, if it is there.
+    pub fn remove(&self, key: &Key) {
+        // Where it is not there, nothing was to be done.
+        _ = self.decide(key, |known| known.map(|_| Decision::Remove).ok_or(()));
+    }
+
+    /// Held while it is seen whether budgets let a pod go: each eviction counts those before it.
+    pub fn evicting(&self) -> MutexGuard<'_, ()> {
+        self.evictions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an object is still of the resourceVersion that somebody saw it at; also where nobody says of which.
+pub fn is_as_seen(object: &Value, seen: Option<&str>) -> bool {
+    seen.is_none_or(|seen| text(object, "/metadata/resourceVersion") == Some(seen))
 }
 
 /// A text inside an object.
@@ -218,5 +273,44 @@ pub fn merge(object: &mut Value, patch: &Value) {
         } else {
             merge(&mut object[name], value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_changes_made_side_by_side_none_is_lost() {
+        let objects = Objects::default();
+        let key = Key::new("nodes", "", "w1");
+        objects.put(&key, json!({"spec": {"count": 0}}));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..250 {
+                        objects.update(&key, |node| {
+                            let count = node["spec"]["count"].as_u64().unwrap_or_default();
+                            node["spec"]["count"] = json!(count + 1);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(objects.get(&key).unwrap()["spec"]["count"], 1000);
+        assert_eq!(objects.revision(), 1001, "each is a change of its own");
+    }
+
+    #[test]
+    fn a_decision_that_refuses_and_a_change_that_changes_nothing_leave_the_object_as_it_is() {
+        let objects = Objects::default();
+        let key = Key::new("pods", "default", "a");
+        assert_eq!(objects.update(&key, |_| {}), None);
+        objects.remove(&key);
+        let put = objects.put(&key, json!({}));
+        assert_eq!(objects.decide(&key, |_| Err::<Decision, _>("no")), Err("no"));
+        assert_eq!(objects.update(&key, |pod| pod["metadata"]["namespace"] = json!("default")), Some(put));
+        assert_eq!(objects.revision(), 1);
+        assert_eq!(objects.changes_after(0).len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use liftlock_proto::blocked::ON_BLOCKED;
-use liftlock_proto::v1::{NodePhase, NodePolicy, OnBlocked, Policy, RolloutPhase};
+use liftlock_proto::v1::{NodePhase, NodePolicy, OnBlocked, Policy, Pool, RolloutPhase, Workers};
 use liftlock_tests::fleet::{Fleet, proofs};
 use liftlock_tests::standin::controllers::Workload;
 use liftlock_tests::standin::objects::Key;
@@ -79,7 +79,24 @@ async fn a_nodes_annotation_says_what_follows_there_and_the_plan_by_name_says_mo
         node["metadata"]["annotations"][ON_BLOCKED] = json!("force");
     });
     let named = NodePolicy { name: "w1".to_owned(), on_blocked: OnBlocked::Skip.into() };
-    passes_over_w1(&fleet, Policy { nodes: vec![named], ..with(OnBlocked::Pause) }).await;
+    let workers = Workers { nodes: vec![named], ..Workers::default() };
+    passes_over_w1(&fleet, Policy { workers: Some(workers), ..with(OnBlocked::Pause) }).await;
+}
+
+#[tokio::test]
+async fn a_pools_word_says_what_follows_on_its_workers() {
+    let fleet = protected_on_w1().await;
+    fleet.cluster.objects.update(&Key::new("nodes", "", "w1"), |node| {
+        node["metadata"]["labels"]["kind"] = json!("shop");
+    });
+    let pool = Pool {
+        name: "shop".to_owned(),
+        selector: "kind=shop".to_owned(),
+        on_blocked: Some(OnBlocked::Skip.into()),
+        ..Pool::default()
+    };
+    let workers = Workers { pools: vec![pool], ..Workers::default() };
+    passes_over_w1(&fleet, Policy { workers: Some(workers), ..with(OnBlocked::Pause) }).await;
 }
 
 #[tokio::test]

@@ -63,7 +63,8 @@ async fn only_what_the_catalogue_approves_of_is_raised_to_and_every_edit_counts_
     let request = MakePlanRequest { to_version: TO.to_string(), policy: Some(accepting), conduct: None };
     let planned = operator.client.make_plan(request).await.unwrap().into_inner();
     assert_eq!(planned.plan.as_ref().unwrap().to_version, STOP.to_string(), "{planned:?}");
-    let apply = ApplyRequest { plan: planned.plan, onward: planned.onward, conduct: None };
+    let apply =
+        ApplyRequest { plan: planned.plan, onward: planned.onward, conduct: None, document: String::new() };
     write(&CATALOGUE.replace("v1.30.3", "v1.30.2"));
     let status = operator.client.apply(apply.clone()).await.unwrap_err();
     assert!(status.message().contains("the catalogue approves of none of its releases"), "{status}");

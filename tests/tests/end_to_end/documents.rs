@@ -88,6 +88,14 @@ async fn what_get_prints_plans_the_same_path_again() {
     let told: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(told["spec"]["toVersion"], "v1.31.2", "the target is the last stop, not the first");
     assert_eq!(told["status"]["plan"]["id"], planned[0].as_str());
+    assert_eq!(
+        (&told["metadata"]["name"], &told["status"]["rollout"]["document"]),
+        (&"autumn".into(), &"autumn".into())
+    );
+    for verb in ["status", "history"] {
+        let told = fleet.cli(&[verb]).await.unwrap().success().unwrap().stdout;
+        assert!(told.contains("document autumn"), "{verb}: {told}");
+    }
     for document in [&yaml, &json] {
         let same = fleet.cli_with_input(&["diff", "-f", "-"], document).await.unwrap();
         assert_eq!(same.code, 0, "{same:?}");

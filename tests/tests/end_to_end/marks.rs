@@ -137,13 +137,13 @@ async fn marks_that_nobody_could_take_away_are_told_and_go_once_an_agent_is_back
     fault.disarm().unwrap();
     let rollout = end_of(&fleet).await;
     assert_eq!(rollout.phase(), RolloutPhase::Aborted, "{}", fleet.last_words());
-    assert!(rollout.reason.contains(KEY), "{}", rollout.reason);
+    assert!(rollout.taint.contains(KEY), "{}", rollout.taint);
     let status = fleet.cli(&["status"]).await.unwrap();
     assert!(status.stdout.contains(KEY), "{}", status.stdout);
     assert_eq!(fleet.cluster.not_raised(), ["w1", "w2"]);
     fleet.start_agent("cp1").await.unwrap();
     proofs::nobody_is_marked(&fleet).await.unwrap();
-    until(&fleet, "nothing to be left to say", |rollout| rollout.reason.is_empty()).await;
+    until(&fleet, "nothing to be left to say", |rollout| rollout.taint.is_empty()).await;
 }
 
 #[tokio::test]

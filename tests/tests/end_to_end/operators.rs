@@ -130,17 +130,32 @@ async fn a_plan_that_would_come_out_differently_now_is_not_applied() {
     altered.nodes.reverse();
     let refused = operator
         .client
-        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(altered), onward: vec![], conduct: None })
+        .apply(liftlock_proto::v1::ApplyRequest {
+            plan: Some(altered),
+            onward: vec![],
+            conduct: None,
+            document: String::new(),
+        })
         .await;
     assert!(refused.is_err(), "a plan that somebody changed was applied");
     operator
         .client
-        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![], conduct: None })
+        .apply(liftlock_proto::v1::ApplyRequest {
+            plan: Some(plan.clone()),
+            onward: vec![],
+            conduct: None,
+            document: String::new(),
+        })
         .await
         .unwrap();
     let twice = operator
         .client
-        .apply(liftlock_proto::v1::ApplyRequest { plan: Some(plan), onward: vec![], conduct: None })
+        .apply(liftlock_proto::v1::ApplyRequest {
+            plan: Some(plan),
+            onward: vec![],
+            conduct: None,
+            document: String::new(),
+        })
         .await;
     assert_eq!(twice.unwrap_err().code(), tonic::Code::FailedPrecondition);
     raised(&fleet, TO).await;

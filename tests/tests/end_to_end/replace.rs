@@ -28,7 +28,7 @@ async fn apply(fleet: &Fleet, old: &str, accepted: &[&str]) {
     assert!(answer.refusals.is_empty(), "{:#?}", answer.refusals);
     operator
         .client
-        .apply(ApplyRequest { plan: answer.plan, onward: Vec::new(), conduct: None })
+        .apply(ApplyRequest { plan: answer.plan, onward: Vec::new(), conduct: None, document: String::new() })
         .await
         .unwrap();
 }

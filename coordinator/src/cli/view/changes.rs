@@ -49,6 +49,11 @@ pub fn changes(before: Option<&RolloutView>, now: &RolloutView) -> Vec<Change> {
     {
         changes.push(Change::of(Tone::Notice, format!("held: {waits}")));
     }
+    if let Some(taint) = &now.taint
+        && before.and_then(|before| before.taint.as_ref()) != Some(taint)
+    {
+        changes.push(Change::of(Tone::Notice, format!("taint: {taint}")));
+    }
     changes
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::v1;
 use liftlock_proto::v1::ForecastKind;
 use serde::Serialize;
@@ -9,6 +10,10 @@ use serde::Serialize;
 use super::said;
 use crate::cli::paint::{Paint, Tone};
 use crate::cli::time::{seconds, span};
+
+/// Kinds of findings of which every one is shown.
+const BLOCKED: &str = "blocked";
+const REFUSED: &str = "refused";
 
 /// So many findings of a kind at which nothing halts are shown to people.
 const SHOWN: usize = 10;
@@ -20,7 +25,7 @@ pub struct ForecastView {
     pub unknown: Option<String>,
     /// In the order in which they will be met.
     pub findings: Vec<FindingView>,
-    /// How many more there are that the coordinator left out; none of them halts the roll-out.
+    /// How many more there are that the coordinator left out, of downtime and missing room.
     pub left_out: u32,
     /// Pods with rules that were not reckoned with, such as affinities.
     pub bound_otherwise: u32,
@@ -48,10 +53,11 @@ pub struct FindingView {
     pub pods: u32,
     /// What blocks.
     pub budgets: Vec<BudgetView>,
+    /// What follows a blocked drain there: `pause`, `skip`, `force`; left out of all else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_blocked: Option<OnBlocked>,
     /// What, why, and what to do.
     pub message: String,
-    #[serde(skip)]
-    halts: bool,
 }
 
 /// A budget, as it is when the drain waits for it.
@@ -98,13 +104,14 @@ impl From<v1::Forecast> for ForecastView {
 
 impl From<v1::ForecastFinding> for FindingView {
     fn from(message: v1::ForecastFinding) -> Self {
-        let (kind, halts) = match message.kind() {
-            ForecastKind::Blocked => ("blocked", true),
-            ForecastKind::Refused => ("refused", true),
-            ForecastKind::Downtime => ("downtime", false),
-            ForecastKind::NoRoom => ("no-room", false),
-            ForecastKind::Unspecified => ("unknown", false),
+        let kind = match message.kind() {
+            ForecastKind::Blocked => BLOCKED,
+            ForecastKind::Refused => REFUSED,
+            ForecastKind::Downtime => "downtime",
+            ForecastKind::NoRoom => "no-room",
+            ForecastKind::Unspecified => "unknown",
         };
+        let on_blocked = (kind == BLOCKED).then(|| message.on_blocked().into());
         Self {
             kind,
             node: message.node,
@@ -112,9 +119,16 @@ impl From<v1::ForecastFinding> for FindingView {
             workload: message.workload,
             pods: message.pods,
             budgets: message.budgets.into_iter().map(Into::into).collect(),
+            on_blocked,
             message: message.message,
-            halts,
         }
+    }
+}
+
+impl FindingView {
+    /// Whether the roll-out halts at it.
+    fn halts(&self) -> bool {
+        self.kind == REFUSED || self.on_blocked == Some(OnBlocked::Pause)
     }
 }
 
@@ -145,7 +159,7 @@ impl From<&v1::RoleDuration> for RoleDurationView {
 impl ForecastView {
     /// One line where all is well.
     pub fn table(&self, paint: Paint) -> String {
-        let halts = self.findings.iter().any(|finding| finding.halts);
+        let halts = self.findings.iter().any(FindingView::halts);
         let (tone, verdict) = match &self.unknown {
             Some(why) => (Tone::Notice, format!("nobody can tell what drains will meet: {why}")),
             None if halts => (Tone::Bad, "the roll-out will halt at a drain".to_owned()),
@@ -153,18 +167,18 @@ impl ForecastView {
                 Tone::Strong,
                 "every drain ends, no workload goes down, what is evicted finds room".to_owned(),
             ),
-            None => (Tone::Notice, "every drain ends, but workloads will notice".to_owned()),
+            None => (Tone::Notice, self.without_a_halt()),
         };
         let mut text = format!("{} {verdict}; {}.\n", paint.paint(tone, "Forecast:"), self.how_long());
         if let Some(windows) = &self.windows {
             let _ = writeln!(text, "  Windows: {windows}");
         }
         for (kind, most) in
-            [("blocked", usize::MAX), ("refused", usize::MAX), ("downtime", SHOWN), ("no-room", SHOWN)]
+            [(BLOCKED, usize::MAX), (REFUSED, usize::MAX), ("downtime", SHOWN), ("no-room", SHOWN)]
         {
             let of_kind = || self.findings.iter().filter(|finding| finding.kind == kind);
             for finding in of_kind().take(most) {
-                let tone = if finding.halts { Tone::Bad } else { Tone::Notice };
+                let tone = if finding.halts() { Tone::Bad } else { Tone::Notice };
                 let _ = writeln!(text, "  {} {}", paint.paint(tone, &format!("{kind:<9}")), finding.message);
             }
             let more = of_kind().count().saturating_sub(most);
@@ -184,6 +198,25 @@ impl ForecastView {
             );
         }
         text
+    }
+
+    /// What becomes of drains where none halts the roll-out, and something will be noticed.
+    fn without_a_halt(&self) -> String {
+        let at =
+            |word: OnBlocked| self.findings.iter().filter(move |finding| finding.on_blocked == Some(word));
+        let mut passed_over: Vec<&str> = at(OnBlocked::Skip).map(|finding| finding.node.as_str()).collect();
+        passed_over.dedup();
+        let mut will = Vec::new();
+        if !passed_over.is_empty() {
+            will.push(format!("pass over {}", passed_over.join(", ")));
+        }
+        if at(OnBlocked::Force).next().is_some() {
+            will.push("delete pods whatever their budgets say".to_owned());
+        }
+        match will.as_slice() {
+            [] => "every drain ends, but workloads will notice".to_owned(),
+            will => format!("the roll-out will {}", will.join(", and ")),
+        }
     }
 
     fn how_long(&self) -> String {

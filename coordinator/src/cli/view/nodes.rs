@@ -104,7 +104,10 @@ impl NodeView {
 
     fn agent(&self) -> Cell {
         match (self.enrolled, self.connected) {
-            (_, true) => Cell::new(Tone::Good, "connected"),
+            (_, true) => {
+                let version = self.agent_version.as_ref().map(|version| format!(", {version}"));
+                Cell::new(Tone::Good, format!("connected{}", version.unwrap_or_default()))
+            }
             (true, false) => Cell::new(Tone::Bad, "not connected"),
             (false, false) => Cell::new(Tone::Bad, "none"),
         }
@@ -116,31 +119,26 @@ impl View for NodesView {
         if self.0.is_empty() {
             return "No node is known yet: `liftlock token create --node NAME` makes a token for its agent.\n".to_owned();
         }
-        let mut table = Table::new(&[
-            "NODE",
-            "ROLE",
-            "STATE",
-            "KUBELET",
-            "CONTROL PLANE",
-            "AGENT",
-            "AGENT VERSION",
-            "LAST SEEN",
-        ]);
+        let mut table =
+            Table::new(&["NODE", "ROLE", "STATE", "KUBELET", "CONTROL PLANE", "AGENT", "PACKAGES"]);
         for node in &self.0 {
-            let version = |version: &Option<String>| Cell::plain(version.clone().unwrap_or_default());
+            let told = |told: &Option<String>| Cell::plain(told.clone().unwrap_or_default());
             table.row(vec![
                 Cell::plain(&node.name),
                 Cell::plain(node.role),
                 node.state(),
-                version(&node.kubelet_version),
-                version(&node.control_plane_version),
+                told(&node.kubelet_version),
+                told(&node.control_plane_version),
                 node.agent(),
-                version(&node.agent_version),
-                Cell::plain(clock(node.last_seen)),
+                told(&node.packages),
             ]);
         }
         let mut text = table.render(paint);
         for node in &self.0 {
+            if !node.connected && node.last_seen.is_some() {
+                let name = paint.paint(Tone::Notice, &format!("{}:", node.name));
+                let _ = writeln!(text, "{name} its agent was last heard of at {}", clock(node.last_seen));
+            }
             for error in &node.errors {
                 let _ = writeln!(text, "{} {error}", paint.paint(Tone::Notice, &format!("{}:", node.name)));
             }

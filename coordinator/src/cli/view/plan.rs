@@ -207,7 +207,7 @@ impl From<Policy> for PolicyView {
             replacement: policy.replacement,
             strategy: policy.workers.strategy,
             on_blocked: policy.on_blocked,
-            nodes: policy.nodes,
+            nodes: policy.workers.nodes,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::workers::{Canary, PlannedPool};
 use serde::Serialize;
 
@@ -21,13 +22,16 @@ pub struct PoolView {
     pub soak_s: u32,
     /// Once it is raised the roll-out waits for `liftlock resume`.
     pub pause_after: bool,
+    /// What follows when one of its workers cannot be drained; left out where the pool says nothing of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_blocked: Option<OnBlocked>,
 }
 
 impl From<PlannedPool> for PoolView {
     fn from(pool: PlannedPool) -> Self {
-        let PlannedPool { name, max_unavailable, canary, pause_after } = pool;
+        let PlannedPool { name, max_unavailable, canary, pause_after, on_blocked } = pool;
         let Canary { nodes, soak_seconds } = canary.unwrap_or(Canary { nodes: 0, soak_seconds: 0 });
-        Self { name, max_unavailable, canary_nodes: nodes, soak_s: soak_seconds, pause_after }
+        Self { name, max_unavailable, canary_nodes: nodes, soak_s: soak_seconds, pause_after, on_blocked }
     }
 }
 
@@ -58,6 +62,9 @@ pub(super) fn write_pools(text: &mut String, plan: &PlanView) {
         }
         if pool.pause_after {
             let _ = write!(text, "; then a pause, until you say resume");
+        }
+        if let Some(word) = pool.on_blocked {
+            let _ = write!(text, "; {word} where a drain is blocked");
         }
         text.push('\n');
     }

@@ -111,6 +111,12 @@ pub struct RolloutView {
     /// Who joins and who leaves by the plan; left out where nodes are raised where they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub membership: Option<String>,
+    /// What the document that wants it is called; left out where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+    /// What keeps the taint of nodes that are not raised from being where it belongs; left out where nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taint: Option<String>,
 }
 
 /// A stop of a path that lies ahead.
@@ -287,6 +293,8 @@ impl From<v1::Rollout> for RolloutView {
             onward,
             plans: said(message.plans),
             membership: said(message.membership),
+            document: said(message.document),
+            taint: said(message.taint),
             plan: plan.id,
             from_version: plan.from_version,
             to_version: plan.to_version,
@@ -501,6 +509,9 @@ impl View for RolloutView {
     fn table(&self, paint: Paint) -> String {
         let mut text = format!("{}\n", self.headline(paint));
         let _ = write!(text, "Started {} by {}", clock(self.started_at), self.started_by);
+        if let Some(document) = &self.document {
+            let _ = write!(text, ", document {document}");
+        }
         if self.ended_at.is_some() {
             let _ = write!(text, ", ended {}", clock(self.ended_at));
         }
@@ -523,6 +534,9 @@ impl View for RolloutView {
         }
         if let Some(plans) = &self.plans {
             let _ = writeln!(text, "{} {plans}", paint.paint(Tone::Notice, "plans:"));
+        }
+        if let Some(taint) = &self.taint {
+            let _ = writeln!(text, "{} {taint}", paint.paint(Tone::Notice, "Taint:"));
         }
         text.push('\n');
         let mut table = Table::new(&[

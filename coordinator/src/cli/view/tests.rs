@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::v1;
@@ -180,6 +181,7 @@ fn a_plan_with_pools_shows_who_goes_with_whom_and_how_many_at_a_time() {
         max_unavailable,
         canary,
         pause_after,
+        on_blocked: pause_after.then_some(OnBlocked::Skip),
     };
     plan.pools = vec![pool("gpu", Some(3), canary, true), pool("others", None, None, false)];
     let plan = PlanView::from(plan);
@@ -195,6 +197,22 @@ fn a_roll_out_that_waits_says_for_what() {
     let soaking = v1::Rollout { reason, ..rollout(v1::RolloutPhase::Running, raised()) };
     let table = RolloutView::from(soaking).table(Paint::OFF);
     assert!(table.contains("pool others: soaking, 3 min 10 s left"), "{table}");
+}
+
+#[test]
+fn trouble_with_the_taint_has_a_word_of_its_own_and_holds_nothing() {
+    let taint = "liftlock.dev/not-raised could not be brought up to date by cp1".to_owned();
+    let before = RolloutView::from(rollout(v1::RolloutPhase::Running, leased()));
+    let now = RolloutView::from(v1::Rollout {
+        taint: taint.clone(),
+        ..rollout(v1::RolloutPhase::Running, leased())
+    });
+    let table = now.table(Paint::OFF);
+    assert!(table.contains(&format!("Taint: {taint}\n")) && !table.contains("Held:"), "{table}");
+    let told: Vec<String> = changes(Some(&before), &now).into_iter().map(|change| change.text).collect();
+    assert_eq!(told, [format!("taint: {taint}")]);
+    assert!(changes(Some(&now), &now).is_empty(), "it is said once");
+    assert!(!serde_json::to_string(&before).unwrap().contains("taint"));
 }
 
 #[test]
@@ -287,6 +305,7 @@ fn forecast() -> v1::Forecast {
         pods: 1,
         budgets: Vec::new(),
         message: message.to_owned(),
+        on_blocked: v1::OnBlocked::Pause.into(),
     };
     let budget = v1::DisruptionBudget {
         namespace: "shop".to_owned(),
@@ -325,6 +344,25 @@ fn a_forecast_is_one_line_where_all_is_well_and_names_first_where_the_roll_out_w
     let unknown = "no control plane's agent is connected".to_owned();
     let unseen = v1::Forecast { unknown, ..v1::Forecast::default() };
     assert_snapshot!([well, unseen, forecast()].map(show).join("\n"));
+}
+
+#[test]
+fn a_forecast_says_what_the_roll_out_does_where_a_blocked_drain_does_not_halt_it() {
+    let verdict = |words: &[v1::OnBlocked]| {
+        let blocked = forecast().findings.pop().unwrap();
+        let of = |word: &v1::OnBlocked| v1::ForecastFinding { on_blocked: (*word).into(), ..blocked.clone() };
+        let forecast = v1::Forecast { findings: words.iter().map(of).collect(), ..v1::Forecast::default() };
+        let table = ForecastView::from(forecast).table(Paint::OFF);
+        table.split([':', ';']).nth(1).unwrap().trim().to_owned()
+    };
+    let (pause, skip, force) = (v1::OnBlocked::Pause, v1::OnBlocked::Skip, v1::OnBlocked::Force);
+    assert_eq!(verdict(&[skip]), "the roll-out will pass over w2");
+    assert_eq!(verdict(&[force]), "the roll-out will delete pods whatever their budgets say");
+    assert_eq!(
+        verdict(&[skip, force]),
+        "the roll-out will pass over w2, and delete pods whatever their budgets say"
+    );
+    assert_eq!(verdict(&[skip, pause]), "the roll-out will halt at a drain");
 }
 
 #[test]

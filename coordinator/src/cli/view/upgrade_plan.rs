@@ -57,7 +57,9 @@ pub(crate) fn wanted(plan: &Plan, rollout: &v1::Rollout) -> Result<UpgradePlan, 
     let target = rollout.onward.last().map(|stop| stop.to_version.parse()).transpose();
     let target = target.map_err(PlanError::from)?;
     let conduct = Conduct::try_from(rollout.conduct.clone().unwrap_or_default())?;
-    Ok(UpgradePlan::new(target.unwrap_or(plan.to_version), plan.policy.clone()).conducted(conduct))
+    let document =
+        UpgradePlan::new(target.unwrap_or(plan.to_version), plan.policy.clone()).conducted(conduct);
+    Ok(document.named(rollout.document.clone()))
 }
 
 impl View for UpgradePlanView {

@@ -39,6 +39,7 @@ pub(crate) fn pool(name: &str, max_unavailable: u32) -> PlannedPool {
         max_unavailable: Some(max_unavailable),
         canary: None,
         pause_after: false,
+        on_blocked: None,
     }
 }
 
@@ -68,7 +69,7 @@ fn after(rollout: &Rollout, events: &[Event]) -> Rollout {
 
 fn granted_at(node: &str, token: u64, now_ms: u64) -> Event {
     let lease = Lease { token: FencingToken(token), granted_at_ms: now_ms };
-    Event::LeaseGranted { node: name(node), lease, purpose: Purpose::Raise }
+    Event::LeaseGranted { node: name(node), lease, purpose: Purpose::Raise, soak_time_ms: now_ms }
 }
 
 fn granted(node: &str, token: u64) -> Event {
@@ -105,7 +106,7 @@ fn blocked(node: &str, token: u64) -> Event {
 
 fn granted_back(node: &str, token: u64) -> Event {
     let lease = Lease { token: FencingToken(token), granted_at_ms: 0 };
-    Event::LeaseGranted { node: name(node), lease, purpose: Purpose::RollBack }
+    Event::LeaseGranted { node: name(node), lease, purpose: Purpose::RollBack, soak_time_ms: 0 }
 }
 
 fn due_at(rollout: &Rollout, now_ms: u64) -> Vec<String> {
@@ -389,6 +390,7 @@ proptest! {
             let grant = |index: usize, purpose| Event::LeaseGranted {
                 node: names[index].clone(),
                 lease: Lease { token: FencingToken(token), granted_at_ms: now_ms },
+                soak_time_ms: now_ms,
                 purpose,
             };
             let event = match happened {

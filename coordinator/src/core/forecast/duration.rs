@@ -78,10 +78,13 @@ fn medians<'a>(
     let alike = |rollout: &&Rollout| rollout.plan.policy.redeploy == policy.redeploy;
     for (planned, state) in earlier.into_iter().filter(alike).flat_map(Rollout::nodes) {
         // Who joins or leaves takes another time.
-        if let NodeState::Raised { lease, ended_at_ms, .. } = state
+        if let NodeState::Raised { lease, ended_at_ms, timings } = state
             && planned.part().is_raise()
         {
-            taken.entry(planned.role).or_default().push(ended_at_ms.saturating_sub(lease.granted_at_ms));
+            // What the agent has measured: its end may have been recorded late, and the time of day set meanwhile.
+            let measured_ms = Some(timings.lease_ms).filter(|measured| *measured > 0);
+            let lease_ms = measured_ms.unwrap_or_else(|| ended_at_ms.saturating_sub(lease.granted_at_ms));
+            taken.entry(planned.role).or_default().push(lease_ms);
         }
     }
     taken

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::Policy;
 
@@ -14,6 +15,8 @@ pub(super) type Met = (String, u32, What);
 pub(super) struct Simulation<'a> {
     sites: BTreeMap<&'a NodeName, Site<'a>>,
     budgets: Vec<Budget>,
+    /// How many pods of each budget were deleted though it let none go: so many have to be back before it lets one go again.
+    owed: Vec<u32>,
     pods: Vec<Pod<'a>>,
     /// Ready pods of each workload.
     ready: BTreeMap<&'a str, u32>,
@@ -98,7 +101,8 @@ impl<'a> Simulation<'a> {
     pub(super) fn of(workloads: &'a Workloads) -> Self {
         let sites = workloads.nodes.iter().map(|(name, room)| (name, Site::of(room))).collect();
         let budgets = workloads.budgets.clone();
-        let mut simulation = Self { sites, budgets, pods: Vec::new(), ready: BTreeMap::new() };
+        let owed = vec![0; budgets.len()];
+        let mut simulation = Self { sites, budgets, owed, pods: Vec::new(), ready: BTreeMap::new() };
         for group in &workloads.pods {
             for node in &group.on {
                 simulation.pods.push(Pod { group, place: Place::On(node) });
@@ -133,17 +137,17 @@ impl<'a> Simulation<'a> {
     /// before the next begins, so what pods are without while both go on is not told.
     pub(super) fn drain<'n>(
         &mut self,
-        nodes: impl Iterator<Item = &'n NodeName>,
+        nodes: impl Iterator<Item = (&'n NodeName, OnBlocked)>,
         policy: &Policy,
     ) -> Vec<(&'n NodeName, Vec<Met>)> {
-        let mut cordoned: Vec<(&NodeName, bool)> = Vec::new();
-        for node in nodes {
+        let mut cordoned: Vec<(&NodeName, OnBlocked, bool)> = Vec::new();
+        for (node, word) in nodes {
             if let Some(site) = self.sites.get_mut(node) {
-                cordoned.push((node, std::mem::replace(&mut site.open, false)));
+                cordoned.push((node, word, std::mem::replace(&mut site.open, false)));
             }
         }
-        let met = cordoned.iter().map(|(node, _)| (*node, self.empty(node, policy))).collect();
-        for (node, open) in cordoned {
+        let met = cordoned.iter().map(|(node, word, _)| (*node, self.empty(node, *word, policy))).collect();
+        for (node, _, open) in cordoned {
             if let Some(site) = self.sites.get_mut(node) {
                 site.open = open;
             }
@@ -157,7 +161,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// Evicts what is on a node; what that met.
-    fn empty(&mut self, node: &NodeName, policy: &Policy) -> Vec<Met> {
+    fn empty(&mut self, node: &NodeName, on_blocked: OnBlocked, policy: &Policy) -> Vec<Met> {
         let mut left: Vec<usize> = (0..)
             .zip(&self.pods)
             .filter(|(_, pod)| matches!(pod.place, Place::On(on) if on == node))
@@ -173,29 +177,46 @@ impl<'a> Simulation<'a> {
             return met;
         }
         while !left.is_empty() {
-            let of_these = |id: &usize| {
-                let workload = self.group(*id)?.workload.as_str();
-                Some((workload, self.ready_of(workload)))
-            };
-            let before: BTreeMap<&str, u32> = left.iter().filter_map(of_these).collect();
+            let before = self.ready_before(&left);
             let (going, staying): (Vec<usize>, Vec<usize>) = left.iter().partition(|&&id| self.let_go(id));
             left = staying;
             if going.is_empty() {
                 break;
             }
             self.tell_downtime(&mut met, &going, &before);
-            for id in going {
-                if let Some((group, lack)) = self.start_again(id) {
-                    let (cpu_m, memory_bytes) = (group.cpu_m, group.memory_bytes);
-                    tell(&mut met, group, What::NoRoom { cpu_m, memory_bytes, lack });
-                }
-            }
+            self.start_all_again(&mut met, going);
         }
-        for group in left.into_iter().filter_map(|id| self.group(id)) {
+        for group in left.iter().filter_map(|&id| self.group(id)) {
             let budgets = group.budgets.iter().filter_map(|&at| self.budgets.get(at)).cloned().collect();
-            tell(&mut met, group, What::Blocked { budgets });
+            tell(&mut met, group, What::Blocked { on_blocked, budgets });
+        }
+        if on_blocked == OnBlocked::Force {
+            let before = self.ready_before(&left);
+            for id in &left {
+                self.overrule(*id);
+            }
+            self.tell_downtime(&mut met, &left, &before);
+            self.start_all_again(&mut met, left);
         }
         met
+    }
+
+    fn start_all_again(&mut self, met: &mut Vec<Met>, gone: Vec<usize>) {
+        for id in gone {
+            if let Some((group, lack)) = self.start_again(id) {
+                let (cpu_m, memory_bytes) = (group.cpu_m, group.memory_bytes);
+                tell(met, group, What::NoRoom { cpu_m, memory_bytes, lack });
+            }
+        }
+    }
+
+    /// How many pods of their workloads are ready.
+    fn ready_before(&self, pods: &[usize]) -> BTreeMap<&'a str, u32> {
+        let of_these = |id: &usize| {
+            let workload = self.group(*id)?.workload.as_str();
+            Some((workload, self.ready_of(workload)))
+        };
+        pods.iter().filter_map(of_these).collect()
     }
 
     fn group(&self, id: usize) -> Option<&'a PodGroup> {
@@ -205,7 +226,7 @@ impl<'a> Simulation<'a> {
     /// Evicts a pod, if what says so lets it go. The rules are those of the API server
     /// (<https://github.com/kubernetes/kubernetes/blob/v1.30.0/pkg/registry/core/pod/storage/eviction.go>).
     fn let_go(&mut self, id: usize) -> bool {
-        let Some(Pod { group, place }) = self.pods.get_mut(id) else { return false };
+        let Some(Pod { group, .. }) = self.pods.get(id) else { return false };
         let group = *group;
         match group.budgets.as_slice() {
             [] => {}
@@ -224,6 +245,29 @@ impl<'a> Simulation<'a> {
             }
             _ => return false,
         }
+        self.leave(id);
+        true
+    }
+
+    /// Deletes a pod that its budgets did not let go.
+    fn overrule(&mut self, id: usize) {
+        let Some(group) = self.group(id) else { return };
+        for at in group.budgets.iter().filter(|_| group.ready) {
+            if let (Some(budget), Some(owed)) = (self.budgets.get_mut(*at), self.owed.get_mut(*at)) {
+                budget.healthy = budget.healthy.saturating_sub(1);
+                match budget.allowed.checked_sub(1) {
+                    Some(allowed) => budget.allowed = allowed,
+                    None => *owed += 1,
+                }
+            }
+        }
+        self.leave(id);
+    }
+
+    /// Takes a pod off its node.
+    fn leave(&mut self, id: usize) {
+        let Some(Pod { group, place }) = self.pods.get_mut(id) else { return };
+        let group = *group;
         if let Place::On(node) = *place
             && let Some(site) = self.sites.get_mut(node)
         {
@@ -231,7 +275,6 @@ impl<'a> Simulation<'a> {
         }
         *place = if group.controlled { Place::Pending } else { Place::Gone };
         self.count_ready(group, -1);
-        true
     }
 
     /// Puts a pod that waits for a node on the one that suits it best; what is missing where there is none.
@@ -253,11 +296,14 @@ impl<'a> Simulation<'a> {
         site.take(group);
         pod.place = Place::On(node);
         self.count_ready(group, 1);
-        if let ([only], true) = (group.budgets.as_slice(), group.ready)
-            && let Some(budget) = self.budgets.get_mut(*only)
-        {
-            budget.healthy = budget.healthy.saturating_add(1);
-            budget.allowed = budget.allowed.saturating_add(1);
+        for at in group.budgets.iter().filter(|_| group.ready) {
+            if let (Some(budget), Some(owed)) = (self.budgets.get_mut(*at), self.owed.get_mut(*at)) {
+                budget.healthy = budget.healthy.saturating_add(1);
+                match owed.checked_sub(1) {
+                    Some(less) => *owed = less,
+                    None => budget.allowed = budget.allowed.saturating_add(1),
+                }
+            }
         }
         None
     }

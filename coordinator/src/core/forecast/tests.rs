@@ -3,6 +3,7 @@
 use liftlock_proto::name::FencingToken;
 use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
+use liftlock_proto::step::Step;
 use liftlock_proto::workers::{Canary, PlannedPool};
 use proptest::prelude::*;
 
@@ -90,12 +91,73 @@ fn a_budget_that_allows_nothing_blocks_the_drains_of_every_node_with_its_pods_an
 {
     let pods = PodGroup { budgets: vec![0], ..shop(&["w1", "w2"]) };
     let workloads = on_two_workers(vec![budget(2, 2)], vec![pods]);
-    let blocked = |node: &str| (node.to_owned(), 1, What::Blocked { budgets: vec![budget(2, 2)] });
+    let blocked = |node: &str| {
+        (node.to_owned(), 1, What::Blocked { on_blocked: OnBlocked::Pause, budgets: vec![budget(2, 2)] })
+    };
     assert_eq!(findings(&workloads), [blocked("w1"), blocked("w2")]);
     let said = forecast(&path(&["w2"]), &workloads).findings[0].to_string();
     for part in ["drain of w2", "default/shop", "minAvailable: 2", "0 may go, 2 healthy, 2 needed"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+}
+
+/// The same, with a word for w1.
+fn with_a_word(mut path: Path, word: OnBlocked) -> Path {
+    let drain = Step::Drain {
+        timeout_seconds: 600,
+        delete_unmanaged_pods: false,
+        delete_empty_dir_data: false,
+        allow_only_schedulable_node: false,
+        on_blocked: word,
+    };
+    path.first.nodes[0].steps = vec![drain, Step::InstallKubeadm { version: TO }];
+    path
+}
+
+#[test]
+fn what_follows_a_blocked_drain_is_said_by_the_word_for_that_node_and_only_without_one_the_roll_out_halts() {
+    let pods = PodGroup { budgets: vec![0], ..shop(&["w1", "w2"]) };
+    let workloads = on_two_workers(vec![budget(2, 2)], vec![pods]);
+    let met = |word| forecast(&with_a_word(path(&["w1", "w2"]), word), &workloads).findings;
+    let halts = |word| met(word).iter().map(|finding| finding.what.halts()).collect::<Vec<_>>();
+    assert_eq!(halts(OnBlocked::Pause), [true, true]);
+    assert_eq!(halts(OnBlocked::Skip), [false, true], "w2 has no word of its own");
+    assert_eq!(
+        halts(OnBlocked::Force),
+        [false, true],
+        "what was deleted on w1 runs on w2 and is protected there"
+    );
+    assert_eq!(met(OnBlocked::Force)[1].pods, 2);
+    for (word, part) in [
+        (
+            OnBlocked::Pause,
+            "0 may go, 2 healthy, 2 needed); 1 pod of Deployment default/shop cannot go: scale it up",
+        ),
+        (
+            OnBlocked::Skip,
+            "After its time limit w1 is put back and passed over, and the roll-out asks for it at the end",
+        ),
+        (OnBlocked::Force, "After its time limit it is deleted whatever the budget says"),
+    ] {
+        let said = met(word)[0].to_string();
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn what_is_deleted_whatever_its_budget_says_has_to_find_room_and_may_be_down_like_all_that_goes() {
+    let pods = PodGroup { budgets: vec![0], cpu_m: 500, ..shop(&["w1"]) };
+    let mut workloads = on_two_workers(vec![budget(1, 1)], vec![pods]);
+    workloads.nodes.insert(node("w2"), Room { cpu_m: 400, ..ENDLESS });
+    let found = forecast(&with_a_word(path(&["w1", "w2"]), OnBlocked::Force), &workloads).findings;
+    let told: Vec<What> = found.into_iter().map(|finding| finding.what).collect();
+    let lack = Lack::Room { cpu_m: 400, memory_bytes: u64::MAX };
+    let expected = [
+        What::Blocked { on_blocked: OnBlocked::Force, budgets: vec![budget(1, 1)] },
+        What::Downtime(Cause::OneReplica),
+        What::NoRoom { cpu_m: 500, memory_bytes: 0, lack },
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]
@@ -113,7 +175,7 @@ fn where_what_went_finds_no_room_the_budget_lets_no_more_go() {
     let stuck = Budget { allowed: 0, healthy: 2, ..budget(3, 2) };
     let expected = [
         ("w1".to_owned(), 1, What::NoRoom { cpu_m: 500, memory_bytes: 0, lack }),
-        ("w1".to_owned(), 2, What::Blocked { budgets: vec![stuck] }),
+        ("w1".to_owned(), 2, What::Blocked { on_blocked: OnBlocked::Pause, budgets: vec![stuck] }),
     ];
     assert_eq!(findings(&workloads), expected);
 }
@@ -124,7 +186,8 @@ fn side_by_side(mut path: Path, canary: Option<Canary>) -> Path {
     for planned in path.first.nodes.iter_mut().filter(|planned| planned.role == Role::Worker) {
         planned.place = Some(liftlock_proto::workers::Place { pool: name.clone(), zone: None });
     }
-    path.first.pools = vec![PlannedPool { name, max_unavailable: Some(2), canary, pause_after: false }];
+    path.first.pools =
+        vec![PlannedPool { name, max_unavailable: Some(2), canary, pause_after: false, on_blocked: None }];
     path
 }
 
@@ -339,7 +402,7 @@ proptest! {
         (rooms, pods) in prop::collection::vec((0..9000_u64, 0..9000_u64, 0..9_u32, any::<bool>()), 1..6)
             .prop_flat_map(|rooms| { let nodes = rooms.len(); (Just(rooms), any_pods(nodes, 3)) }),
         counts in prop::collection::vec((0..5_u32, 0..5_u32), 3),
-        delete in any::<bool>(), at_once in 1..4usize,
+        delete in any::<bool>(), at_once in 1..4usize, word in prop::sample::select(OnBlocked::ALL.to_vec()),
     ) {
         let room = |(number, (cpu_m, memory_bytes, pods, schedulable)): (usize, _)| {
             (node(&format!("w{number}")), Room { cpu_m, memory_bytes, pods, schedulable, ..Room::default() })
@@ -353,8 +416,9 @@ proptest! {
         let (all, before) = (count(&simulation), simulation.overcommitted());
         let names: Vec<&NodeName> = workloads.nodes.keys().collect();
         for batch in names.chunks(at_once) {
-            for (name, unmet) in simulation.drain(batch.iter().copied(), &policy) {
-                let waits = unmet.iter().any(|(_, _, what)| what.halts());
+            for (name, unmet) in simulation.drain(batch.iter().map(|name| (*name, word)), &policy) {
+                let waits = unmet.iter().any(|(_, _, what)| what.is_always_told()) && word != OnBlocked::Force
+                    || unmet.iter().any(|(_, _, what)| matches!(what, What::Refused(_)));
                 let left = simulation.pods().iter().filter(|pod| pod.place == Place::On(name)).count();
                 prop_assert!(waits || left == 0 || workloads.nodes[name].schedulable, "{name} is not empty");
             }
@@ -362,7 +426,14 @@ proptest! {
         prop_assert_eq!(count(&simulation), all);
         prop_assert!(simulation.overcommitted() <= before);
         for (after, before) in simulation.budgets().iter().zip(&workloads.budgets) {
-            prop_assert!(after.healthy >= before.healthy.min(before.needed), "{after:?} was {before:?}");
+            prop_assert!(
+                word == OnBlocked::Force || after.healthy >= before.healthy.min(before.needed),
+                "{after:?} was {before:?}"
+            );
+            prop_assert!(
+                after.allowed <= after.healthy.saturating_sub(after.needed),
+                "{after:?} lets more go than may"
+            );
         }
         let known = |place: Place<'_>| match place {
             Place::On(name) => workloads.nodes.contains_key(name),

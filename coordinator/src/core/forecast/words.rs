@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use liftlock_proto::blocked::OnBlocked;
+
 use super::{Budget, Cause, Finding, Forbidden, Lack, What};
 
 impl Display for Finding {
@@ -9,22 +11,42 @@ impl Display for Finding {
         let Self { node, workload, pods, what, .. } = self;
         let of_them = Count(*pods);
         match what {
-            What::Blocked { budgets } => match budgets.as_slice() {
-                [budget] => write!(
-                    f,
-                    "the drain of {node} will wait for the budget {budget}; {of_them} of {workload} cannot go: scale it up \
-                     or loosen the budget before that node's turn"
-                ),
-                several => {
-                    let names: Vec<&str> = several.iter().map(|budget| budget.name.as_str()).collect();
-                    write!(
+            What::Blocked { on_blocked, budgets } => {
+                let mend = match budgets.as_slice() {
+                    [budget] => {
+                        write!(
+                            f,
+                            "the drain of {node} will wait for the budget {budget}; {of_them} of {workload} cannot go"
+                        )?;
+                        "scale it up or loosen the budget before that node's turn"
+                    }
+                    several => {
+                        let names: Vec<&str> = several.iter().map(|budget| budget.name.as_str()).collect();
+                        write!(
+                            f,
+                            "the drain of {node} will wait for ever: the API evicts no pod that has more than one budget, \
+                             and {of_them} of {workload} would need the word of {}",
+                            names.join(" and ")
+                        )?;
+                        "leave it one"
+                    }
+                };
+                match on_blocked {
+                    OnBlocked::Pause => write!(f, ": {mend}"),
+                    OnBlocked::Skip => write!(
                         f,
-                        "the drain of {node} will wait for ever: the API evicts no pod that has more than one budget, and \
-                         {of_them} of {workload} would need the word of {}: leave it one",
-                        names.join(" and ")
-                    )
+                        ". After its time limit {node} is put back and passed over, and the roll-out asks for it at the end; to \
+                         have it raised, {mend}"
+                    ),
+                    OnBlocked::Force => {
+                        let they = if *pods == 1 { "it is" } else { "they are" };
+                        write!(
+                            f,
+                            ". After its time limit {they} deleted whatever the budget says; to have them kept, {mend}",
+                        )
+                    }
                 }
-            },
+            }
             What::Refused(Forbidden::Unmanaged) => write!(
                 f,
                 "the drain of {node} will refuse: no controller would start {workload} again (move it, or allow it with \

@@ -33,8 +33,13 @@ fn one_each() -> Hooks {
 
 /// A control plane and two workers of one pool, all prepared.
 fn ready(hooks: Hooks) -> Rollout {
-    let pool =
-        PlannedPool { name: "others".to_owned(), max_unavailable: Some(2), canary: None, pause_after: false };
+    let pool = PlannedPool {
+        name: "others".to_owned(),
+        max_unavailable: Some(2),
+        canary: None,
+        pause_after: false,
+        on_blocked: None,
+    };
     let node = |index: usize| PlannedNode {
         name: name(index),
         role: if index == 0 { Role::FirstControlPlane } else { Role::Worker },
@@ -61,7 +66,7 @@ fn ready(hooks: Hooks) -> Rollout {
 
 fn granted(index: usize, token: u64) -> Event {
     let lease = Lease { token: FencingToken(token), granted_at_ms: 0 };
-    Event::LeaseGranted { node: name(index), lease, purpose: Purpose::Raise }
+    Event::LeaseGranted { node: name(index), lease, purpose: Purpose::Raise, soak_time_ms: 0 }
 }
 
 fn ended(index: usize, token: u64, failure: Option<&str>) -> Event {
@@ -167,7 +172,8 @@ fn a_node_that_was_begun_on_and_what_goes_back_is_held_by_no_hook() {
     let back = failed.after(&Event::RollbackOrdered { node: None }).unwrap();
     assert_eq!((back.hook_after(), back.phase()), (None, Phase::RollingBack));
     let lease = Lease { token: FencingToken(2), granted_at_ms: 0 };
-    let granted_back = Event::LeaseGranted { node: name(0), lease, purpose: Purpose::RollBack };
+    let granted_back =
+        Event::LeaseGranted { node: name(0), lease, purpose: Purpose::RollBack, soak_time_ms: 0 };
     assert!(back.after(&granted_back).is_ok());
 }
 

@@ -75,7 +75,9 @@ fn lease(rollout: &Rollout, failure: Option<&str>, index: u32) -> Rollout {
     let token = FencingToken(rollout.nodes.iter().map(token_of).max().unwrap_or(0) + 1);
     let lease = Lease { token, granted_at_ms: 0 };
     let (node, progress) = (name(&node), Progress { index, attempt: 1 });
-    let rollout = rollout.after(&Event::LeaseGranted { node: node.clone(), lease, purpose }).unwrap();
+    let rollout = rollout
+        .after(&Event::LeaseGranted { node: node.clone(), lease, purpose, soak_time_ms: lease.granted_at_ms })
+        .unwrap();
     let rollout = rollout.after(&Event::StepReported { node: node.clone(), token, progress }).unwrap();
     let failure = failure.map(str::to_owned);
     let end = Event::LeaseEnded { node, token, failure, timings: Timings::default(), at_ms: 9 };

@@ -4,6 +4,7 @@ use liftlock_proto::blocked::{NodePolicy, OnBlocked};
 use liftlock_proto::name::NodeName;
 use liftlock_proto::packages::PackageSource;
 use liftlock_proto::step::Step;
+use liftlock_proto::workers::{Pool, Workers};
 
 use super::*;
 use crate::core::gates::tests::{sound_cluster, sound_node};
@@ -321,7 +322,7 @@ fn the_nearest_word_says_what_follows_a_blocked_drain_and_control_planes_are_nev
     let policy = Policy {
         accepted: vec![API_OUTAGE.to_owned()],
         on_blocked: OnBlocked::Force,
-        nodes: vec![for_node("w2", OnBlocked::Pause)],
+        workers: Workers { nodes: vec![for_node("w2", OnBlocked::Pause)], ..Workers::default() },
         ..Policy::default()
     };
     let expected = [
@@ -331,9 +332,45 @@ fn the_nearest_word_says_what_follows_a_blocked_drain_and_control_planes_are_nev
         ("w3", OnBlocked::Force),
     ];
     assert_eq!(words(&view, &policy), Ok(expected.map(|(node, word)| (node.to_owned(), word)).to_vec()));
-    let candidates = Situation::new(&view, TO);
-    let w3 = candidates.nodes().find(|node| node.name.as_str() == "w3").unwrap();
-    assert_eq!(blocked::on_blocked(&policy, Some(OnBlocked::Skip), w3), OnBlocked::Skip, "its pool's word");
+    let plan = make_plan(&view, TO, &policy).unwrap();
+    assert!(plan.pools.is_empty(), "a word for one worker puts nobody into pools");
+}
+
+#[test]
+fn a_pools_word_counts_before_the_plans_and_after_the_nodes_own() {
+    let mut view = view(1, 4);
+    for worker in ["w1", "w2", "w3"] {
+        let labels = BTreeMap::from([("kind".to_owned(), "gpu".to_owned())]);
+        node(&mut view, worker).object.as_mut().unwrap().labels = Some(labels);
+    }
+    node(&mut view, "w1").object.as_mut().unwrap().on_blocked = Some("pause".to_owned());
+    let gpu = Pool {
+        name: "gpu".to_owned(),
+        selector: "kind=gpu".to_owned(),
+        max_unavailable: None,
+        canary: None,
+        pause_after: false,
+        on_blocked: Some(OnBlocked::Skip),
+    };
+    let workers =
+        Workers { pools: vec![gpu], nodes: vec![for_node("w2", OnBlocked::Force)], ..Workers::default() };
+    let policy = Policy {
+        accepted: vec![API_OUTAGE.to_owned()],
+        on_blocked: OnBlocked::Force,
+        workers,
+        ..Policy::default()
+    };
+    let expected = [
+        ("cp1", OnBlocked::Pause),
+        ("w1", OnBlocked::Pause),
+        ("w2", OnBlocked::Force),
+        ("w3", OnBlocked::Skip),
+        ("w4", OnBlocked::Force),
+    ];
+    assert_eq!(words(&view, &policy), Ok(expected.map(|(node, word)| (node.to_owned(), word)).to_vec()));
+    let plan = make_plan(&view, TO, &policy).unwrap();
+    let pools: Vec<_> = plan.pools.iter().map(|pool| (pool.name.as_str(), pool.on_blocked)).collect();
+    assert_eq!(pools, [("gpu", Some(OnBlocked::Skip)), ("others", None)]);
 }
 
 #[test]
@@ -341,7 +378,8 @@ fn words_for_nodes_that_take_none_are_refused_by_name() {
     let mut view = view(1, 2);
     node(&mut view, "w2").object.as_mut().unwrap().on_blocked = Some("never".to_owned());
     let nodes = ["w1", "w1", "cp1", "w9"].map(|node| for_node(node, OnBlocked::Skip)).to_vec();
-    let policy = Policy { accepted: vec![API_OUTAGE.to_owned()], nodes, ..Policy::default() };
+    let workers = Workers { nodes, ..Workers::default() };
+    let policy = Policy { accepted: vec![API_OUTAGE.to_owned()], workers, ..Policy::default() };
     let refusals = words(&view, &policy).unwrap_err();
     let expected = [
         "w1, which is named twice",

@@ -30,7 +30,7 @@ fn view() -> ClusterView {
 
 fn pool(name: &str, selector: &str) -> Pool {
     let (name, selector) = (name.to_owned(), selector.to_owned());
-    Pool { name, selector, max_unavailable: None, canary: None, pause_after: false }
+    Pool { name, selector, max_unavailable: None, canary: None, pause_after: false, on_blocked: None }
 }
 
 fn policy(workers: Workers) -> Policy {

@@ -51,11 +51,16 @@ fn prepared(index: usize) -> Event {
 }
 
 fn granted(index: usize, token: u64) -> Event {
-    Event::LeaseGranted { node: name(index), lease: lease(token), purpose: Purpose::Raise }
+    Event::LeaseGranted { node: name(index), lease: lease(token), purpose: Purpose::Raise, soak_time_ms: 0 }
 }
 
 fn granted_back(index: usize, token: u64) -> Event {
-    Event::LeaseGranted { node: name(index), lease: lease(token), purpose: Purpose::RollBack }
+    Event::LeaseGranted {
+        node: name(index),
+        lease: lease(token),
+        purpose: Purpose::RollBack,
+        soak_time_ms: 0,
+    }
 }
 
 fn found(index: usize, token: u64) -> Event {

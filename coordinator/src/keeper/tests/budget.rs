@@ -28,7 +28,7 @@ fn report(agents: &[Agent], coordinator: &Coordinator, change: impl Fn(&mut v1::
 }
 
 /// A roll-out whose control planes are raised, and every agent: those of the control planes first.
-fn workers_are_due(coordinator: &Coordinator, workers: Workers) -> Vec<Agent> {
+pub(super) fn workers_are_due(coordinator: &Coordinator, workers: Workers) -> Vec<Agent> {
     let mut agents: Vec<Agent> =
         NODES[..3].iter().chain(&WORKERS).map(|node| coordinator.connect(node)).collect();
     report(&agents, coordinator, |_| {});
@@ -44,7 +44,7 @@ fn workers_are_due(coordinator: &Coordinator, workers: Workers) -> Vec<Agent> {
     agents
 }
 
-fn two_at_a_time() -> Workers {
+pub(super) fn two_at_a_time() -> Workers {
     Workers { max_unavailable: Some(Share::Nodes(2)), ..Workers::default() }
 }
 
@@ -170,6 +170,7 @@ fn a_pause_after_a_pool_is_told_in_status_and_in_the_history_and_holds_after_a_r
         max_unavailable: None,
         canary: None,
         pause_after: true,
+        on_blocked: None,
     };
     let mut agents = workers_are_due(&coordinator, Workers { pools: vec![pool], ..Workers::default() });
     assert_eq!(agents[4].grants().len(), 1, "w2 is the only one that its label selects");

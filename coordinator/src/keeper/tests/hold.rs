@@ -30,7 +30,7 @@ impl Hands {
 }
 
 /// Saturdays from 22:00 to 04:00 in Berlin, an hour later in UTC.
-fn saturday_nights() -> Conduct {
+pub(super) fn saturday_nights() -> Conduct {
     let time = |text: &str| text.to_owned().try_into().unwrap();
     let time_zone = "Europe/Berlin".to_owned().try_into().unwrap();
     Conduct {
@@ -59,7 +59,7 @@ fn held() -> (Arc<Hands>, Coordinator, Vec<Agent>) {
     let hands = Hands::at("2026-11-28T12:00:00Z");
     let coordinator = Coordinator::on_hands(&hands, Arc::default(), tempfile::tempdir().unwrap());
     let agents = coordinator.connect_all();
-    coordinator.keeper.apply_conducted(&coordinator.plan(), &saturday_nights(), "alice").unwrap();
+    coordinator.keeper.apply_conducted(&coordinator.plan(), &saturday_nights(), None, "alice").unwrap();
     prepare_all(&coordinator, &agents);
     (hands, coordinator, agents)
 }
@@ -134,7 +134,7 @@ fn a_plan_that_fits_into_no_window_is_not_begun_with() {
     let target = "v1.31.2".parse().unwrap();
     let refused = coordinator.keeper.plan_conducted(target, &Policy::default(), &conduct).unwrap_err();
     assert!(refused.iter().all(|refusal| refusal.rule == "window-too-short"), "{refused:?}");
-    let error = coordinator.keeper.apply_conducted(&coordinator.plan(), &conduct, "alice").unwrap_err();
+    let error = coordinator.keeper.apply_conducted(&coordinator.plan(), &conduct, None, "alice").unwrap_err();
     assert!(error.to_string().contains("no window of spec.windows is that long"), "{error}");
     assert!(coordinator.keeper.rollout(None).is_err(), "nothing was begun with");
 }
@@ -173,7 +173,7 @@ fn alarmed(conduct: &Conduct, policy: &Policy) -> (Arc<Hands>, Coordinator, Vec<
     let coordinator = Coordinator { keeper: keeper.asking_for_alerts(), store, state_dir };
     let agents = coordinator.connect_all();
     let path = coordinator.keeper.plan("v1.31.2".parse().unwrap(), policy).unwrap();
-    coordinator.keeper.apply_conducted(&path, conduct, "alice").unwrap();
+    coordinator.keeper.apply_conducted(&path, conduct, None, "alice").unwrap();
     prepare_all(&coordinator, &agents);
     (hands, coordinator, agents)
 }

@@ -35,7 +35,7 @@ impl Coordinator {
 fn ready(conduct: &Conduct) -> (Coordinator, Vec<Agent>) {
     let coordinator = Coordinator::new().calling_hooks();
     let agents = coordinator.connect_all();
-    coordinator.keeper.apply_conducted(&coordinator.plan(), conduct, "alice").unwrap();
+    coordinator.keeper.apply_conducted(&coordinator.plan(), conduct, None, "alice").unwrap();
     prepare_all(&coordinator, &agents);
     (coordinator, agents)
 }
@@ -131,7 +131,7 @@ fn a_hook_that_the_configuration_does_not_have_is_refused_with_its_field_and_wha
         let refused = coordinator.keeper.plan_conducted(target, &Policy::default(), &conduct).unwrap_err();
         let said = format!("{}: {}", refused[0].rule, refused[0].message);
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
-        assert!(coordinator.keeper.apply_conducted(&coordinator.plan(), &conduct, "alice").is_err());
+        assert!(coordinator.keeper.apply_conducted(&coordinator.plan(), &conduct, None, "alice").is_err());
     }
 }
 

@@ -56,13 +56,15 @@ fn marks_that_fail_hold_nobody_up_and_are_tried_by_another_after_a_pause_and_tol
     let (coordinator, mut agents) = running_with_marks();
     agents[0].ends(&coordinator, 1, "");
     agents[0].marked(&coordinator, "the API is away");
-    assert!(coordinator.rollout().reason.contains("the API is away"), "{}", coordinator.rollout().reason);
+    let told = coordinator.rollout();
+    assert!(told.taint.contains("the API is away"), "{}", told.taint);
+    assert_eq!(told.reason, "", "nothing is held");
     assert_eq!(coordinator.node("cp2").phase(), v1::NodePhase::Leased);
     let (nodes, pause_ms) = agents[2].marked(&coordinator, "the same");
     assert_eq!((nodes.len(), pause_ms), (3, 5000), "not by the one under lease");
     let (_, pause_ms) = agents[0].marked(&coordinator, "");
     assert_eq!(pause_ms, 10_000);
-    assert_eq!(coordinator.rollout().reason, "");
+    assert_eq!(coordinator.rollout().taint, "");
 }
 
 #[test]
@@ -102,17 +104,17 @@ fn at_the_end_nobody_is_to_be_marked_and_after_a_restart_that_is_said_again() {
     agents[1].ends(&coordinator, 2, "");
     assert_eq!(coordinator.rollout().phase(), v1::RolloutPhase::Aborted);
     assert_eq!(agents[0].marked(&coordinator, "no answer"), (vec![], 0));
-    assert!(coordinator.rollout().reason.contains("no answer"), "{}", coordinator.rollout().reason);
+    assert!(coordinator.rollout().taint.contains("no answer"), "{}", coordinator.rollout().taint);
 
     let coordinator = marking(coordinator.restarted());
     assert!(
-        coordinator.rollout().reason.contains("may still carry the taint"),
+        coordinator.rollout().taint.contains("may still carry the taint"),
         "{}",
-        coordinator.rollout().reason
+        coordinator.rollout().taint
     );
     let mut back = coordinator.connect("cp2");
     assert_eq!(back.marked(&coordinator, ""), (vec![], 0));
-    assert_eq!(coordinator.rollout().reason, "");
+    assert_eq!(coordinator.rollout().taint, "");
 }
 
 #[test]

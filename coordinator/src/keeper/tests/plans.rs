@@ -20,7 +20,10 @@ fn file() -> Followed {
 fn a_document_is_begun_with_once_though_its_roll_out_was_aborted_and_the_coordinator_restarted() {
     let coordinator = Coordinator::new();
     let _agents = coordinator.connect_all();
-    coordinator.keeper.apply_document(&coordinator.plan(), &Conduct::default(), &file(), document()).unwrap();
+    coordinator
+        .keeper
+        .apply_document(&coordinator.plan(), &Conduct::default(), None, &file(), document())
+        .unwrap();
     assert_eq!(coordinator.rollout().started_by, "plans:plan.yaml");
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
     assert_eq!(coordinator.keeper.unfinished(), None);
@@ -28,12 +31,17 @@ fn a_document_is_begun_with_once_though_its_roll_out_was_aborted_and_the_coordin
     let coordinator = coordinator.restarted();
     let _agents = coordinator.connect_all();
     assert_eq!(coordinator.keeper.acted_on(&file()), Some(document()));
-    let again =
-        coordinator.keeper.apply_document(&coordinator.plan(), &Conduct::default(), &file(), document());
+    let again = coordinator.keeper.apply_document(
+        &coordinator.plan(),
+        &Conduct::default(),
+        None,
+        &file(),
+        document(),
+    );
     assert!(matches!(again, Err(KeeperError::NotNow(_))), "{again:?}");
     coordinator
         .keeper
-        .apply_document(&coordinator.plan(), &Conduct::default(), &file(), "1".repeat(64))
+        .apply_document(&coordinator.plan(), &Conduct::default(), None, &file(), "1".repeat(64))
         .unwrap();
 }
 
@@ -45,7 +53,7 @@ fn a_document_waits_for_the_end_of_whatever_goes_on_and_is_not_taken_for_begun()
     let path = coordinator.plan();
     assert_eq!(coordinator.keeper.unfinished(), Some(path.first.id.clone()));
     let refused =
-        coordinator.keeper.apply_document(&path, &Conduct::default(), &file(), document()).unwrap_err();
+        coordinator.keeper.apply_document(&path, &Conduct::default(), None, &file(), document()).unwrap_err();
     assert!(refused.to_string().contains("has not ended"), "{refused}");
     assert_eq!(coordinator.keeper.acted_on(&file()), None);
 }
@@ -72,7 +80,7 @@ fn an_object_is_begun_with_once_though_its_roll_out_was_aborted_its_status_lost_
     let _agents = coordinator.connect_all();
     coordinator
         .keeper
-        .apply_document(&coordinator.plan(), &Conduct::default(), &object("1"), document())
+        .apply_document(&coordinator.plan(), &Conduct::default(), None, &object("1"), document())
         .unwrap();
     assert_eq!(coordinator.rollout().started_by, "upgradeplan:autumn");
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
@@ -81,20 +89,25 @@ fn an_object_is_begun_with_once_though_its_roll_out_was_aborted_its_status_lost_
     let _agents = coordinator.connect_all();
     assert_eq!(coordinator.keeper.acted_on(&object("1")), Some(document()));
     assert_eq!(coordinator.keeper.rollout_of("1").unwrap().phase(), v1::RolloutPhase::Aborted);
-    let again =
-        coordinator.keeper.apply_document(&coordinator.plan(), &Conduct::default(), &object("1"), document());
+    let again = coordinator.keeper.apply_document(
+        &coordinator.plan(),
+        &Conduct::default(),
+        None,
+        &object("1"),
+        document(),
+    );
     assert!(matches!(again, Err(KeeperError::NotNow(_))), "{again:?}");
     // What it says now, and what another one of the same name says, was not begun with; nor was a file that says the same.
     assert_eq!(coordinator.keeper.acted_on(&object("2")), None);
     assert_eq!(coordinator.keeper.acted_on(&file()), None);
     coordinator
         .keeper
-        .apply_document(&coordinator.plan(), &Conduct::default(), &object("2"), document())
+        .apply_document(&coordinator.plan(), &Conduct::default(), None, &object("2"), document())
         .unwrap();
     coordinator.keeper.order(&Order::Abort, "alice").unwrap();
     coordinator
         .keeper
-        .apply_document(&coordinator.plan(), &Conduct::default(), &object("1"), "1".repeat(64))
+        .apply_document(&coordinator.plan(), &Conduct::default(), None, &object("1"), "1".repeat(64))
         .unwrap();
     assert_eq!(coordinator.keeper.rollout_of("2").unwrap().phase(), v1::RolloutPhase::Aborted);
     assert_eq!(coordinator.keeper.rollout_of("1").unwrap().phase(), v1::RolloutPhase::Preparing);
@@ -107,7 +120,7 @@ fn the_roll_out_of_an_object_is_that_to_the_last_stop_of_its_path_which_has_begu
     journey
         .coordinator()
         .keeper
-        .apply_document(&path, &Conduct::default(), &object("1"), document())
+        .apply_document(&path, &Conduct::default(), None, &object("1"), document())
         .unwrap();
     let version = |rollout: v1::Rollout| rollout.plan.unwrap().to_version;
     assert_eq!(version(journey.coordinator().keeper.rollout_of("1").unwrap()), "v1.30.4");

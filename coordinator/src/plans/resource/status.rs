@@ -334,13 +334,13 @@ fn progress(rollout: &v1::Rollout) -> String {
         "" => format!("{} has its lease; ", node.name),
         step => format!("{} at step {} of {}, {step}; ", node.name, node.step_number, node.steps_total),
     });
-    let reason = Some(rollout.reason.as_str()).filter(|reason| !reason.is_empty());
-    let reason = reason.map(|reason| format!("; {reason}"));
+    let said = [rollout.reason.as_str(), rollout.taint.as_str()];
+    let said: Vec<&str> = said.into_iter().filter(|said| !said.is_empty()).collect();
+    let said = if said.is_empty() { String::new() } else { format!("; {}", said.join("; ")) };
     format!(
-        "{}{}{raised} of {total} nodes are raised{}",
+        "{}{}{raised} of {total} nodes are raised{said}",
         path.unwrap_or_default(),
         leased.unwrap_or_default(),
-        reason.unwrap_or_default()
     )
 }
 

@@ -4,7 +4,7 @@ use liftlock_agent::twin::{Managed, apply, settled};
 use serde_json::{Value, json};
 
 use crate::standin::api::answer::Failure;
-use crate::standin::objects::{Key, Objects};
+use crate::standin::objects::{Decision, Key, Objects};
 
 /// What a client's patch is of that is applied server-side.
 pub const CONTENT_TYPE: &str = "application/apply-patch+yaml";
@@ -45,19 +45,25 @@ pub fn apply_object(
     if !has_namespace {
         return Err(Failure::not_found("namespaces", namespace));
     }
-    let before = objects.get(key).map(|mut object| {
-        let managed =
-            object["metadata"].as_object_mut().and_then(|metadata| metadata.remove("managedFields"));
-        let applied = managed.map(|managed| managed[0]["applied"].clone());
-        let other = applied.is_none().then(|| "kubectl".to_owned());
-        Managed { object, applied: applied.unwrap_or_default(), other }
-    });
-    let Managed { object, applied, .. } = apply(before.as_ref(), configuration, force)
-        .map_err(|conflict| Failure::conflict("Conflict", conflict))?;
-    let mut object = settled(object);
-    if !dry_run {
+    let mut new = false;
+    let object = objects.decide(key, |known| {
+        new = known.is_none();
+        let before = known.cloned().map(managed);
+        let Managed { object, applied, .. } = apply(before.as_ref(), configuration, force)
+            .map_err(|conflict| Failure::conflict("Conflict", conflict))?;
+        let mut object = settled(object);
+        if dry_run {
+            return Ok(Decision::Leave(object));
+        }
         object["metadata"]["managedFields"] = json!([{"manager": "liftlock", "applied": applied}]);
-        object = objects.put(key, object);
-    }
-    Ok((before.is_none(), object))
+        Ok(Decision::Put(object))
+    })?;
+    Ok((new, object))
+}
+
+fn managed(mut object: Value) -> Managed {
+    let managed = object["metadata"].as_object_mut().and_then(|metadata| metadata.remove("managedFields"));
+    let applied = managed.map(|managed| managed[0]["applied"].clone());
+    let other = applied.is_none().then(|| "kubectl".to_owned());
+    Managed { object, applied: applied.unwrap_or_default(), other }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::standin::api::answer::Failure;
-use crate::standin::objects::{Key, Objects, text};
+use crate::standin::objects::{Decision, Key, Objects, is_as_seen, text};
 
 /// The served version of a custom resource.
 #[derive(Debug, Clone)]
@@ -32,16 +32,18 @@ impl Custom {
 
     /// A new object: whatever it says of its status is dropped.
     pub fn create(&self, objects: &Objects, key: &Key, mut object: Value) -> Result<Value, Failure> {
-        if objects.get(key).is_some() {
-            let message = format!("{} \"{}\" already exists", self.qualified, key.name);
-            return Err(Failure::conflict("AlreadyExists", message));
-        }
         self.prune(&mut object);
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }
         object["metadata"]["generation"] = json!(1);
-        Ok(objects.put(key, object))
+        objects.decide(key, |known| match known {
+            Some(_) => {
+                let message = format!("{} \"{}\" already exists", self.qualified, key.name);
+                Err(Failure::conflict("AlreadyExists", message))
+            }
+            None => Ok(Decision::Put(object)),
+        })
     }
 
     /// Another spec for an object, or another status where that is what is written.
@@ -49,10 +51,22 @@ impl Custom {
         &self,
         objects: &Objects,
         key: &Key,
-        mut object: Value,
+        object: Value,
         status: bool,
     ) -> Result<Value, Failure> {
-        let known = objects.get(key).ok_or_else(|| self.not_found(&key.name))?;
+        objects.decide(key, |known| {
+            let known = known.ok_or_else(|| self.not_found(&key.name))?;
+            self.updated(key, known, object, status)
+        })
+    }
+
+    fn updated(
+        &self,
+        key: &Key,
+        known: &Value,
+        mut object: Value,
+        status: bool,
+    ) -> Result<Decision, Failure> {
         let version = |object: &Value| text(object, "/metadata/resourceVersion").map(str::to_owned);
         let Some(wanted) = version(&object) else {
             let why = "Invalid value: 0x0: must be specified for an update";
@@ -63,7 +77,7 @@ impl Custom {
             let details = Some(json!({"name": key.name, "causes": [cause]}));
             return Err(Failure { code: 422, reason: "Invalid", message, details });
         };
-        if Some(wanted) != version(&known) {
+        if !is_as_seen(known, Some(&wanted)) {
             return Err(Failure::conflict(
                 "Conflict",
                 format!(
@@ -83,7 +97,7 @@ impl Custom {
                 known.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or_default();
             after["metadata"]["generation"] = json!(generation + 1);
         }
-        Ok(if after == known { known } else { objects.put(key, after) })
+        Ok(if after == *known { Decision::Leave(after) } else { Decision::Put(after) })
     }
 
     /// 404.

@@ -30,6 +30,7 @@ pub fn evict(
             version.trim_start_matches("policy/")
         )));
     }
+    let _one_after_the_other = objects.evicting();
     let (key, pod) =
         own_pod(objects, subject, namespace, name, text(eviction, "/deleteOptions/preconditions/uid"))?;
     if !is_terminating(&pod) {

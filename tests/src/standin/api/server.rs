@@ -18,7 +18,7 @@ use crate::standin::api::authorizer::{Attributes, authorize, node_of};
 use crate::standin::api::custom::Custom;
 use crate::standin::api::eviction::{delete, evict};
 use crate::standin::api::rbac::grants;
-use crate::standin::objects::{Change, Key, Objects, merge, text};
+use crate::standin::objects::{Change, Decision, Key, Objects, is_as_seen, merge, text};
 use crate::standin::pki::Subject;
 use crate::standin::release::Release;
 
@@ -330,41 +330,47 @@ impl ApiServer {
             "create" => {
                 let name = text(&body, "/metadata/name").unwrap_or_default();
                 let key = Key { name: name.to_owned(), ..key };
-                if self.objects.get(&key).is_some() {
-                    let message = format!("{} \"{name}\" already exists", target.resource);
-                    return Err(Failure::conflict("AlreadyExists", message));
-                }
-                Ok(object(201, &self.objects.put(&key, body)))
+                let made = self.objects.decide(&key, |known| match known {
+                    Some(_) => {
+                        let message = format!("{} \"{name}\" already exists", target.resource);
+                        Err(Failure::conflict("AlreadyExists", message))
+                    }
+                    None => Ok(Decision::Put(body.clone())),
+                })?;
+                Ok(object(201, &made))
             }
             "update" => {
-                self.objects.get(&key).ok_or_else(missing)?;
-                Ok(object(200, &self.objects.put(&key, body)))
+                let updated = self.objects.decide(&key, |known| {
+                    as_seen(target, known.ok_or_else(missing)?, text(&body, "/metadata/resourceVersion"))?;
+                    Ok(Decision::Put(body.clone()))
+                })?;
+                Ok(object(200, &updated))
             }
             "patch" => {
-                let expected = text(&body, "/metadata/resourceVersion");
-                let mut fits = true;
-                let patched = self.objects.update(&key, |known| {
-                    fits = expected
-                        .is_none_or(|expected| text(known, "/metadata/resourceVersion") == Some(expected));
-                    if !fits {
-                        return;
-                    }
-                    merge(known, &body);
+                let patched = self.objects.decide(&key, |known| {
+                    let known = known.ok_or_else(missing)?;
+                    as_seen(target, known, text(&body, "/metadata/resourceVersion"))?;
+                    let mut after = known.clone();
+                    merge(&mut after, &body);
+                    after["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"].clone();
                     if target.resource == "nodes" {
-                        taint_if_unschedulable(known);
+                        taint_if_unschedulable(&mut after);
                     }
-                });
-                let patched = patched.ok_or_else(missing)?;
-                if fits { Ok(object(200, &patched)) } else { Err(changed_meanwhile(target)) }
+                    Ok(if after == *known { Decision::Leave(after) } else { Decision::Put(after) })
+                })?;
+                Ok(object(200, &patched))
             }
             _ => {
-                let found = self.objects.get(&key).ok_or_else(missing)?;
-                if let Some(meant) = text(&body, "/preconditions/uid")
-                    && Some(meant) != text(&found, "/metadata/uid")
-                {
-                    return Err(Failure::conflict("Conflict", format!("it is not {meant}")));
-                }
-                self.objects.remove(&key);
+                let found = self.objects.decide(&key, |known| {
+                    let known = known.ok_or_else(missing)?;
+                    if let Some(meant) = text(&body, "/preconditions/uid")
+                        && Some(meant) != text(known, "/metadata/uid")
+                    {
+                        return Err(Failure::conflict("Conflict", format!("it is not {meant}")));
+                    }
+                    as_seen(target, known, text(&body, "/preconditions/resourceVersion"))?;
+                    Ok(Decision::Remove)
+                })?;
                 if target.resource == "nodes" {
                     self.collect_pods(target.name);
                 }
@@ -445,14 +451,17 @@ impl ApiServer {
     }
 }
 
-/// What the API server says where an object is of another resourceVersion by now.
-fn changed_meanwhile(target: &Target<'_>) -> Failure {
+/// Refuses what is meant for an object of another resourceVersion, as the API server does.
+fn as_seen(target: &Target<'_>, known: &Value, seen: Option<&str>) -> Result<(), Failure> {
+    if is_as_seen(known, seen) {
+        return Ok(());
+    }
     let message = format!(
         "Operation cannot be fulfilled on {} \"{}\": the object has been modified; please apply your changes to the \
          latest version and try again",
         target.resource, target.name
     );
-    Failure::conflict("Conflict", message)
+    Err(Failure::conflict("Conflict", message))
 }
 
 /// What the admission plugin `NodeRestriction` says to a kubelet that changes its own Node's taints.

@@ -93,7 +93,10 @@ impl World {
         };
         self.token += 1;
         let lease = Lease { token: FencingToken(self.token), granted_at_ms: self.now_ms };
-        assert!(self.happen(&Event::LeaseGranted { node, lease, purpose }), "what is due may be granted");
+        assert!(
+            self.happen(&Event::LeaseGranted { node, lease, purpose, soak_time_ms: lease.granted_at_ms }),
+            "what is due may be granted"
+        );
         true
     }
 
