@@ -48,7 +48,7 @@ pub(super) fn passes_a_required_stop(version: KubernetesVersion, policy: &Policy
     refused(
         RULE,
         format!(
-            "the catalogue requires every node to stop at {version}, and with workers.strategy {} workers stay behind until the              last stop: raise the cluster to {version} first",
+            "the catalogue requires every node to stop at {version}, and with workers.strategy {} workers stay behind until the last stop: raise the cluster to {version} first",
             policy.workers.strategy
         ),
     )
