@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use liftlock_proto::v1::RolloutPhase;
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::Fleet;
@@ -72,16 +74,25 @@ async fn what_get_prints_plans_the_same_path_again() {
     let stop = KubernetesVersion::new(1, 30, 4);
     let version = KubernetesVersion::new(1, 29, 9);
     let fleet = Fleet::start(&Shape { version, offered: vec![stop, TO], ..Shape::new(1, 2) }).await.unwrap();
-    let document = DOCUMENT.replace("    drain", "    workersSkipStops: true\n    drain");
+    // It opens in two hours, for seven: everything is prepared, and nobody is begun on.
+    let time = |hours: i64| {
+        let moment = Timestamp::now() + SignedDuration::from_hours(hours);
+        moment.to_zoned(TimeZone::UTC).strftime("%H:%M").to_string()
+    };
+    let window = format!(
+        "  windows: [{{days: [mon, tue, wed, thu, fri, sat, sun], from: \"{}\", to: \"{}\", timeZone: UTC}}]\n",
+        time(2),
+        time(9)
+    );
+    let document = DOCUMENT.replace("    drain", "    workersSkipStops: true\n    drain") + &window;
     let planned = plans_of(&fleet, &document).await;
     assert_eq!(planned.len(), 2, "there is a stop on the way: {planned:?}");
 
     // Preparing changes nothing that a plan is made of.
-    let tree = &fleet.cluster.machine("w1").unwrap().tree;
-    let fault = Fault::arm(tree, &Point::KubeadmImagePull, &Action::Pause).unwrap();
     let applied = fleet.cli_with_input(&["apply", "-f", "-", "--yes", "--detach"], &document).await.unwrap();
     assert_eq!(applied.code, 0, "{}", applied.stderr);
-    until(&fleet, "preparation", |rollout| rollout.phase() == RolloutPhase::Preparing).await;
+    until(&fleet, "the window to be waited for", |rollout| rollout.reason.contains("waits for the window"))
+        .await;
     let yaml = fleet.cli(&["get", "-o", "yaml"]).await.unwrap().success().unwrap().stdout;
     let json = fleet.cli(&["get", "-o", "json"]).await.unwrap().success().unwrap().stdout;
     assert!(yaml.starts_with("apiVersion: liftlock.dev/v1\nkind: UpgradePlan\n"), "{yaml}");
@@ -101,7 +112,6 @@ async fn what_get_prints_plans_the_same_path_again() {
         assert_eq!(same.code, 0, "{same:?}");
     }
     fleet.cli(&["abort"]).await.unwrap().success().unwrap();
-    fault.disarm().unwrap();
     assert_eq!(end_of(&fleet).await.phase(), RolloutPhase::Aborted);
     for document in [&yaml, &json] {
         assert_eq!(plans_of(&fleet, document).await, planned);
