@@ -48,3 +48,17 @@ undone() {
 starts_of() {
   jq --arg node "$PREFIX$1" --arg step "$2" '[.[] | select(.kind == "step-started" and .node == $node and (.text | contains($step)))] | length' "$LOGS/history.json"
 }
+
+# unmanaged_pod NODE: one that no controller would start again is not deleted without the operator's word, so the node's drain refuses
+unmanaged_pod() {
+  kubectl_ apply -f - << POD
+apiVersion: v1
+kind: Pod
+metadata: {name: debug, namespace: default}
+spec:
+  nodeName: $PREFIX$1
+  tolerations: [{operator: Exists}]
+  containers: [{name: app, image: "liftlock.test/app:1", imagePullPolicy: Never}]
+POD
+  kubectl_ wait --for=condition=Ready pod/debug --timeout=60s
+}

@@ -21,7 +21,6 @@ check_packages() { # VERSION: installed once, with the files that came with it, 
   ((faults == 0))
 }
 
-# A pod that no controller would start again is not deleted without the operator's word: the drain refuses.
 before() {
   local node
   split_start rpm
@@ -29,15 +28,7 @@ before() {
     dnf_used "$node"
     repositories_of "$node" > "$LOGS/sources-$node.txt"
   done
-  kubectl_ apply -f - << POD
-apiVersion: v1
-kind: Pod
-metadata: {name: debug, namespace: default}
-spec:
-  nodeName: ${PREFIX}w1
-  containers: [{name: app, image: "liftlock.test/app:1", imagePullPolicy: Never}]
-POD
-  kubectl_ wait --for=condition=Ready pod/debug --timeout=60s
+  unmanaged_pod w1
   liftlock versions > "$LOGS/versions.txt"
   liftlock nodes -o json > "$LOGS/nodes.json"
   jq --exit-status '[.[].packages] | unique == ["dnf, split by minor"]' "$LOGS/nodes.json" ||

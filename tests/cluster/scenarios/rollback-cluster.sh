@@ -3,18 +3,7 @@ ABOUT="the worker fails for good at its drain, and the plan's policy puts the wh
 END="rolled back"
 ON_FAILURE=roll-back-cluster
 
-# A pod that no controller would start again is not deleted without the operator's word: the drain refuses.
-before() {
-  kubectl_ apply -f - << POD
-apiVersion: v1
-kind: Pod
-metadata: {name: debug, namespace: default}
-spec:
-  nodeName: ${PREFIX}w1
-  containers: [{name: app, image: "liftlock.test/app:1", imagePullPolicy: Never}]
-POD
-  kubectl_ wait --for=condition=Ready pod/debug --timeout=60s
-}
+before() { unmanaged_pod w1; }
 
 # kubeadm has changed it last, and the controllers need a moment.
 after() { kubectl_ --namespace kube-system rollout status daemonset kube-proxy --timeout=120s; }

@@ -2,19 +2,7 @@
 ABOUT="the only control plane fails at its drain, after kubeadm upgrade apply, and is put back: files, packages, kubeadm upgrade apply --force"
 END="rolled back"
 
-# A pod that no controller would start again is not deleted without the operator's word: the drain refuses.
-before() {
-  kubectl_ apply -f - << POD
-apiVersion: v1
-kind: Pod
-metadata: {name: debug, namespace: default}
-spec:
-  nodeName: ${PREFIX}cp1
-  tolerations: [{operator: Exists}]
-  containers: [{name: app, image: "liftlock.test/app:1", imagePullPolicy: Never}]
-POD
-  kubectl_ wait --for=condition=Ready pod/debug --timeout=60s
-}
+before() { unmanaged_pod cp1; }
 
 # after: what an operator does who is asked
 after() {

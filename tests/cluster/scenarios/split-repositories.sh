@@ -3,7 +3,6 @@ ABOUT="apt's sources are split by minor: they are switched under the lease, and 
 END="rolled back"
 ON_FAILURE=roll-back-cluster
 
-# A pod that no controller would start again is not deleted without the operator's word: the drain refuses.
 before() {
   local node
   split_start deb
@@ -11,15 +10,7 @@ before() {
     split_used "$node"
     sources_of "$node" > "$LOGS/sources-$node.txt"
   done
-  kubectl_ apply -f - << POD
-apiVersion: v1
-kind: Pod
-metadata: {name: debug, namespace: default}
-spec:
-  nodeName: ${PREFIX}w1
-  containers: [{name: app, image: "liftlock.test/app:1", imagePullPolicy: Never}]
-POD
-  kubectl_ wait --for=condition=Ready pod/debug --timeout=60s
+  unmanaged_pod w1
   liftlock versions > "$LOGS/versions.txt"
   grep -qF "$TO" "$LOGS/versions.txt" || die "$TO is not offered though there is a repository of its minor: see $LOGS/versions.txt"
   for node in $(nodes); do
