@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2034
 ABOUT="hooks on the coordinator, on the nodes and over HTTP: one that fails holds the plan until it ends well, the others see each node before and after"
-SEEN=/var/lib/liftlock/hooks.log
+SEEN=/srv/hooks/seen
 
 # Word for word what docs/hooks.md says.
 before() {
   local node
-  program coordinator gate 'test -e /var/lib/liftlock/go || { echo "nobody has said go"; exit 1; }'
+  program coordinator gate 'test -e /srv/hooks/go || { echo "nobody has said go"; exit 1; }'
   program coordinator record "echo \"\$LIFTLOCK_MOMENT \${LIFTLOCK_NODE:-}\" >> $SEEN"
   on coordinator tee --append /etc/liftlock/coordinator.toml << CONFIG
 [hooks.gate]
@@ -14,6 +14,12 @@ command = ["/usr/local/sbin/gate"]
 command = ["/usr/local/sbin/record"]
 CONFIG
   listener
+  on coordinator install -d -o liftlock -g liftlock /srv/hooks
+  on coordinator install -D -m 0644 /dev/stdin /etc/systemd/system/liftlock.service.d/hooks.conf << 'UNIT'
+[Service]
+ReadWritePaths=/srv/hooks
+UNIT
+  on coordinator systemctl daemon-reload
   on coordinator systemctl restart liftlock
   for node in $(nodes); do
     program "$node" mark 'echo "$LIFTLOCK_MOMENT $(kubelet --version)" >> /var/lib/mark.log'
@@ -36,7 +42,7 @@ begun() { liftlock apply -f /srv/plan.yaml --yes; }
 fault() {
   within 120 "status to say which hook holds the plan" held_by_gate
   ! liftlock history -o json | jq --exit-status 'any(.[]; .kind == "lease-granted")' > /dev/null || die "a lease was granted past a hook that fails"
-  on coordinator touch /var/lib/liftlock/go
+  on coordinator touch /srv/hooks/go
 }
 
 proof() {
