@@ -14,7 +14,7 @@ use super::kubeadm::{Command, PAUSE};
 use super::kubeadm_join::traces;
 use super::kubelet;
 use super::mark::Mark;
-use crate::engine::context::Context;
+use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepPolicy, StepRunner};
 
 /// How long a container has to end by itself.
@@ -34,7 +34,7 @@ pub(super) async fn reset(cx: &Context) -> Result<(), StepFailure> {
     if kubelet::state(cx).await?.active == "active" {
         kubelet::stop(cx).await?;
     }
-    cx.host.runtime.stop_all(&cx.permit()?, GRACE).await?;
+    cx.timed(TimeSpent::Wait, cx.host.runtime.stop_all(&cx.permit()?, GRACE)).await?;
     if traces(cx).await? {
         return Err(StepFailure::Unproven(format!(
             "kubeadm ended well, and {} still has something of a cluster in /etc/kubernetes or /var/lib/etcd: look at its \

@@ -173,7 +173,7 @@ impl Redeploy {
             self.gate.wait(cx, Backup::find(cx).await?.as_ref()).await?;
             kubelet::stop(cx).await?;
         }
-        Ok(cx.host.runtime.stop_all(&cx.permit()?, GRACE).await?)
+        Ok(cx.timed(TimeSpent::Wait, cx.host.runtime.stop_all(&cx.permit()?, GRACE)).await?)
     }
 
     fn still_here(&self, cx: &Context, since: &str) -> StepFailure {
