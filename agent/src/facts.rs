@@ -90,6 +90,8 @@ pub async fn gather(host: &Host) -> NodeFacts {
     };
     let machine = errors.note(machine(host).await);
     NodeFacts {
+        // Whoever asked knows.
+        answers: 0,
         machine,
         control_plane,
         kubelet_version,

@@ -185,7 +185,7 @@ impl Agent {
                 talk.welcomed = true;
                 self.connected(&version);
             }
-            Order::Facts { refresh, pause } => self.duties.inquire(refresh, pause),
+            Order::Facts { refresh, pause, number } => self.duties.inquire(refresh, pause, number),
             Order::Prepare { plan, steps } => self.duties.prepare(plan, steps),
             Order::Grant { lease, ttl } => {
                 self.duties.grant(lease, ttl);

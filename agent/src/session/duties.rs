@@ -25,7 +25,7 @@ use crate::packages::surplus;
 use crate::redeploy::store;
 use crate::session::StartError;
 use crate::session::asking::{Asking, Mailbox};
-use crate::session::inquiry::Inquiry;
+use crate::session::inquiry::{Asked, Inquiry};
 use crate::session::line::Line;
 use crate::session::marking::{Marking, Order};
 use crate::session::outbox::Outbox;
@@ -225,8 +225,8 @@ impl Duties {
     }
 
     /// Reads the node's facts, after a pause, and puts them in the outbox.
-    pub(crate) fn inquire(&mut self, refresh: bool, pause: Duration) {
-        self.inquiry.ask(&self.place, refresh, pause);
+    pub(crate) fn inquire(&mut self, refresh: bool, pause: Duration, number: u64) {
+        self.inquiry.ask(&self.place, Asked { refresh, pause, number });
     }
 
     /// Answers an operator's question; the answer goes into the outbox.

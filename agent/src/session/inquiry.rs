@@ -9,12 +9,35 @@ use crate::host::{Host, Lines};
 use crate::session::duties::Workplace;
 use crate::session::tasks::Task;
 
+/// What the coordinator asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// Read the package repositories' lists anew first.
+    pub(crate) refresh: bool,
+    /// So much later.
+    pub(crate) pause: Duration,
+    /// Which question it is: the facts say which they answer.
+    pub(crate) number: u64,
+}
+
+impl Asked {
+    /// What answers both. Whoever waits longer bears to be answered earlier.
+    fn and(self, other: Self) -> Self {
+        Self {
+            refresh: self.refresh || other.refresh,
+            pause: self.pause.min(other.pause),
+            number: self.number.max(other.number),
+        }
+    }
+}
+
 /// The reading under way, and the one to follow.
 #[derive(Default)]
 pub(crate) struct Inquiry {
-    under_way: Option<Task<NodeFacts>>,
-    /// Asked for while one was under way: whether to read the package repositories' lists anew, and how much later.
-    again: Option<(bool, Duration)>,
+    /// The question that it answers, and the reading.
+    under_way: Option<(u64, Task<NodeFacts>)>,
+    /// Asked for while one was under way, which is no answer to it.
+    again: Option<Asked>,
     /// What was found wrong when the agent started, and stays wrong until it is started again.
     always: Vec<String>,
 }
@@ -26,38 +49,37 @@ impl Inquiry {
     }
 
     /// Asks for the facts as they are after this moment.
-    pub(crate) fn ask(&mut self, place: &Workplace, refresh: bool, pause: Duration) {
+    pub(crate) fn ask(&mut self, place: &Workplace, asked: Asked) {
         if self.under_way.is_some() {
-            // Whoever waits longer bears to be answered earlier.
-            let (earlier_refresh, earlier_pause) = self.again.unwrap_or((false, pause));
-            self.again = Some((refresh || earlier_refresh, pause.min(earlier_pause)));
+            self.again = Some(self.again.map_or(asked, |earlier| earlier.and(asked)));
         } else {
-            let reading = read(place.host.clone(), refresh, pause);
-            self.under_way = Some(Task::start(place.tasks.as_ref(), reading));
+            let reading = read(place.host.clone(), asked);
+            self.under_way = Some((asked.number, Task::start(place.tasks.as_ref(), reading)));
         }
     }
 
     /// Waits for facts, for ever if nobody asked.
     pub(crate) async fn done(&mut self, place: &Workplace) -> NodeFacts {
-        let Some(under_way) = &mut self.under_way else {
+        let Some((number, under_way)) = &mut self.under_way else {
             return std::future::pending().await;
         };
         let mut facts = under_way.await.unwrap_or_else(|error| NodeFacts {
             errors: vec![format!("the agent failed while it read this node's facts: {error}")],
             ..NodeFacts::default()
         });
+        facts.answers = *number;
         self.under_way = None;
-        if let Some((refresh, pause)) = self.again.take() {
-            self.ask(place, refresh, pause);
+        if let Some(asked) = self.again.take() {
+            self.ask(place, asked);
         }
         facts.errors.extend(self.always.iter().cloned());
         facts
     }
 }
 
-async fn read(host: Host, refresh: bool, pause: Duration) -> NodeFacts {
-    host.clock.sleep(pause).await;
-    let refreshed = if refresh { host.packages.refresh(&ToLog).await } else { Ok(()) };
+async fn read(host: Host, asked: Asked) -> NodeFacts {
+    host.clock.sleep(asked.pause).await;
+    let refreshed = if asked.refresh { host.packages.refresh(&ToLog).await } else { Ok(()) };
     let mut facts = facts::gather(&host).await;
     facts.errors.extend(refreshed.err().map(|error| error.to_string()));
     facts

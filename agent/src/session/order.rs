@@ -25,6 +25,8 @@ pub(crate) enum Order {
         refresh: bool,
         /// So much later.
         pause: Duration,
+        /// Which question it answers.
+        number: u64,
     },
     /// Do what disturbs nothing.
     Prepare {
@@ -103,6 +105,7 @@ pub(crate) fn read(message: CoordinatorMessage, node: &NodeName) -> Result<Order
         Message::FactsRequest(request) => Order::Facts {
             refresh: request.refresh_packages,
             pause: Duration::from_millis(request.pause_ms.into()),
+            number: request.number,
         },
         Message::Prepare(message) => prepare(message)?,
         Message::Grant(message) => grant(message, node)?,

@@ -578,6 +578,26 @@ async fn a_corrupt_journal_is_a_fact_and_refuses_its_lease_with_the_offset() {
 }
 
 #[tokio::test]
+async fn what_is_being_read_when_the_coordinator_asks_answers_its_earlier_question_and_no_other() {
+    let mut bench = Bench::new().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    for (number, pause_ms) in [(1, 50), (2, 0), (3, 0)] {
+        let request = v1::FactsRequest { refresh_packages: false, pause_ms, number };
+        stream.tell(Told::FactsRequest(request)).await;
+    }
+    let mut answered = Vec::new();
+    while answered.last() != Some(&3) {
+        let answers =
+            stream.hear(|said| if let Said::Facts(facts) = said { Some(facts.answers) } else { None });
+        answered.push(answers.await);
+    }
+    assert_eq!(answered, [1, 3]);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_preparation_that_fails_is_reported_with_its_step() {
     let mut bench = Bench::new().await;
     let agent = bench.start().await;

@@ -1,13 +1,12 @@
 //! The gates that are asked again before each node: the roll-out waits while one is closed, and goes on by itself.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::PlannedNode;
-use liftlock_proto::v1;
-use liftlock_proto::v1::coordinator_message::Message as Told;
 
 use super::State;
+use super::facts::Asked;
 use crate::core::gates::situation::Situation;
 use crate::core::hold::Hold;
 use crate::core::membership::Membership;
@@ -22,8 +21,8 @@ const LOOK_AGAIN_MS: u32 = 5000;
 pub(super) struct Between {
     /// The lease after which the control planes were asked, and how many were held then; `None` before the first time.
     after: Option<(FencingToken, usize)>,
-    /// How often each control plane had reported when it was asked.
-    asked: BTreeMap<NodeName, u64>,
+    /// The control planes that were asked.
+    asked: Asked,
 }
 
 /// What the control planes say of the gates.
@@ -48,7 +47,8 @@ impl State {
             self.held = None;
             return Word::Awaited;
         }
-        let answered = between.asked.iter().any(|(name, before)| self.answers(name) > *before);
+        let asked = &between.asked;
+        let answered = asked.nodes.iter().any(|name| self.facts_answer(name) >= asked.number);
         if !answered || !self.unanswered(&between.asked).is_empty() {
             return Word::Awaited;
         }
@@ -79,10 +79,8 @@ impl State {
         let reported = self.facts.iter().filter(|(_, reported)| reported.facts.control_plane);
         let planned = rollout.nodes().filter(|(planned, _)| planned.role.is_control_plane());
         let names = reported.map(|(name, _)| name).chain(planned.map(|(planned, _)| &planned.name));
-        let asked: BTreeMap<NodeName, u64> = names.map(|name| (name.clone(), self.answers(name))).collect();
-        for name in asked.keys() {
-            self.send(name, Told::FactsRequest(v1::FactsRequest { refresh_packages: false, pause_ms }));
-        }
+        let nodes: BTreeSet<NodeName> = names.cloned().collect();
+        let asked = Asked { number: self.ask(&nodes, false, pause_ms), nodes };
         self.keep_between(|between| between.asked = asked);
     }
 

@@ -1,6 +1,6 @@
 //! What the agents report of their nodes, put together for the core.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use liftlock_proto::name::NodeName;
@@ -15,8 +15,15 @@ use crate::core::view::{AgentView, ClusterView, ControlPlaneReport, Drift, NodeO
 pub(super) struct Reported {
     pub(super) facts: v1::NodeFacts,
     pub(super) at_ms: u64,
-    /// How often it has reported since the coordinator started.
-    count: u64,
+    /// The last question that it has answered.
+    answered: u64,
+}
+
+/// Who was asked what his node is like.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) number: u64,
+    pub(super) nodes: BTreeSet<NodeName>,
 }
 
 /// The machine that the coordinator runs on.
@@ -57,30 +64,38 @@ impl Keeper {
 
 impl State {
     pub(super) fn report_facts(&mut self, node: &NodeName, facts: v1::NodeFacts, at_ms: u64) {
-        let count = self.facts.get(node).map_or(0, |earlier| earlier.count) + 1;
-        self.facts.insert(node.clone(), Reported { facts, at_ms, count });
+        let answered = facts.answers.max(self.facts_answer(node));
+        self.facts.insert(node.clone(), Reported { facts, at_ms, answered });
     }
 
-    fn ask_for_facts(&mut self, refresh_packages: bool) -> BTreeMap<NodeName, u64> {
+    fn ask_for_facts(&mut self, refresh_packages: bool) -> Asked {
         let idle = self.saved.newest().is_none_or(|(_, rollout)| rollout.is_final());
         let refresh_packages = refresh_packages && idle;
-        let asked = self.connected();
-        for node in &asked {
-            self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages, pause_ms: 0 }));
+        let nodes = self.connected();
+        Asked { number: self.ask(&nodes, refresh_packages, 0), nodes }
+    }
+
+    /// Asks these what their nodes are like from now on. An agent may be in the middle of reading that for an earlier question: the
+    /// number, which is returned, tells the answers apart.
+    pub(super) fn ask(&mut self, nodes: &BTreeSet<NodeName>, refresh_packages: bool, pause_ms: u32) -> u64 {
+        self.last_question += 1;
+        let number = self.last_question;
+        for node in nodes {
+            self.send(node, Told::FactsRequest(v1::FactsRequest { refresh_packages, pause_ms, number }));
         }
-        asked.into_iter().map(|node| (node.clone(), self.answers(&node))).collect()
+        number
     }
 
-    pub(super) fn answers(&self, node: &NodeName) -> u64 {
-        self.facts.get(node).map_or(0, |reported| reported.count)
+    /// The last question about its node that an agent has answered; 0 where it has answered none.
+    pub(super) fn facts_answer(&self, node: &NodeName) -> u64 {
+        self.facts.get(node).map_or(0, |reported| reported.answered)
     }
 
-    /// Those that are still connected and have not reported again.
-    pub(super) fn unanswered(&self, asked: &BTreeMap<NodeName, u64>) -> Vec<NodeName> {
-        let silent = |(node, before): &(&NodeName, &u64)| {
-            self.sessions.contains_key(*node) && self.answers(node) <= **before
-        };
-        asked.iter().filter(silent).map(|(node, _)| node.clone()).collect()
+    /// Those that are still connected and have not answered.
+    pub(super) fn unanswered(&self, asked: &Asked) -> Vec<NodeName> {
+        let silent =
+            |node: &&NodeName| self.sessions.contains_key(*node) && self.facts_answer(node) < asked.number;
+        asked.nodes.iter().filter(silent).cloned().collect()
     }
 
     /// The control plane's word that arrived last.

@@ -78,6 +78,7 @@ struct State {
     saved: Saved,
     sessions: BTreeMap<NodeName, sessions::Session>,
     last_session: u64,
+    /// The number of the last question to any agent.
     last_question: u64,
     facts: BTreeMap<NodeName, facts::Reported>,
     /// Whether gates are asked again before each node, and what came of it last.
@@ -156,7 +157,10 @@ impl Keeper {
         clock: Box<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let saved = Saved::load(store.as_ref())?;
-        let state = Mutex::new(State { saved, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
+        // Above every number of an earlier run: an agent may still have an answer to one of those.
+        let last_question = clock.unix_ms();
+        let state =
+            Mutex::new(State { saved, last_question, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
         let revision = watch::Sender::new(0);
         Ok(Self { store, authority: authority.into(), clock, catalogue: None, state, revision })
     }

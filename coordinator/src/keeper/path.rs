@@ -5,12 +5,9 @@
 //! ends. What speaks against it may pass (a pod that has just been moved is not ready yet), so it is looked at again for a
 //! while before the path halts. Whoever does not answer is waited for: nothing is under way meanwhile.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use liftlock_proto::name::NodeName;
-use liftlock_proto::v1;
-use liftlock_proto::v1::coordinator_message::Message as Told;
 
 use super::{Keeper, KeeperError, State};
 use crate::core::budget::Wait;
@@ -33,8 +30,8 @@ const PATIENCE_MS: u64 = 5 * 60 * 1000;
 pub(super) struct Look {
     /// The number of the roll-out that led to the stop.
     rollout: u64,
-    /// How often each agent had reported when it was asked; not in here: never.
-    asked: BTreeMap<NodeName, u64>,
+    /// The question that every agent is to answer first.
+    asked: u64,
     /// What speaks against the next stop, and since when by the clock that nobody sets, in milliseconds.
     against: Option<(u64, String)>,
 }
@@ -182,21 +179,16 @@ impl State {
         Some((number, rollout.clone(), rollout.leg.ahead()?.clone()))
     }
 
-    /// Asks every connected agent for its facts; how often each agent has reported before.
-    pub(super) fn ask_everybody(&mut self) -> BTreeMap<NodeName, u64> {
-        for node in self.connected() {
-            self.send(&node, Told::FactsRequest(v1::FactsRequest { refresh_packages: false, pause_ms: 0 }));
-        }
-        self.facts.keys().map(|node| (node.clone(), self.answers(node))).collect()
+    /// Asks every connected agent for its facts; the question's number. One that connects later is asked then, with a higher one.
+    pub(super) fn ask_everybody(&mut self) -> u64 {
+        let everybody = self.connected();
+        self.ask(&everybody, false, 0)
     }
 
     /// A node of a stop ahead that has not said what it is like since the present one was reached.
     fn not_looked_at(&self, leg: &Leg) -> Option<NodeName> {
         let look = self.look.as_ref()?;
-        let fresh = |node: &NodeName| {
-            self.sessions.contains_key(node)
-                && self.answers(node) > look.asked.get(node).copied().unwrap_or_default()
-        };
+        let fresh = |node: &NodeName| self.sessions.contains_key(node) && self.facts_answer(node) >= look.asked;
         let passing = leg.onward.iter().flat_map(|stop| &stop.nodes);
         passing.map(|passing| &passing.name).find(|node| !fresh(node)).cloned()
     }

@@ -96,7 +96,7 @@ impl Keeper {
         state.seen(node, self.clock.unix_ms());
         let coordinator_version = env!("CARGO_PKG_VERSION").to_owned();
         state.send(node, Told::Welcome(v1::Welcome { coordinator_version }));
-        state.send(node, Told::FactsRequest(v1::FactsRequest::default()));
+        state.ask(&[node.clone()].into(), false, 0);
         state.unknown_leases.remove(node);
         state.heard.insert(node.clone());
         state.marks_of_a_new_session(node);

@@ -78,8 +78,9 @@ impl Coordinator {
         let hello =
             v1::Hello { highest_token, held, step_list_version: STEP_LIST_VERSION, ..v1::Hello::default() };
         let session = self.keeper.open_session(&name, hello, outbox)?;
-        self.keeper.hear(&name, session, Said::Facts(Box::new(facts(node, "v1.30.4")))).unwrap();
-        Ok(Agent { node: name, session, inbox })
+        let agent = Agent { node: name, session, inbox };
+        agent.says(self, Said::Facts(Box::new(facts(node, "v1.30.4")))).unwrap();
+        Ok(agent)
     }
 
     fn connect_all(&self) -> Vec<Agent> {
@@ -179,7 +180,13 @@ impl Agent {
         self.received().into_iter().filter_map(grant).collect()
     }
 
-    fn says(&self, coordinator: &Coordinator, said: Said) -> Result<bool, KeeperError> {
+    /// What it says of its node was read after whatever it was asked so far, unless it says otherwise.
+    fn says(&self, coordinator: &Coordinator, mut said: Said) -> Result<bool, KeeperError> {
+        if let Said::Facts(facts) = &mut said
+            && facts.answers == 0
+        {
+            facts.answers = coordinator.keeper.lock().last_question;
+        }
         coordinator.keeper.hear(&self.node, self.session, said)
     }
 
@@ -1093,6 +1100,26 @@ fn a_gate_that_closes_between_nodes_holds_the_next_one_and_opens_by_itself() {
     report_ready(&coordinator, &agents, None);
     assert_eq!(agents[1].grants().len(), 1);
     assert_eq!(coordinator.rollout().reason, "");
+}
+
+#[test]
+fn what_was_read_before_a_question_is_no_answer_to_it() {
+    let coordinator = Coordinator::new();
+    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let mut agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[0].grants().len(), 1);
+    let before = coordinator.keeper.lock().last_question;
+    agents[0].ends(&coordinator, 1, "");
+    for agent in &agents[..3] {
+        let facts = v1::NodeFacts { answers: before, ..facts(agent.node.as_str(), "v1.30.4") };
+        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
+    }
+    assert!(agents[1].grants().is_empty(), "nobody has said how things are since");
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[1].grants().len(), 1);
 }
 
 #[test]
