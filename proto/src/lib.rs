@@ -7,6 +7,7 @@ pub mod address;
 pub mod argv;
 pub mod blocked;
 pub mod causes;
+pub mod control_planes;
 pub mod enrollment;
 pub mod hooks;
 pub mod join_token;

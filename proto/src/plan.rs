@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blocked::OnBlocked;
+use crate::control_planes::ControlPlanes;
 use crate::hooks::NodeHooks;
 use crate::name::{NameError, NodeName, PlanId};
 use crate::packages::PackageSource;
@@ -101,6 +102,9 @@ pub struct Policy {
     /// How workers are raised.
     #[serde(skip_serializing_if = "Workers::is_default")]
     pub workers: Workers,
+    /// How control planes come to the version.
+    #[serde(skip_serializing_if = "ControlPlanes::is_default")]
+    pub control_planes: ControlPlanes,
     /// One machine takes the place of another, and nothing is raised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
@@ -180,6 +184,7 @@ impl Default for Policy {
             redeploy: false,
             workers_skip_stops: false,
             workers: Workers::default(),
+            control_planes: ControlPlanes::default(),
             replacement: None,
             on_blocked: OnBlocked::default(),
             node_hooks: NodeHooks::default(),
@@ -280,6 +285,7 @@ impl From<Policy> for v1::Policy {
             redeploy,
             workers_skip_stops,
             workers,
+            control_planes,
             replacement,
             on_blocked,
             node_hooks,
@@ -294,6 +300,7 @@ impl From<Policy> for v1::Policy {
             redeploy,
             workers_skip_stops,
             workers: (!workers.is_default()).then(|| workers.into()),
+            control_planes: (!control_planes.is_default()).then(|| control_planes.into()),
             replacement: replacement.map(Into::into),
             on_blocked: v1::OnBlocked::from(on_blocked).into(),
             node_hooks: (!node_hooks.is_default()).then(|| node_hooks.into()),
@@ -350,6 +357,7 @@ impl TryFrom<v1::Policy> for Policy {
             redeploy,
             workers_skip_stops,
             workers,
+            control_planes,
             replacement,
             on_blocked: _,
             node_hooks,
@@ -364,6 +372,7 @@ impl TryFrom<v1::Policy> for Policy {
             redeploy,
             workers_skip_stops,
             workers: workers.map(Into::into).unwrap_or_default(),
+            control_planes: control_planes.map(Into::into).unwrap_or_default(),
             replacement: replacement.map(TryInto::try_into).transpose()?,
             on_blocked,
             node_hooks: node_hooks.map(Into::into).unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::control_planes::ControlPlanes;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::strategy::Strategy;
 use liftlock_proto::v1::MakePlanRequest;
@@ -52,6 +53,10 @@ struct PolicyArgs {
     /// back, and the others are raised), force (they are deleted); NODE=WHAT for one worker. May be given several times.
     #[arg(long, help_heading = "Policy", value_name = "[NODE=]WHAT")]
     on_blocked: Vec<BlockedWord>,
+    /// Every control plane that there is in the end, as many as now: those that stay, and machines that have not joined, which take
+    /// the others' places one at a time once those are raised. [default: those that there are]
+    #[arg(long, help_heading = "Control planes", value_name = "NODE,…", value_delimiter = ',')]
+    control_planes: Vec<String>,
     /// How many workers may be away at once, all of one zone: 2, or 20%. Pools of their own are for a document to say.
     /// [default: one after the other, by name]
     #[arg(long, help_heading = "Workers", value_name = "N|PERCENT%")]
@@ -129,6 +134,10 @@ impl PolicyArgs {
         Ok(self.policy())
     }
 
+    fn control_planes_strategy(&self) -> Strategy {
+        if self.control_planes.is_empty() { Strategy::InPlace } else { Strategy::Surge }
+    }
+
     fn policy(&self) -> Policy {
         let of_all = self.on_blocked.iter().rev().find(|word| word.node.is_none());
         let of_one = |BlockedWord { node, word }: &BlockedWord| {
@@ -139,6 +148,10 @@ impl PolicyArgs {
             on_failure: self.on_failure,
             redeploy: self.redeploy,
             workers_skip_stops: self.workers_skip_stops,
+            control_planes: ControlPlanes {
+                strategy: self.control_planes_strategy(),
+                nodes: self.control_planes.clone(),
+            },
             workers: Workers {
                 max_unavailable: self.max_unavailable,
                 failure_budget: self.failure_budget,

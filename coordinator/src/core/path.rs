@@ -70,6 +70,7 @@ pub fn make_path(
     let (mut plans, mut refusals) = (Vec::new(), Vec::new());
     let (mut told, mut nothing) = (BTreeSet::new(), Vec::new());
     let replaces = surge::replaces_workers(policy);
+    let anybody = replaces || surge::control_planes::replaces(policy);
     for approach in approaches(view, target, policy, catalogue) {
         if let Some(refusal) = approach.missing {
             refusals.push(refusal);
@@ -77,8 +78,8 @@ pub fn make_path(
         }
         match plan_for(&approach.situation(), policy) {
             Ok(plan) => plans.push(plan),
-            // Control planes are raised already, and workers may have to be replaced.
-            Err(found) if replaces && found.iter().all(Refusal::is_nothing_to_do) => nothing = found,
+            // Everybody who stays is raised already, and others may have to be replaced.
+            Err(found) if anybody && found.iter().all(Refusal::is_nothing_to_do) => nothing = found,
             Err(found) => {
                 let news = found.into_iter().filter(|refusal| told.insert(refusal.message.clone()));
                 let told = |refusal: Refusal| Refusal { message: approach.says(refusal.message), ..refusal };
@@ -86,10 +87,13 @@ pub fn make_path(
             }
         }
     }
-    if replaces && refusals.is_empty() {
+    if anybody && refusals.is_empty() {
         let mut reached = view.clone();
-        raise(&mut reached, target, &surge::workers(view));
-        plans.extend(surge::legs(&reached, target, policy)?);
+        raise(&mut reached, target, &if replaces { surge::workers(view) } else { BTreeSet::new() });
+        plans.extend(surge::control_planes::legs(&mut reached, target, policy)?);
+        if replaces {
+            plans.extend(surge::legs(&reached, target, policy)?);
+        }
     }
     if refusals.is_empty() {
         if plans.is_empty() {

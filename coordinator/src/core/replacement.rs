@@ -291,7 +291,7 @@ fn unwell(etcd: &Etcd) -> impl Iterator<Item = &str> {
 }
 
 /// What etcd says to a member that comes and one that goes.
-fn etcd(cluster: &ControlPlaneReport, old: &NodeName, answers: bool) -> Vec<Refusal> {
+pub(super) fn etcd(cluster: &ControlPlaneReport, old: &NodeName, answers: bool) -> Vec<Refusal> {
     let ControlPlaneReport { etcd_members: members, etcd_healthy_members: healthy, .. } = *cluster;
     if members == 0 {
         return vec![refused(

@@ -1,4 +1,5 @@
-//! Workers that are not raised: other machines join at the version, and they leave.
+//! Nodes that do not stay: other machines join at the version, and they leave. This file is about workers,
+//! [`control_planes`] about the others.
 //!
 //! The control planes are raised as ever, stop by stop, while workers stay at what they run, as far as the kubelet's skew
 //! allows. Then the path goes on with plans at the target by which some machines join and as many workers leave. Who takes
@@ -23,11 +24,13 @@ use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::membership::Membership;
 use crate::core::planning::{Refusal, seal};
 use crate::core::pools::Arrangement;
-use crate::core::replacement::{actor, fresh, new_node, others, refused};
+use crate::core::replacement::{actor, etcd, fresh, new_node, others, refused};
 use crate::core::sequence::{
     empty, end_memberships, join, keep_a_snapshot, leave, prepare_to_join, with_switched_repository,
 };
-use crate::core::view::{ClusterView, NodeObject};
+use crate::core::view::{ClusterView, NodeObject, NodeView};
+
+pub(super) mod control_planes;
 
 /// The rule by which a strategy is refused.
 const RULE: &str = "strategy";
@@ -66,7 +69,7 @@ pub(super) fn policy_rules(policy: &Policy) -> Vec<Refusal> {
             ),
         )
     };
-    let mut refusals = Vec::new();
+    let mut refusals = control_planes::policy_rules(policy);
     if workers.max_surge.is_some() && strategy != Strategy::Surge {
         refusals.push(without("maxSurge", "strategy surge"));
     }
@@ -250,8 +253,12 @@ pub fn plan(
         return Err(vec![refused("no-control-plane", "no control plane has reported its cluster yet")]);
     };
     let going: Vec<NodeName> = turn.empties.iter().chain(&turn.leaves).cloned().collect();
+    let role = role(view, &going);
     let mut refusals: Vec<Refusal> =
         turn.joins.iter().filter_map(|name| new_node(view, version, name, None)).collect();
+    if let Some(old) = going.first().filter(|_| role.is_control_plane()) {
+        refusals.extend(etcd(cluster, old, true));
+    }
     refusals.extend(going.iter().filter_map(|name| cannot_leave(view, name)));
     refusals.extend(others(view, cluster, version, &going));
     let coming_and_going: Vec<&NodeName> = turn.joins.iter().chain(&going).collect();
@@ -266,8 +273,14 @@ pub fn plan(
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    seal(version, version, nodes(view, version, turn, actor, policy), policy.clone(), Vec::new())
+    seal(version, version, nodes(view, version, turn, role, actor, policy), policy.clone(), Vec::new())
         .map_err(|error| vec![refused("unreadable-plan", format!("the plan cannot be named: {error}"))])
+}
+
+/// What those are who go, and so what those become who come.
+fn role(view: &ClusterView, going: &[NodeName]) -> Role {
+    let any = going.iter().any(|name| view.nodes.get(name).is_some_and(NodeView::is_control_plane));
+    if any { Role::ControlPlane } else { Role::Worker }
 }
 
 /// In the order of leases: nobody leaves before everybody has joined.
@@ -275,6 +288,7 @@ fn nodes(
     view: &ClusterView,
     version: KubernetesVersion,
     turn: &Membership,
+    role: Role,
     actor: &NodeName,
     policy: &Policy,
 ) -> Vec<PlannedNode> {
@@ -292,14 +306,15 @@ fn nodes(
         let word = word.map(|node| blocked::on_blocked(policy, None, node)).unwrap_or_default();
         // Its place is taken by then: it is not passed over.
         let word = if word == OnBlocked::Skip { OnBlocked::Pause } else { word };
-        planned(name, Role::Worker, Vec::new(), blocked::decided(steps, word))
+        planned(name, role, Vec::new(), blocked::decided(steps, word))
     };
-    let joins = turn.joins.iter().map(|name| {
-        planned(name, Role::Worker, prepare_to_join(version), join(Role::Worker, version, policy))
-    });
+    let joins = turn
+        .joins
+        .iter()
+        .map(|name| planned(name, role, prepare_to_join(version), join(role, version, policy)));
     let empties = turn.empties.iter().map(|name| going(name, empty(policy)));
-    let leaves = turn.leaves.iter().map(|name| going(name, leave(Role::Worker, policy)));
-    let ends = end_memberships(&turn.leaves, Role::Worker, true);
+    let leaves = turn.leaves.iter().map(|name| going(name, leave(role, policy)));
+    let ends = end_memberships(&turn.leaves, role, true);
     let by_actor = |steps| planned(actor, Role::ControlPlane, Vec::new(), steps);
     let mut nodes: Vec<PlannedNode> = joins.chain(empties).chain(leaves).collect();
     if turn.leaves.is_empty() {
@@ -310,7 +325,7 @@ fn nodes(
     nodes
 }
 
-/// What speaks against a worker's leaving: it drains and resets itself.
+/// What speaks against a node's leaving: it drains and resets itself.
 fn cannot_leave(view: &ClusterView, name: &NodeName) -> Option<Refusal> {
     let node = view.nodes.get(name);
     if node.is_none_or(|node| node.object.is_none()) {
@@ -333,14 +348,17 @@ fn cannot_leave(view: &ClusterView, name: &NodeName) -> Option<Refusal> {
 
 /// The cluster as it will be once these have come and gone.
 fn take_places(view: &mut ClusterView, version: KubernetesVersion, turn: &Membership) {
+    let control_plane = role(view, &turn.leaves).is_control_plane();
     for name in &turn.joins {
         let Some(node) = view.nodes.get_mut(name) else { continue };
         if let Some(agent) = &mut node.agent {
             agent.not_joined = false;
+            agent.control_plane = control_plane;
+            agent.control_plane_version = control_plane.then_some(version);
         }
         node.object = Some(NodeObject {
             kubelet_version: Some(version),
-            control_plane: false,
+            control_plane,
             ready: true,
             unschedulable: false,
             tainted: false,
@@ -355,6 +373,8 @@ fn take_places(view: &mut ClusterView, version: KubernetesVersion, turn: &Member
         node.object = None;
         if let Some(agent) = &mut node.agent {
             agent.not_joined = true;
+            agent.control_plane = false;
+            agent.control_plane_version = None;
         }
     }
 }

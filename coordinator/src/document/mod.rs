@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::conduct::Conduct;
 
 mod conduct;
+mod control_planes;
 mod difference;
 mod hooks;
 mod read;
@@ -34,6 +35,7 @@ mod values;
 mod workers;
 
 pub use conduct::{AlertsSpec, Days, LabelValues, WindowSpec};
+pub use control_planes::ControlPlanesSpec;
 pub use difference::{Difference, differences};
 pub use hooks::{HookList, HookSpec, HooksSpec};
 pub use read::{DocumentError, parse, parse_file};
@@ -99,6 +101,7 @@ impl UpgradePlan {
     /// The document that wants this, named after its target.
     pub fn new(to_version: KubernetesVersion, policy: Policy) -> Self {
         let workers = policy.workers.clone().into();
+        let control_planes = policy.control_planes.clone().into();
         let hooks = HooksSpec::default().on_nodes(policy.node_hooks.clone());
         Self {
             api_version: ApiVersion::V1,
@@ -107,6 +110,7 @@ impl UpgradePlan {
             spec: Spec {
                 to_version,
                 policy: policy.into(),
+                control_planes,
                 workers,
                 windows: Vec::new(),
                 alerts: AlertsSpec::default(),
@@ -151,8 +155,9 @@ impl UpgradePlan {
 
     /// What it wants, as plans are made from it.
     pub fn wanted(self) -> (KubernetesVersion, Policy) {
-        let Spec { to_version, policy, workers, windows: _, alerts: _, hooks } = self.spec;
-        (to_version, Policy { workers: workers.into(), node_hooks: hooks.of_nodes(), ..policy.into() })
+        let Spec { to_version, policy, control_planes, workers, windows: _, alerts: _, hooks } = self.spec;
+        let (control_planes, workers) = (control_planes.into(), workers.into());
+        (to_version, Policy { control_planes, workers, node_hooks: hooks.of_nodes(), ..policy.into() })
     }
 }
 

@@ -150,6 +150,12 @@ pub(super) fn strategy(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": Strategy::ALL.map(Strategy::name) })
 }
 
+/// The same of control planes, of which etcd has one set of members.
+pub(super) fn control_planes_strategy(_: &mut SchemaGenerator) -> Schema {
+    let one_at_a_time = [Strategy::InPlace, Strategy::Surge];
+    json_schema!({ "type": "string", "enum": one_at_a_time.map(Strategy::name) })
+}
+
 /// What the coordinator tells and does not read: schemas call that read-only.
 pub(super) fn told_only(schema: &mut Schema) {
     schema.remove("writeOnly");

@@ -1,6 +1,7 @@
 //! What is wanted: a version, and what an operator decides beforehand.
 
 use liftlock_proto::blocked::OnBlocked;
+use liftlock_proto::control_planes::ControlPlanes;
 use liftlock_proto::hooks::NodeHooks;
 use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::version::KubernetesVersion;
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conduct::{AlertsSpec, WindowSpec};
+use super::control_planes::ControlPlanesSpec;
 use super::hooks::HooksSpec;
 use super::schema;
 use super::values::{self, GateName, PreflightCheck, Seconds};
@@ -24,6 +26,9 @@ pub struct Spec {
     /// What is decided beforehand.
     #[serde(default)]
     pub policy: PolicySpec,
+    /// How control planes come to the version.
+    #[serde(default, skip_serializing_if = "ControlPlanesSpec::is_default")]
+    pub control_planes: ControlPlanesSpec,
     /// How workers are raised.
     #[serde(default, skip_serializing_if = "WorkersSpec::is_default")]
     pub workers: WorkersSpec,
@@ -38,7 +43,7 @@ pub struct Spec {
     pub hooks: HooksSpec,
 }
 
-/// What an operator decides before the roll-out starts: the fields of [`Policy`] but for its workers, each checked where it stands.
+/// What an operator decides before the roll-out starts: the fields of [`Policy`] but for its nodes, each checked where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicySpec {
@@ -88,6 +93,7 @@ impl From<Policy> for PolicySpec {
             redeploy,
             workers_skip_stops,
             workers: _,
+            control_planes: _,
             // It is done once, and wanted of no cluster for good.
             replacement: _,
             on_blocked,
@@ -134,6 +140,7 @@ impl From<PolicySpec> for Policy {
             redeploy,
             workers_skip_stops,
             workers: Workers::default(),
+            control_planes: ControlPlanes::default(),
             replacement: None,
             on_blocked,
             node_hooks: NodeHooks::default(),

@@ -1,5 +1,6 @@
 use liftlock_proto::argv;
 use liftlock_proto::blocked::{NodePolicy, OnBlocked};
+use liftlock_proto::control_planes::ControlPlanes;
 use liftlock_proto::hooks::{NodeHook, NodeHooks};
 use liftlock_proto::plan::OnFailure;
 use liftlock_proto::v1;
@@ -230,6 +231,20 @@ fn a_document_says_how_workers_come_to_the_version_and_one_that_does_not_is_as_i
 }
 
 #[test]
+fn a_document_says_which_control_planes_there_are_in_the_end() {
+    let surge = "  controlPlanes: {strategy: surge, nodes: [n1, cp2]}\n";
+    let (_, policy) = parse(&format!("{PLAN}{surge}")).unwrap().wanted();
+    let nodes = vec!["n1".to_owned(), "cp2".to_owned()];
+    let strategy = liftlock_proto::strategy::Strategy::Surge;
+    assert_eq!(policy.control_planes, ControlPlanes { strategy, nodes });
+    let no_second_set = format!("{PLAN}  controlPlanes: {{strategy: blue-green, nodes: [n1]}}\n");
+    let refused = parse(&no_second_set).unwrap_err().to_string();
+    for said in ["spec.controlPlanes.strategy", "blue-green", "in-place", "surge"] {
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+}
+
+#[test]
 fn a_document_says_how_its_roll_out_is_conducted_and_nothing_of_that_is_part_of_the_plan() {
     let windows = "  windows:\n  - {days: [sat, sun], from: 22:00, to: 04:00, timeZone: Europe/Berlin}\n";
     let document = parse(&format!("{PLAN}{windows}")).unwrap();
@@ -354,18 +369,26 @@ fn a_document_says_what_the_coordinator_and_the_nodes_call_and_is_printed_as_the
     );
 }
 
+fn control_planes() -> impl Strategy<Value = ControlPlanes> {
+    use liftlock_proto::strategy::Strategy;
+    let strategy = prop::sample::select(vec![Strategy::InPlace, Strategy::Surge]);
+    let nodes = prop::collection::vec("[a-z0-9]{1,5}", 0..3);
+    (strategy, nodes).prop_map(|(strategy, nodes)| ControlPlanes { strategy, nodes })
+}
+
 fn policies() -> impl Strategy<Value = Policy> {
     let gates = prop::sample::subsequence(gates::consents().collect::<Vec<_>>(), 0..4);
     let checks = prop::collection::vec("[A-Za-z0-9-]{1,12}", 0..3);
     let on_failure = prop::sample::select(OnFailure::ALL.to_vec());
-    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, (words(), workers())).prop_map(
+    let nodes = (words(), workers(), control_planes());
+    (1u32.., any::<[bool; 4]>(), checks, gates, on_failure, nodes).prop_map(
         |(
             drain_timeout_seconds,
             [pods, data, redeploy, skip],
             checks,
             gates,
             on_failure,
-            (on_blocked, workers),
+            (on_blocked, workers, control_planes),
         )| Policy {
             replacement: None,
             drain_timeout_seconds,
@@ -377,6 +400,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             redeploy,
             workers_skip_stops: skip,
             workers,
+            control_planes,
             on_blocked,
             node_hooks: NodeHooks::default(),
         },

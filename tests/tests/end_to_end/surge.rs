@@ -1,4 +1,4 @@
-//! Workers that are not raised: other machines join at the version, and they leave.
+//! Nodes that do not stay: other machines join at the version, and they leave.
 
 use std::time::Duration;
 
@@ -214,4 +214,39 @@ async fn until_the_old_nodes_leave_a_rollback_goes_back_to_them() {
         |cluster: &Cluster| cluster.containers("w1").iter().filter(|one| one.name == "shop").count() == 2;
     fleet.cluster.wait_for("the pods to be back", LIMIT, moved).await.unwrap();
     nothing_of_ours_is_left(&fleet);
+}
+
+#[tokio::test]
+async fn once_they_are_raised_machines_take_control_planes_places_and_no_quorum_is_lost_on_the_way() {
+    let mut fleet = Fleet::start(&Shape { machines: 2, ..Shape::new(3, 2) }).await.unwrap();
+    let wanted = ["v1.31.2", "--control-planes", "n2,cp1,n1", "--drain-timeout", "1m"];
+    let plan = fleet.cli(&[&["plan"], &wanted[..]].concat()).await.unwrap().success().unwrap().stdout;
+    let places = ["n2 takes the place of cp2", "n1 takes the place of cp3"];
+    for said in [&["Path: v1.30.4 → v1.31.2, 3 stops", "until those are n2, cp1, n1"], &places[..]].concat()
+    {
+        assert!(plan.contains(said), "{said}: {plan}");
+    }
+    let tree = fleet.cluster.machine("n2").unwrap().tree.clone();
+    let fault = Fault::arm(&tree, &Point::KubeadmJoining, &Action::Pause).unwrap();
+    fleet.cli(&[&["apply", "--yes", "--detach"], &wanted[..]].concat()).await.unwrap().success().unwrap();
+    fault.reached(LIMIT).await.unwrap();
+    fleet.kill_coordinator().unwrap();
+    fleet.kill_agent("n2").unwrap();
+    fleet.start_coordinator().await.unwrap();
+    fleet.start_agent("n2").await.unwrap();
+    fault.disarm().unwrap();
+    done(&fleet).await;
+    let at = |name: &str| (name.to_owned(), TO.to_string());
+    assert_eq!(nodes(&fleet), ["cp1", "n1", "n2", "w1", "w2"].map(at));
+    let members: Vec<String> = fleet.cluster.etcd.members().into_iter().map(|member| member.name).collect();
+    assert_eq!(members, ["cp1", "n2", "n1"]);
+    assert!(fleet.cluster.etcd.has_quorum() && fleet.cluster.etcd.most_stopped() <= 1);
+    nothing_of_ours_is_left(&fleet);
+    let again = fleet.cli(&[&["plan"], &wanted[..]].concat()).await.unwrap();
+    assert!(
+        again.stdout.contains("nothing") || again.stderr.contains("nothing"),
+        "{}{}",
+        again.stdout,
+        again.stderr
+    );
 }

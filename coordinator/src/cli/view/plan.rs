@@ -105,6 +105,9 @@ pub struct PolicyView {
     /// One machine takes the place of another; left out where none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
+    /// Every control plane that there is in the end; left out where those that there are stay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub control_planes: Vec<String>,
     /// How workers come to the version; left out where they are raised where they are.
     #[serde(skip_serializing_if = "Strategy::is_in_place")]
     pub strategy: Strategy,
@@ -205,6 +208,7 @@ impl From<Policy> for PolicyView {
             workers_skip_stops: policy.workers_skip_stops,
             failure_budget: policy.workers.failure_budget,
             replacement: policy.replacement,
+            control_planes: policy.control_planes.nodes,
             strategy: policy.workers.strategy,
             on_blocked: policy.on_blocked,
             nodes: policy.workers.nodes,
@@ -396,6 +400,13 @@ impl PlanView {
         write_pools(&mut text, self);
         if self.policy.redeploy {
             let _ = writeln!(text, "Hosts are replaced as a whole, each by its own command (--redeploy)");
+        }
+        if !self.policy.control_planes.is_empty() && self.membership.is_none() {
+            let _ = writeln!(
+                text,
+                "Machines take control planes' places later, until those are {} (--control-planes)",
+                self.policy.control_planes.join(", ")
+            );
         }
         if !self.policy.strategy.is_in_place() && self.membership.is_none() {
             let _ = writeln!(

@@ -8,12 +8,12 @@ use crate::core::path::{Path, make_path};
 use crate::core::planning::is_sealed;
 use crate::core::view::NodeView;
 
-fn name(text: &str) -> NodeName {
+pub(super) fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
 /// Three control planes, two workers, and machines that have not joined.
-fn view(machines: &[&str]) -> ClusterView {
+pub(super) fn view(machines: &[&str]) -> ClusterView {
     let mut view = cluster_at(30);
     for machine in machines {
         let mut agent = view.nodes[&name("w1")].agent.clone().unwrap();
@@ -41,7 +41,7 @@ fn path(view: &ClusterView, to: u16, workers: Workers) -> Result<Path, Vec<Refus
 }
 
 /// What each plan of a path does.
-fn way(path: &Path) -> Vec<String> {
+pub(super) fn way(path: &Path) -> Vec<String> {
     let words = |plan: &Plan| match Membership::of(plan) {
         Some(membership) => membership.to_string(),
         None => plan.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(" "),
