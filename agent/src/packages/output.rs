@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use camino::Utf8PathBuf;
+use liftlock_proto::packages::PackageManager;
 use liftlock_proto::version::KubernetesVersion;
 use serde::Deserialize;
 
+use super::newer::compare;
 use crate::host::{HostError, HostResult};
 
 /// A package as `apt-get download --print-uris` names it.
@@ -63,17 +65,17 @@ pub(super) fn installed_once(text: &str) -> BTreeMap<String, String> {
 
 /// `kubeadm-1.30.4-150500.1.1`: every package of ours but the newest one of its name, where it is there more than once.
 pub(super) fn older_of_two(text: &str) -> Vec<String> {
-    let mut installed: BTreeMap<&str, Vec<(KubernetesVersion, &str)>> = BTreeMap::new();
+    let mut installed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, version) in rows(text) {
-        if let Some(upstream) = upstream(version) {
-            installed.entry(name).or_default().push((upstream, version));
+        if upstream(version).is_some() {
+            installed.entry(name).or_default().push(version);
         }
     }
     let mut older = Vec::new();
     for (name, mut versions) in installed {
-        versions.sort_unstable();
+        versions.sort_by(|one, other| compare(PackageManager::Dnf, one, other));
         versions.pop();
-        older.extend(versions.into_iter().map(|(_, version)| format!("{name}-{version}")));
+        older.extend(versions.into_iter().map(|version| format!("{name}-{version}")));
     }
     older
 }
