@@ -187,6 +187,7 @@ impl Packages for Dnf {
     }
 
     async fn refresh(&self, lines: &dyn Lines) -> HostResult<()> {
+        output::speaks_dnf_4(&self.ask(&argv::dnf_version()).await?)?;
         if let Some(directory) = &self.directory {
             return directory.offered().await.map(drop);
         }
