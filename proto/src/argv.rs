@@ -239,6 +239,11 @@ pub fn dnf_with_repositories(mut argv: Argv, folder: &str) -> Argv {
     argv
 }
 
+/// `dnf --version`: dnf 4 says its version in the first line, dnf 5 `dnf5 version` and it.
+pub fn dnf_version() -> Argv {
+    argv(&["dnf", "--version"])
+}
+
 /// `dnf makecache`: reads what all repositories offer; fails where one does not answer.
 pub fn dnf_makecache() -> Argv {
     argv(&["dnf", "makecache", "--refresh", "--setopt=skip_if_unavailable=0"])

@@ -1,5 +1,7 @@
 //! Which lease this node is in the middle of, and how one begins or goes on.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
@@ -7,11 +9,15 @@ use liftlock_proto::name::{FencingToken, NodeName, PlanId};
 use liftlock_proto::plan::Purpose;
 
 use crate::disk::Disk;
+use crate::engine::idle::Idle;
 use crate::engine::journal::{self, Header, Journal, JournalError, Reading};
 use crate::engine::transition::End;
 
 const OPEN: &str = ".journal";
 const CLOSED: &str = ".ended";
+
+/// So many journals of leases that are over stay whatever else does: for whoever wants to know what was done.
+const NEWEST_KEPT: usize = 16;
 
 /// The folder with this node's journals, `<plan>-<token>.journal`; `.ended` once both sides know the end.
 #[derive(Clone)]
@@ -97,6 +103,25 @@ impl Journals {
         }
     }
 
+    /// Removes journals of leases that are over, but for the newest ones and those of the plans that somebody may go back by.
+    /// Returns what went. One that is open is never touched, nor is any other of its plan: a lease after it inherits from it.
+    pub fn prune(&self, _: &Idle, needed: &BTreeSet<PlanId>) -> Result<Vec<Utf8PathBuf>, JournalError> {
+        let (open, mut over): (Vec<Entry>, Vec<Entry>) =
+            self.entries()?.into_iter().partition(|entry| entry.open);
+        over.sort_by_key(|entry| Reverse(entry.token));
+        let is_needed =
+            |entry: &Entry| needed.contains(&entry.plan) || open.iter().any(|open| open.plan == entry.plan);
+        let surplus = over.iter().skip(NEWEST_KEPT).filter(|entry| !is_needed(entry));
+        let mut removed = Vec::new();
+        for path in surplus.map(|entry| self.path(entry)) {
+            let failed = |source| JournalError::Io { doing: "remove", path: path.clone(), source };
+            self.disk.remove(&path).map_err(failed)?;
+            tracing::info!(%path, "removed: its lease is over, and no backup is of its plan");
+            removed.push(path);
+        }
+        Ok(removed)
+    }
+
     fn create(&self, mut lease: Header, entries: &[Entry]) -> Result<Journal, JournalError> {
         // An older lease of this plan may have left the node half changed: what it captured is still how the node was.
         let earlier = entries.iter().filter(|entry| entry.plan == lease.plan && entry.token < lease.token);
@@ -176,6 +201,7 @@ mod tests {
 
     use super::*;
     use crate::disk::memory::MemoryDisk;
+    use crate::engine::idle::Turn;
     use crate::engine::transition::{Event, Spent};
 
     const PLAN: &str = "p-0123456789ab";
@@ -312,6 +338,54 @@ mod tests {
         assert!(damaged(journals(&disk).begin(header(8)).err().unwrap()));
         close(&disk, 7);
         assert_eq!(disk.content(path), bytes, "it stays where the error says that it lies");
+    }
+
+    fn over(disk: &MemoryDisk, plan: &str, token: u64) {
+        let header = Header { plan: plan.parse().unwrap(), ..header(token) };
+        let Begun::Run(mut journal) = journals(disk).begin(header).unwrap() else { panic!() };
+        journal.append(1, &started()).unwrap();
+        journal.append(2, &ended()).unwrap();
+        journals(disk).close(&plan.parse().unwrap(), FencingToken(token)).unwrap();
+    }
+
+    fn prune(disk: &MemoryDisk, needed: &[&str]) -> Vec<Utf8PathBuf> {
+        let needed = needed.iter().map(|plan| plan.parse().unwrap()).collect();
+        journals(disk).prune(&Turn::default().idle().unwrap(), &needed).unwrap()
+    }
+
+    #[test]
+    fn journals_of_leases_that_are_over_go_but_for_the_newest_and_those_of_plans_that_backups_are_of() {
+        let disk = MemoryDisk::default();
+        let (backed_up, other) = ("p-bbbbbbbbbbbb", "p-cccccccccccc");
+        over(&disk, backed_up, 1);
+        over(&disk, other, 2);
+        (10..26).for_each(|token| over(&disk, PLAN, token));
+        let went = prune(&disk, &[backed_up]);
+        assert_eq!(went, [format!("/journal/{other}-2.ended")]);
+        assert!(prune(&disk, &[backed_up]).is_empty());
+        // Out of the one that stayed the plan of the backup is still undone.
+        let back = Header { plan: backed_up.parse().unwrap(), purpose: Purpose::RollBack, ..header(30) };
+        let Begun::Run(journal) = journals(&disk).begin(back).unwrap() else { panic!() };
+        assert_eq!(journal.state().captured()["etcd-snapshot"], json!("as it was"));
+    }
+
+    #[test]
+    fn no_journal_that_is_open_goes_nor_any_that_the_next_lease_inherits_from() {
+        let disk = MemoryDisk::default();
+        let other = "p-cccccccccccc";
+        over(&disk, other, 1);
+        begin(&disk, 2);
+        let open = disk.content(Utf8Path::new("/journal/p-0123456789ab-2.journal"));
+        close(&disk, 2);
+        (10..30).for_each(|token| over(&disk, "p-dddddddddddd", token));
+        // As a damaged one is: left where it lies, whatever was begun after it.
+        let path = Utf8Path::new("/journal/p-0123456789ab-3.journal");
+        disk.put(path, &open[..open.len() / 2]);
+        let went = prune(&disk, &[]);
+        assert!(went.contains(&format!("/journal/{other}-1.ended").into()), "{went:?}");
+        assert!(went.iter().all(|path| !path.as_str().contains(PLAN)), "{went:?}");
+        assert_eq!(disk.content(path), &open[..open.len() / 2]);
+        assert!(disk.content(Utf8Path::new("/journal/p-0123456789ab-2.ended")).len() > 20);
     }
 
     #[test]

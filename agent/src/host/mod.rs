@@ -610,6 +610,17 @@ pub trait ContainerRuntime: Send + Sync {
     async fn has_image(&self, image: &str) -> HostResult<bool>;
     /// Pulls an image.
     async fn pull(&self, image: &str) -> HostResult<()>;
+    /// Where images lie, and how large those are that are there.
+    async fn image_store(&self) -> HostResult<ImageStore>;
+}
+
+/// The images of a node, on its disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageStore {
+    /// The folder that they are unpacked to, on this machine; `None` where the runtime does not say.
+    pub folder: Option<Utf8PathBuf>,
+    /// Bytes by tag: as an image comes from its registry (containerd), or unpacked (CRI-O).
+    pub sizes: BTreeMap<String, u64>,
 }
 
 /// A running container.

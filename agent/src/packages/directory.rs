@@ -14,6 +14,7 @@ use liftlock_proto::packages::PackageManager;
 use liftlock_proto::version::KubernetesVersion;
 
 use super::checksum::sha256_of;
+use super::newer::compare;
 use super::output::kubernetes_version;
 use crate::host::{Files, HostError, HostResult, Layout, Trees};
 use crate::trust::distrust;
@@ -50,7 +51,7 @@ pub(super) async fn archives_in(
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Offer {
     /// `kubeadm`
-    name: String,
+    pub(super) name: String,
     /// In the package manager's spelling: `1.31.2-1.1`; without a package `1.31.2`.
     pub(super) version: String,
     /// Relative to the folder.
@@ -201,17 +202,18 @@ impl Directory {
         self.take_offer(&self.listed().await?, name, wanted).await
     }
 
-    /// Of several builds of one version the last one by name.
+    /// Of several builds of one version the newest.
     fn offer_of<'a>(
         &self,
         listed: &'a BTreeMap<String, String>,
         name: &str,
         wanted: Wanted<'_>,
     ) -> Option<(Offer, &'a String)> {
-        listed.iter().rev().find_map(|(file, sum)| {
+        let fitting = listed.iter().filter_map(|(file, sum)| {
             let offer = offer(self.manager, file)?;
             (offer.name == name && wanted.fits(&offer)).then_some((offer, sum))
-        })
+        });
+        fitting.max_by(|(one, _), (other, _)| compare(self.manager, &one.version, &other.version))
     }
 
     async fn take_offer(
@@ -445,6 +447,30 @@ mod tests {
             why.contains("kubeadm 1.32.0") && why.contains("kubeadm_1.32.0-BUILD_ARCHITECTURE.deb"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn of_several_builds_of_a_version_the_newest_is_taken_and_for_the_way_back_the_one_that_was_there() {
+        for (manager, build, spell) in [
+            (
+                PackageManager::Apt,
+                "1",
+                &(|version: &str| format!("kubeadm_{version}_amd64.deb")) as &dyn Fn(&str) -> String,
+            ),
+            (PackageManager::Dnf, "150500.1", &|version: &str| format!("kubeadm-{version}.x86_64.rpm")),
+        ] {
+            let twin = twin();
+            let builds = [1, 9, 10].map(|number| format!("1.30.4-{build}.{number}"));
+            let list: String = builds.iter().map(|build| put(&twin, &spell(build), build)).collect();
+            put(&twin, LIST, &list);
+            let directory = directory(&twin, manager);
+            let version = KubernetesVersion::new(1, 30, 4);
+            let found = twin.drive(directory.at_version(&["kubeadm"], version)).done().unwrap().unwrap();
+            assert_eq!(found, [format!("{TAKEN_HERE}/{}", spell(&builds[2]))]);
+            let exact = [("kubeadm".to_owned(), builds[1].clone())];
+            let found = twin.drive(directory.exact(&exact)).done().unwrap().unwrap();
+            assert_eq!(found, [format!("{TAKEN_HERE}/{}", spell(&builds[1]))]);
+        }
     }
 
     #[test]

@@ -16,8 +16,9 @@ use liftlock_proto::packages::{PackageManager, PackageSource};
 use liftlock_proto::version::KubernetesVersion;
 use tokio::sync::Mutex;
 
-use super::directory::{Directory, archives_in, taken_from};
+use super::directory::{Directory, archives_in, offer, taken_from};
 use super::minor::{SplitFile, led_to, minors_of, split_files};
+use super::newer::compare;
 use super::output;
 use super::programs::{ASKING, images_by_package, version_of};
 use super::scratch::{Folder, Scratch};
@@ -186,6 +187,7 @@ impl Packages for Dnf {
     }
 
     async fn refresh(&self, lines: &dyn Lines) -> HostResult<()> {
+        output::speaks_dnf_4(&self.ask(&argv::dnf_version()).await?)?;
         if let Some(directory) = &self.directory {
             return directory.offered().await.map(drop);
         }
@@ -224,8 +226,13 @@ impl Packages for Dnf {
         } else {
             let folder = self.layout.state_dir.join(RPMS);
             let names = self.files.list(&folder).await?;
-            let is_it = |name: &&String| name.starts_with(&format!("kubeadm-{}-", version.bare()));
-            names.iter().rfind(is_it).map(|name| folder.join(name))
+            let offers = names.iter().filter_map(|name| Some((offer(PackageManager::Dnf, name)?, name)));
+            let builds = offers.filter(|(offer, _)| {
+                offer.name == "kubeadm" && output::kubernetes_version(&offer.version) == Some(version)
+            });
+            let newest = builds
+                .max_by(|(one, _), (other, _)| compare(PackageManager::Dnf, &one.version, &other.version));
+            newest.map(|(_, name)| folder.join(name))
         };
         let package = package.ok_or_else(|| HostError::Malformed {
             what: format!("the package kubeadm {version}"),

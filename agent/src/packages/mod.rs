@@ -7,6 +7,7 @@ mod chosen;
 mod directory;
 mod dnf;
 pub mod minor;
+mod newer;
 mod output;
 mod plain;
 mod programs;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use camino::Utf8PathBuf;
+use liftlock_proto::packages::PackageManager;
 use liftlock_proto::version::KubernetesVersion;
 use serde::Deserialize;
 
+use super::newer::compare;
 use crate::host::{HostError, HostResult};
 
 /// A package as `apt-get download --print-uris` names it.
@@ -63,17 +65,17 @@ pub(super) fn installed_once(text: &str) -> BTreeMap<String, String> {
 
 /// `kubeadm-1.30.4-150500.1.1`: every package of ours but the newest one of its name, where it is there more than once.
 pub(super) fn older_of_two(text: &str) -> Vec<String> {
-    let mut installed: BTreeMap<&str, Vec<(KubernetesVersion, &str)>> = BTreeMap::new();
+    let mut installed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, version) in rows(text) {
-        if let Some(upstream) = upstream(version) {
-            installed.entry(name).or_default().push((upstream, version));
+        if upstream(version).is_some() {
+            installed.entry(name).or_default().push(version);
         }
     }
     let mut older = Vec::new();
     for (name, mut versions) in installed {
-        versions.sort_unstable();
+        versions.sort_by(|one, other| compare(PackageManager::Dnf, one, other));
         versions.pop();
-        older.extend(versions.into_iter().map(|(_, version)| format!("{name}-{version}")));
+        older.extend(versions.into_iter().map(|version| format!("{name}-{version}")));
     }
     older
 }
@@ -84,6 +86,21 @@ pub(super) fn offered_by_rows(text: &str, packages: &[&str]) -> Vec<KubernetesVe
         rows(text).filter(|(name, _)| name == package).filter_map(|(_, version)| upstream(version)).collect()
     };
     packages.iter().map(of).reduce(|all, one| &all & &one).unwrap_or_default().into_iter().collect()
+}
+
+/// Refuses what says of itself that it is another dnf than version 4: `4.14.0` is, `dnf5 version 5.2.6.2` is not.
+pub(super) fn speaks_dnf_4(version: &str) -> HostResult<()> {
+    let said = version.lines().next().unwrap_or_default().trim();
+    if said.split('.').next() == Some("4") {
+        return Ok(());
+    }
+    Err(HostError::Malformed {
+        what: "the dnf of this node".to_owned(),
+        why: format!(
+            "`dnf --version` says {said:?}, and Liftlock speaks dnf 4 (dnf 5 downloads with other options): put a link `dnf` to \
+             dnf 4 (dnf-3 of python3-dnf) into a folder that comes first in the agent's `path`"
+        ),
+    })
 }
 
 /// `gitVersion` of what `kubectl version --client --output=json` says.
@@ -249,6 +266,20 @@ mod tests {
         let names: Vec<String> = installed_once(text).into_keys().collect();
         assert_eq!(names, ["kubelet", "kubernetes-cni"]);
         assert_eq!(older_of_two(text), ["kubeadm-1.30.4-150500.1.1"]);
+    }
+
+    #[test]
+    fn dnf_4_is_spoken_to_and_any_other_is_refused_with_what_it_says_of_itself() {
+        speaks_dnf_4("4.14.0\n  Installed: dnf-0:4.14.0-8.el9.noarch\n").unwrap();
+        for (text, said) in [
+            ("dnf5 version 5.2.6.2\ndnf5 plugin API version 2.0\n", "dnf5 version 5.2.6.2"),
+            ("5.0.0\n", "5.0.0"),
+            ("40.1\n", "40.1"),
+            ("", "\"\""),
+        ] {
+            let why = speaks_dnf_4(text).unwrap_err().to_string();
+            assert!(why.contains(said) && why.contains("dnf 4"), "{why}");
+        }
     }
 
     #[test]

@@ -15,10 +15,11 @@ use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use liftlock_proto::causes::causes;
 use liftlock_proto::cri::v1::{
-    Container, ContainerFilter, ContainerState, ContainerStateValue, Image, ImageSpec, ImageStatusRequest,
-    ImageStatusResponse, ListContainersRequest, ListContainersResponse, ListImagesRequest,
-    ListImagesResponse, ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter, PodSandboxState,
-    PodSandboxStateValue, PullImageRequest, PullImageResponse, StopContainerRequest, StopContainerResponse,
+    Container, ContainerFilter, ContainerState, ContainerStateValue, Image, ImageFsInfoRequest,
+    ImageFsInfoResponse, ImageSpec, ImageStatusRequest, ImageStatusResponse, ListContainersRequest,
+    ListContainersResponse, ListImagesRequest, ListImagesResponse, ListPodSandboxRequest,
+    ListPodSandboxResponse, PodSandboxFilter, PodSandboxState, PodSandboxStateValue, PullImageRequest,
+    PullImageResponse, StopContainerRequest, StopContainerResponse,
 };
 use prost::Message;
 use tokio::net::UnixStream;
@@ -28,7 +29,7 @@ use tonic_prost::ProstCodec;
 
 use crate::engine::lease::Permit;
 use crate::host::real::RealClock;
-use crate::host::{ContainerRuntime, Files, HostError, HostResult, Layout, RunningContainer};
+use crate::host::{ContainerRuntime, Files, HostError, HostResult, ImageStore, Layout, RunningContainer};
 
 mod socket;
 #[cfg(test)]
@@ -93,10 +94,8 @@ impl RealRuntime {
 impl ContainerRuntime for RealRuntime {
     async fn running(&self) -> HostResult<Vec<RunningContainer>> {
         let containers = self.list_running().await?;
-        let images: ListImagesResponse = self
-            .call("cannot list the images", "ImageService/ListImages", REQUEST, ListImagesRequest::default())
-            .await?;
-        Ok(containers.iter().map(|container| in_our_words(container, &images.images)).collect())
+        let images = self.list_images().await?;
+        Ok(containers.iter().map(|container| in_our_words(container, &images)).collect())
     }
 
     async fn pods_with_sandboxes(&self) -> HostResult<BTreeSet<String>> {
@@ -143,9 +142,35 @@ impl ContainerRuntime for RealRuntime {
         let _: PullImageResponse = self.call(&what, "ImageService/PullImage", PULL, request).await?;
         Ok(())
     }
+
+    async fn image_store(&self) -> HostResult<ImageStore> {
+        let images = self.list_images().await?.into_iter();
+        let sizes = images
+            .flat_map(|Image { repo_tags, size, .. }| repo_tags.into_iter().map(move |tag| (tag, size)));
+        let what = "cannot ask where images lie";
+        let store: HostResult<ImageFsInfoResponse> =
+            self.call(what, "ImageService/ImageFsInfo", REQUEST, ImageFsInfoRequest::default()).await;
+        let folder = match store {
+            Ok(ImageFsInfoResponse { image_filesystems }) => {
+                let mut folders = image_filesystems.into_iter().filter_map(|usage| usage.fs_id);
+                folders.next().map(|id| self.layout.at(&id.mountpoint))
+            }
+            // A runtime without the call.
+            Err(HostError::Api { transient: false, .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(ImageStore { folder, sizes: sizes.collect() })
+    }
 }
 
 impl RealRuntime {
+    async fn list_images(&self) -> HostResult<Vec<Image>> {
+        let images: ListImagesResponse = self
+            .call("cannot list the images", "ImageService/ListImages", REQUEST, ListImagesRequest::default())
+            .await?;
+        Ok(images.images)
+    }
+
     async fn list_running(&self) -> HostResult<Vec<Container>> {
         let running = ContainerStateValue { state: ContainerState::ContainerRunning.into() };
         let filter = ContainerFilter { state: Some(running), ..ContainerFilter::default() };

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use camino::Utf8Path;
 use liftlock_proto::cri::v1::image_service_server::{ImageService, ImageServiceServer};
 use liftlock_proto::cri::v1::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use liftlock_proto::cri::v1::{
-    ContainerMetadata, PodSandbox, PodSandboxMetadata, VersionRequest, VersionResponse,
+    ContainerMetadata, FilesystemIdentifier, FilesystemUsage, PodSandbox, PodSandboxMetadata, VersionRequest,
+    VersionResponse,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -22,6 +24,8 @@ struct Stub {
     asked: Arc<Mutex<Vec<String>>>,
     /// Containers that were stopped, and the grace of each, in seconds.
     stopped: Arc<Mutex<Vec<(String, i64)>>>,
+    /// It is older than the question where images lie.
+    no_image_fs_info: Arc<Mutex<bool>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -119,6 +123,16 @@ impl ImageService for Stub {
             name => Ok(Response::new(PullImageResponse { image_ref: name.to_owned() })),
         }
     }
+
+    async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Answer<ImageFsInfoResponse> {
+        if *self.no_image_fs_info.lock().unwrap() {
+            return Err(Status::unimplemented("no such call"));
+        }
+        let mountpoint = "/var/lib/containerd/overlayfs".to_owned();
+        let usage =
+            FilesystemUsage { fs_id: Some(FilesystemIdentifier { mountpoint }), ..Default::default() };
+        Ok(Response::new(ImageFsInfoResponse { image_filesystems: vec![usage] }))
+    }
 }
 
 /// A runtime that knows one version of CRI only; `version` is `v1` or `v1alpha2`.
@@ -168,6 +182,18 @@ async fn a_running_container_carries_every_tag_of_its_image() {
         (first.pod.as_str(), first.namespace.as_str(), first.created_at_ns),
         ("pod-cp1", "kube-system", 17)
     );
+}
+
+#[tokio::test]
+async fn a_runtime_says_where_images_lie_and_how_large_they_are_or_only_the_latter() {
+    let (folder, stub, runtime) = start("v1");
+    let store = runtime.image_store().await.unwrap();
+    let root = Utf8Path::from_path(folder.path()).unwrap();
+    assert_eq!(store.folder, Some(root.join("var/lib/containerd/overlayfs")));
+    let tags = ["k8s.gcr.io/etcd:3.4.13-0", "k8s.gcr.io/pause:3.2", "k8s.gcr.io/pause:latest"];
+    assert_eq!(store.sizes.into_keys().collect::<Vec<_>>(), tags);
+    *stub.no_image_fs_info.lock().unwrap() = true;
+    assert_eq!(runtime.image_store().await.unwrap().folder, None);
 }
 
 #[tokio::test]

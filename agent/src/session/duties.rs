@@ -10,7 +10,6 @@ use liftlock_proto::step::Step;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message;
 
-use crate::backup::prune::{Wish, prune};
 use crate::disk::Disk;
 use crate::engine::fence::{Fence, FenceError};
 use crate::engine::idle::Turn;
@@ -21,8 +20,6 @@ use crate::engine::runner::{Engine, Gear, StepTable, Stopped};
 use crate::engine::step::Preparation;
 use crate::engine::transition::{End, Spent};
 use crate::host::Host;
-use crate::packages::surplus;
-use crate::redeploy::store;
 use crate::session::StartError;
 use crate::session::asking::{Asking, Mailbox};
 use crate::session::inquiry::{Asked, Inquiry};
@@ -32,6 +29,7 @@ use crate::session::outbox::Outbox;
 use crate::session::preparing::Preparing;
 use crate::session::questions::{Idleness, Questions};
 use crate::session::tasks::{Task, TaskFailed, Tasks};
+use crate::session::tidying::tidy;
 use crate::session::voice::Voice;
 
 /// What carries out preparations; `None` for a step that needs a lease.
@@ -240,25 +238,15 @@ impl Duties {
         self.mailbox.put(answer);
     }
 
-    /// The roll-out has ended well: backups that the settings do not keep are removed.
+    /// The roll-out has ended well: backups that the settings do not keep are removed, and what nothing else needs.
     pub(crate) fn tidy(&self) {
         let idle = match idle(&self.turn, self.held.as_ref(), self.unreadable.as_deref()) {
             Ok(idle) => idle,
             Err(why) => return tracing::info!(why, "no backup is removed now"),
         };
-        let Workplace { host, node, retention, tasks, .. } = self.place.clone();
-        tasks.start(Box::pin(async move {
-            let wish = Wish { retention, kubeadm_leftovers: false, dry_run: false };
-            if let Err(error) = prune(&host, &node, &idle, wish).await {
-                tracing::warn!(%error, "backups that are not kept any more could not be removed");
-            }
-            if let Err(error) = surplus::remove(&host, &node, &idle).await {
-                tracing::warn!(%error, "packages that nobody needs any more could not be removed");
-            }
-            if let Err(error) = store::tidy(&host, &node, &idle).await {
-                tracing::warn!(%error, "exports that nobody needs any more could not be removed");
-            }
-        }));
+        let (place, journals) = (self.place.clone(), self.journals.clone());
+        let tidying = async move { tidy(&place, &journals, &idle).await };
+        self.place.tasks.start_blocking(Box::pin(tidying));
     }
 
     /// Has these Nodes and no others carry the taint of what is not raised yet; what came of it goes into the outbox.

@@ -23,6 +23,7 @@ mod outbox;
 mod preparing;
 mod questions;
 mod tasks;
+mod tidying;
 mod voice;
 
 pub use duties::{PreparationTable, Workplace};

@@ -70,6 +70,18 @@ impl MeasureSpace {
     }
 }
 
+/// Room for what the package manager downloads before a lease; none where packages come out of a folder, whose copies say
+/// themselves where they found none.
+pub(super) async fn room_for_downloads(cx: &PrepareContext) -> HostResult<Vec<Need>> {
+    let PackageSource { manager, directory, .. } = cx.host.packages.source().await?;
+    let into = match (manager, directory) {
+        (PackageManager::Files, _) | (_, Some(_)) => return Ok(Vec::new()),
+        (PackageManager::Apt, None) => cx.host.layout.at("/var/cache/apt/archives"),
+        (PackageManager::Dnf, None) => cx.host.layout.state_dir.clone(),
+    };
+    Ok(vec![Need { path: into, bytes: DOWNLOADS }])
+}
+
 /// Each file system that has less room than its needs together ask for, in words.
 pub(super) async fn too_full(cx: &PrepareContext, needs: Vec<Need>) -> HostResult<Vec<String>> {
     let mut systems: Vec<(u64, u64, Vec<Need>)> = Vec::new();

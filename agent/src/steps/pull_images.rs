@@ -13,7 +13,7 @@ use liftlock_proto::version::KubernetesVersion;
 use super::measure_space::{Need, too_full};
 use crate::engine::context::PrepareContext;
 use crate::engine::step::{Preparation, StepFailure};
-use crate::host::{HostResult, Limits};
+use crate::host::{HostResult, ImageStore, Limits};
 
 /// What runs on every node; the others are static pods of control planes.
 const ON_WORKERS: [&str; 3] = ["kube-proxy", "pause", "coredns"];
@@ -27,6 +27,10 @@ const CONTAINERD: &str = "/var/lib/containerd";
 /// containerd keeps an archive's layers as they come and unpacked, and those of Kubernetes' own images are three times as
 /// large then.
 const UNPACKED: u64 = 4;
+
+/// Of an image of which no earlier one is there: a little more than the largest of Kubernetes' own, etcd's, as it comes from
+/// its registry.
+const LARGEST: u64 = 64 << 20;
 
 /// A registry and a disk are busy with this many.
 const SIDE_BY_SIDE: usize = 3;
@@ -60,7 +64,7 @@ impl PullImages {
             if missing(cx, images).await?.is_empty() {
                 break;
             }
-            has_room(cx, archive).await?;
+            has_room_to_import(cx, archive).await?;
             cx.reporter.line(cx.step, &format!("importing {archive}"));
             let copy = cx.host.packages.take_archive(archive).await?;
             let unit = format!("liftlock-import-{}-{number}", self.version.bare());
@@ -88,7 +92,7 @@ impl PullImages {
 }
 
 /// Refuses an archive before a full disk would harm what runs on the node.
-async fn has_room(cx: &PrepareContext, archive: &Utf8Path) -> Result<(), StepFailure> {
+async fn has_room_to_import(cx: &PrepareContext, archive: &Utf8Path) -> Result<(), StepFailure> {
     let size = cx.host.files.size_of_tree(archive).await?;
     let (copy, images) = (cx.host.layout.state_dir.clone(), cx.host.layout.at(CONTAINERD));
     let needs =
@@ -104,6 +108,28 @@ async fn has_room(cx: &PrepareContext, archive: &Utf8Path) -> Result<(), StepFai
     )))
 }
 
+/// Refuses to pull images that the runtime's disk has no room for. No runtime says how large an image is before it has it, so
+/// each counts as the largest of its name that is there, unpacked as well.
+async fn has_room_to_pull(cx: &PrepareContext, images: &[String]) -> Result<(), StepFailure> {
+    let ImageStore { folder, sizes } = cx.host.runtime.image_store().await?;
+    let of_before = |image: &String| {
+        let named = sizes.iter().filter(|(tag, _)| base_name(tag) == base_name(image));
+        named.map(|(_, size)| *size).max().unwrap_or(LARGEST)
+    };
+    let bytes = images.iter().map(of_before).fold(0, u64::saturating_add).saturating_mul(UNPACKED);
+    let path = folder.unwrap_or_else(|| cx.host.layout.at(CONTAINERD));
+    let findings = too_full(cx, vec![Need { path, bytes }]).await?;
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(StepFailure::Refused(format!(
+        "{} has too little room to pull {}: {} (reckoned by the images that are there); free some and apply the plan again",
+        cx.node,
+        images.join(", "),
+        findings.join("; ")
+    )))
+}
+
 async fn missing(cx: &PrepareContext, images: &[String]) -> HostResult<Vec<String>> {
     let mut missing = Vec::new();
     for image in images {
@@ -115,11 +141,8 @@ async fn missing(cx: &PrepareContext, images: &[String]) -> HostResult<Vec<Strin
 }
 
 async fn pull(cx: &PrepareContext, image: &str) -> HostResult<()> {
-    if !cx.host.runtime.has_image(image).await? {
-        cx.reporter.line(cx.step, &format!("pulling {image}"));
-        cx.host.runtime.pull(image).await?;
-    }
-    Ok(())
+    cx.reporter.line(cx.step, &format!("pulling {image}"));
+    cx.host.runtime.pull(image).await
 }
 
 #[async_trait]
@@ -130,6 +153,11 @@ impl Preparation for PullImages {
         if let Some(archives) = cx.host.packages.image_archives(self.version).await? {
             return self.import(cx, &images, &archives).await;
         }
+        let images = missing(cx, &images).await?;
+        if images.is_empty() {
+            return Ok(());
+        }
+        has_room_to_pull(cx, &images).await?;
         let mut failures: Vec<String> = stream::iter(images)
             .map(|image| async move { pull(cx, &image).await.err().map(|error| format!("{image}: {error}")) })
             .buffer_unordered(SIDE_BY_SIDE)

@@ -99,6 +99,8 @@ pub struct Machine {
     pub unpullable: BTreeSet<String>,
     /// Room below a path, where it is not that of `/`.
     pub mounts: BTreeMap<Utf8PathBuf, Space>,
+    /// What the next download of packages leaves of the room below `/var` before it fails.
+    pub left_by_download: Option<Space>,
     pub(super) units: BTreeMap<String, Unit>,
     pub(super) agent_is_dead: bool,
     pub(super) powered: bool,

@@ -82,7 +82,16 @@ impl Packages for NodeTwin {
     }
 
     async fn download(&self, _: KubernetesVersion, _: &dyn Lines) -> HostResult<()> {
-        Ok(())
+        self.machine(|machine| match machine.left_by_download.take() {
+            None => Ok(()),
+            Some(space) => {
+                machine.mounts.insert("/var".into(), space);
+                Err(HostError::Malformed {
+                    what: "the download".to_owned(),
+                    why: "no space left on device".to_owned(),
+                })
+            }
+        })?
     }
 
     async fn images_of(&self, version: KubernetesVersion) -> HostResult<Vec<String>> {

@@ -8,7 +8,13 @@ use async_trait::async_trait;
 use super::node::NodeTwin;
 use super::world::World;
 use crate::engine::lease::Permit;
-use crate::host::{ContainerRuntime, HostError, HostResult, RunningContainer};
+use crate::host::{ContainerRuntime, HostError, HostResult, ImageStore, RunningContainer};
+
+/// Where images lie.
+const IMAGES: &str = "/var/lib/containerd";
+
+/// Bytes of each of them.
+const IMAGE: u64 = 32 << 20;
 
 #[async_trait]
 impl ContainerRuntime for NodeTwin {
@@ -74,5 +80,11 @@ impl ContainerRuntime for NodeTwin {
         }
         self.change(&format!("pull {image}"), failure, |_| ()).await?;
         self.machine(|machine| machine.images.insert(image.to_owned())).map(drop)
+    }
+
+    async fn image_store(&self) -> HostResult<ImageStore> {
+        let sizes =
+            self.machine(|machine| machine.images.iter().map(|image| (image.clone(), IMAGE)).collect())?;
+        Ok(ImageStore { folder: Some(IMAGES.into()), sizes })
     }
 }

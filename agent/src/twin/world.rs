@@ -465,6 +465,7 @@ fn blank(name: &str, version: KubernetesVersion) -> Machine {
         disk: Disk::default(),
         packages: BTreeMap::new(),
         offline: None,
+        left_by_download: None,
         listed: BTreeSet::new(),
         kubelet: None,
         unsynced: BTreeMap::new(),

@@ -1,11 +1,15 @@
 //! A stand-in container runtime: what runs on a node, and which images it has, over CRI.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 
 use crate::standin::node::NodeTree;
 use crate::standin::packages::sha256;
+
+/// Where it unpacks images to.
+const IMAGES: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs";
 
 /// One running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +34,18 @@ pub struct Runtime {
     node: NodeTree,
     containers: Arc<Mutex<Vec<Container>>>,
     refused_image: Arc<Mutex<Option<String>>>,
+    image_bytes: Arc<AtomicU64>,
 }
 
 impl Runtime {
     /// The runtime of a node; nothing runs yet.
     pub fn new(node: NodeTree) -> Self {
-        Self { node, containers: Arc::default(), refused_image: Arc::default() }
+        Self {
+            node,
+            containers: Arc::default(),
+            refused_image: Arc::default(),
+            image_bytes: Arc::new(1.into()),
+        }
     }
 
     /// What runs.
@@ -51,6 +61,11 @@ impl Runtime {
     /// Makes every pull of images whose name contains this fail; `None` ends that.
     pub fn refuse_image(&self, part: Option<&str>) {
         *self.refused_image.lock().unwrap_or_else(PoisonError::into_inner) = part.map(str::to_owned);
+    }
+
+    /// Says how large each image is.
+    pub fn set_image_bytes(&self, bytes: u64) {
+        self.image_bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn pull(&self, image: &str) -> Result<String, tonic::Status> {
@@ -79,10 +94,12 @@ fn image_id(image: &str) -> String {
 macro_rules! services {
     ($version:ident) => {
         mod $version {
+            use std::sync::atomic::Ordering;
+
             use liftlock_proto::cri::$version as cri;
             use tonic::{Request, Response, Status};
 
-            use super::{Container, Runtime, image_id};
+            use super::{Container, IMAGES, Runtime, image_id};
 
             pub(super) fn router(runtime: Runtime) -> axum::Router {
                 use cri::image_service_server::ImageServiceServer;
@@ -92,12 +109,12 @@ macro_rules! services {
                     .into_axum_router()
             }
 
-            fn image(tag: &str) -> cri::Image {
+            fn image(tag: &str, size: u64) -> cri::Image {
                 cri::Image {
                     id: image_id(tag),
                     repo_tags: vec![tag.to_owned()],
                     repo_digests: Vec::new(),
-                    size: 1,
+                    size,
                 }
             }
 
@@ -191,7 +208,8 @@ macro_rules! services {
                     &self,
                     _: Request<cri::ListImagesRequest>,
                 ) -> Result<Response<cri::ListImagesResponse>, Status> {
-                    let images = self.node.images().iter().map(|tag| image(tag)).collect();
+                    let size = self.image_bytes.load(Ordering::Relaxed);
+                    let images = self.node.images().iter().map(|tag| image(tag, size)).collect();
                     Ok(Response::new(cri::ListImagesResponse { images }))
                 }
 
@@ -202,7 +220,8 @@ macro_rules! services {
                     let wanted = request.into_inner().image.unwrap_or_default().image;
                     let known =
                         self.node.images().into_iter().find(|tag| *tag == wanted || image_id(tag) == wanted);
-                    Ok(Response::new(cri::ImageStatusResponse { image: known.map(|tag| image(&tag)) }))
+                    let size = self.image_bytes.load(Ordering::Relaxed);
+                    Ok(Response::new(cri::ImageStatusResponse { image: known.map(|tag| image(&tag, size)) }))
                 }
 
                 async fn pull_image(
@@ -211,6 +230,17 @@ macro_rules! services {
                 ) -> Result<Response<cri::PullImageResponse>, Status> {
                     let wanted = request.into_inner().image.unwrap_or_default().image;
                     Ok(Response::new(cri::PullImageResponse { image_ref: self.pull(&wanted)? }))
+                }
+
+                async fn image_fs_info(
+                    &self,
+                    _: Request<cri::ImageFsInfoRequest>,
+                ) -> Result<Response<cri::ImageFsInfoResponse>, Status> {
+                    let usage = cri::FilesystemUsage {
+                        timestamp: 1,
+                        fs_id: Some(cri::FilesystemIdentifier { mountpoint: IMAGES.to_owned() }),
+                    };
+                    Ok(Response::new(cri::ImageFsInfoResponse { image_filesystems: vec![usage] }))
                 }
             }
         }

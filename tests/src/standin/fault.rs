@@ -32,6 +32,8 @@ pub enum Point {
     KubeadmUploaded,
     /// apt-get install or update begins.
     AptStarted,
+    /// A package is about to be downloaded, and those before it have been.
+    PackageDownloading(String),
     /// dpkg has unpacked the package's files and not configured it.
     AptUnpacked(String),
     /// An image is about to be pulled by kubeadm.
@@ -65,6 +67,7 @@ impl fmt::Display for Point {
             Self::KubeadmBeforeUpload => f.write_str("kubeadm-before-upload"),
             Self::KubeadmUploaded => f.write_str("kubeadm-uploaded"),
             Self::AptStarted => f.write_str("apt-started"),
+            Self::PackageDownloading(package) => write!(f, "package-downloading@{package}"),
             Self::AptUnpacked(package) => write!(f, "apt-unpacked@{package}"),
             Self::KubeadmImagePull => f.write_str("kubeadm-image-pull"),
             Self::EtcdctlRestoring => f.write_str("etcdctl-restoring"),

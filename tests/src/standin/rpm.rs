@@ -12,6 +12,9 @@ use crate::standin::packages::{Dpkg, Package};
 /// dnf's file with the node's repository.
 pub const REPO_FILE: &str = "/etc/yum.repos.d/kubernetes.repo";
 
+/// What dnf says of its version, where that is not 4.14.
+pub const DNF_VERSION: &str = "/var/lib/dnf/says-version";
+
 /// rpm's database: which packages are installed. One may be there twice, as an interrupted transaction leaves it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RpmDatabase {

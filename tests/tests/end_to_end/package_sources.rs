@@ -7,6 +7,7 @@ use liftlock_proto::v1::{Policy, RolloutPhase};
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::{Fleet, OFFLINE, Terms, proofs};
 use liftlock_tests::standin::cluster::Shape;
+use liftlock_tests::standin::fault::{Action, Fault, Point};
 use liftlock_tests::standin::packages::{archive_name, sha256};
 use liftlock_tests::standin::release::Release;
 
@@ -79,8 +80,55 @@ async fn switched_repositories_are_switched_back_on_rollback() {
     leads_to(&fleet, 30);
 }
 
+#[tokio::test]
+async fn a_disk_without_room_for_packages_or_images_halts_before_any_lease_and_with_room_the_roll_out_goes_on()
+ {
+    let fleet = small_fleet().await;
+    let w1 = fleet.cluster.machine("w1").unwrap();
+    let words = "Failed to fetch kubelet: Error writing to file - write (28: No space left on device)";
+    let full = Fault::arm(
+        &w1.tree,
+        &Point::PackageDownloading("kubelet".to_owned()),
+        &Action::Fail(words.to_owned()),
+    )
+    .unwrap();
+    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
+    let halted = end_of(&fleet).await;
+    for said in ["w1", words] {
+        assert!(halted.reason.contains(said), "{}", halted.reason);
+    }
+    assert!(halted.nodes.iter().all(|node| node.fencing_token == 0), "somebody was leased");
+    proofs::everything_runs(&fleet, FROM).unwrap();
+    proofs::holds_are_back(&fleet).unwrap();
+
+    // There is room for packages now, and none for images: four times what those of before take.
+    full.disarm().unwrap();
+    w1.runtime.set_image_bytes(1 << 60);
+    fleet.cli(&["retry", "w1"]).await.unwrap().success().unwrap();
+    let halted = end_of(&fleet).await;
+    for said in [
+        "w1",
+        "too little room to pull",
+        "kube-proxy:v1.31.2",
+        "8796093022464 MiB are needed",
+        "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs",
+        "MiB are free",
+    ] {
+        assert!(halted.reason.contains(said), "{}", halted.reason);
+    }
+    assert!(halted.nodes.iter().all(|node| node.fencing_token == 0), "somebody was leased");
+    w1.runtime.set_image_bytes(1);
+    fleet.cli(&["retry", "w1"]).await.unwrap().success().unwrap();
+    raised(&fleet, TO).await;
+}
+
 /// Puts packages of both versions and the target's images into every node's folder, and takes the repository away.
 fn put_offline(fleet: &Fleet) {
+    put_offline_as(fleet, archive_name);
+}
+
+/// With files of packages that are called so.
+pub(crate) fn put_offline_as(fleet: &Fleet, called: fn(&str, &str) -> String) {
     for machine in fleet.cluster.machines() {
         let folder = machine.tree.at(OFFLINE);
         fs::create_dir_all(&folder).unwrap();
@@ -91,8 +139,10 @@ fn put_offline(fleet: &Fleet) {
         };
         for version in [FROM, TO] {
             for package in ["kubeadm", "kubelet", "kubectl"] {
-                let name = archive_name(package, &Release(version).package_version());
-                put(&name, &fs::read(machine.facts.repository.join(&name)).unwrap());
+                let version = Release(version).package_version();
+                let content =
+                    fs::read(machine.facts.repository.join(archive_name(package, &version))).unwrap();
+                put(&called(package, &version), &content);
             }
         }
         let release = Release(TO);

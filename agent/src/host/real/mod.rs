@@ -29,6 +29,7 @@ mod mount;
 mod programs;
 mod readiness;
 mod survey;
+mod text;
 mod tree;
 mod trees;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use alone::{Alone, alone_at};
 pub use clock::RealClock;
 pub use commands::RealCommands;
 pub use files::RealFiles;
+pub use text::put_down_idle_text;
 pub use trees::RealTrees;
 
 /// Where programs are looked up unless the configuration says otherwise.

@@ -109,6 +109,63 @@ fn an_archive_that_finds_no_room_for_its_images_is_refused_before_anything_of_it
 }
 
 #[test]
+fn images_that_the_runtimes_disk_has_no_room_for_are_not_pulled_and_with_room_they_are() {
+    let leased = control_plane();
+    let room = |free| {
+        leased.meddle(|machine| {
+            machine.mounts.insert("/var/lib/containerd".into(), Space { free, total: 1 << 30, device: 4 });
+        });
+    };
+    // Five images of which earlier ones are there, of 32 MiB each, as they come and three times as large unpacked.
+    room(639 * MIB);
+    let why = leased.prepare(&pull(Role::ControlPlane)).unwrap_err().to_string();
+    for said in ["kube-apiserver:v1.31.2", "640 MiB for /var/lib/containerd", "639 MiB are free"] {
+        assert!(why.contains(said), "{why}");
+    }
+    assert!(leased.changes().is_empty(), "{:?}", leased.changes());
+    room(640 * MIB);
+    leased.prepare(&pull(Role::ControlPlane)).unwrap();
+    assert_eq!(leased.changes().len(), 5);
+    // What is there already needs no room.
+    room(0);
+    leased.prepare(&pull(Role::ControlPlane)).unwrap();
+    // Nothing is known of an image that is the first of its name.
+    leased.meddle(|machine| machine.images.retain(|image| !image.contains("etcd")));
+    room(255 * MIB);
+    let why = leased.prepare(&pull(Role::ControlPlane)).unwrap_err().to_string();
+    assert!(why.contains("256 MiB for /var/lib/containerd"), "{why}");
+}
+
+#[test]
+fn a_disk_that_packages_find_no_room_on_is_told_with_its_numbers_before_they_are_fetched_and_after() {
+    let leased = control_plane();
+    let fetch = Step::FetchPackages { version: TO };
+    let room = |free| Space { free, total: 1 << 30, device: 3 };
+    leased.meddle(|machine| {
+        machine.mounts.insert("/var".into(), room(255 * MIB));
+    });
+    let before = leased.prepare(&fetch).unwrap_err().to_string();
+    for said in ["256 MiB for /var/cache/apt/archives", "255 MiB are free", "nothing was installed"] {
+        assert!(before.contains(said), "{before}");
+    }
+    // Somebody else fills the disk meanwhile.
+    leased.meddle(|machine| {
+        machine.mounts.insert("/var".into(), room(256 * MIB));
+        machine.left_by_download = Some(room(3 * MIB));
+    });
+    let meanwhile = leased.prepare(&fetch).unwrap_err().to_string();
+    assert!(
+        meanwhile.contains("256 MiB for /var/cache/apt/archives") && meanwhile.contains("3 MiB are free"),
+        "{meanwhile}"
+    );
+    leased.meddle(|machine| {
+        machine.mounts.insert("/var".into(), room(256 * MIB));
+    });
+    leased.prepare(&fetch).unwrap();
+    assert!(leased.changes().is_empty(), "{:?}", leased.changes());
+}
+
+#[test]
 fn on_a_node_without_a_registry_images_come_out_of_archives_that_lie_there() {
     let leased = control_plane();
     leased.meddle(|machine| machine.offline = Some("/var/lib/liftlock/offline".into()));

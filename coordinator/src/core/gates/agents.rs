@@ -76,9 +76,11 @@ pub(super) static VERSION_NOT_OFFERED: Gate = Gate {
             .map(|(node, agent)| {
                 let offered = agent.offered.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 let offered = if offered.is_empty() { "nothing".to_owned() } else { offered };
+                // Where they could not even be asked, no repository is missing.
+                let errors = if agent.errors.is_empty() { String::new() } else { format!("; {}", agent.errors.join("; ")) };
                 Finding::closed(format!(
                     "{}'s package repositories do not offer kubeadm, kubelet and kubectl at {target} (they offer \
-                     {offered}): add the repository of {} there",
+                     {offered}): add the repository of {} there{errors}",
                     node.name,
                     target.minor_name()
                 ))

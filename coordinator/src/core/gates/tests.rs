@@ -261,6 +261,16 @@ fn what_could_not_be_looked_for_closes_the_gate_that_asks_for_it() {
 }
 
 #[test]
+fn where_packages_could_not_be_asked_for_the_refusal_says_why() {
+    let mut view = cluster_at(30);
+    let agent = agent(&mut view, "w1");
+    agent.offered.clear();
+    agent.errors = vec!["the dnf of this node: it is version 5".to_owned()];
+    let words = ["w1", "they offer nothing", "the dnf of this node: it is version 5"];
+    assert!(!refused_by(&view, "version-not-offered", &words));
+}
+
+#[test]
 fn a_container_runtime_whose_version_is_none_is_not_taken_for_a_new_one() {
     let mut view = cluster_at(25);
     object(&mut view, "w1").container_runtime = "containerd://1.7-dev.3".to_owned();

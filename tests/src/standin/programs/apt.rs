@@ -179,7 +179,10 @@ fn install(call: &Call, packages: &[&str]) -> Result<u8> {
         return Ok(FAILED);
     }
     if !packages.iter().all(|package| package.starts_with('/')) {
-        download(call, &changed)?;
+        let status = download(call, &changed)?;
+        if status != 0 {
+            return Ok(status);
+        }
     }
     if call.has(&["--download-only", "-d"]) {
         out("Download complete and in download only mode");
@@ -206,18 +209,21 @@ fn install(call: &Call, packages: &[&str]) -> Result<u8> {
     Ok(0)
 }
 
-fn download(call: &Call, changed: &[(Package, String)]) -> Result<()> {
+fn download(call: &Call, changed: &[(Package, String)]) -> Result<u8> {
     let repository = call.node.facts()?.repository;
     let archives = call.node.at("/var/cache/apt/archives");
     for (index, (package, version)) in changed.iter().enumerate() {
         let name = archive_name(&package.name, version);
         if !archives.join(&name).exists() {
             out(format_args!("Get:{} {REPOSITORY} ./ {} {version}", index + 1, package.name));
+            if let Err(status) = fault(call, &Point::PackageDownloading(package.name.clone())) {
+                return Ok(status);
+            }
             fs::copy(repository.join(&name), archives.join(&name))
                 .with_context(|| format!("cannot fetch {name}"))?;
         }
     }
-    Ok(())
+    Ok(0)
 }
 
 fn print_uris(call: &Call, packages: &[&str]) -> Result<u8> {

@@ -10,7 +10,7 @@ use super::{Call, err, out};
 use crate::standin::fault::Point;
 use crate::standin::packages::{Repository, archive_name};
 use crate::standin::release::version_of_package;
-use crate::standin::rpm::RpmDatabase;
+use crate::standin::rpm::{DNF_VERSION, RpmDatabase};
 
 /// What the repositories are called, but for the minor.
 const SPLIT: &str = "http://packages.example/core:/stable:/v1.";
@@ -21,6 +21,10 @@ const FAILED: u8 = 1;
 pub(super) fn dnf(call: &Call) -> Result<u8> {
     let words: Vec<&str> = call.arguments().into_iter().filter(|word| !word.starts_with('-')).collect();
     match words.split_first() {
+        None if call.has(&["--version"]) => {
+            out(fs::read_to_string(call.node.at(DNF_VERSION)).unwrap_or_else(|_| "4.14.0".to_owned()));
+            Ok(0)
+        }
         Some((&"makecache", _)) => makecache(call),
         Some((&"repoquery", packages)) => repoquery(call, packages),
         Some((&"install", packages)) => install(call, packages, false),
@@ -188,6 +192,9 @@ fn download(call: &Call, packages: &[(String, String)], folder: &Utf8Path) -> Re
     let repository = call.node.facts()?.repository;
     fs::create_dir_all(folder)?;
     for (name, version) in packages {
+        if let Err(status) = fault(call, &Point::PackageDownloading(name.clone())) {
+            return Ok(status);
+        }
         fs::copy(repository.join(archive_name(name, version)), folder.join(file_name(name, version)))?;
     }
     out("Complete!");
