@@ -1,7 +1,7 @@
 //! The default store: sled in a folder of its own, made truly durable.
 //!
 //! sled's `flush` writes its log and ends in `sync_file_range`, which neither flushes the disk's cache nor makes the
-//! file's length durable. So each commit ends with an `fdatasync` of sled's one data file, `db`. Four more things
+//! file's length durable. So each commit ends with an `fdatasync` of sled's one data file, `db`. Five more things
 //! make that enough:
 //! - values stay below [`MAX_VALUE`], so sled never puts a page into a file of its own under `blobs/`, and a batch
 //!   below [`MAX_BATCH`], so a segment that sled frees is reused only after a later `fdatasync`;
@@ -10,6 +10,7 @@
 //!   recovery builds upon it;
 //! - commits are counted, in the batch itself and then in the [`Witness`], because sled takes a damaged record for
 //!   the end of its log;
+//! - a store that is closed waits for the thread that sled writes with: it lets go of the file a moment after its work is done;
 //! - a folder is marked until its store was opened for the first time: sled refuses what a first opening that was cut off
 //!   leaves, and nothing was ever in it.
 
@@ -47,11 +48,32 @@ const LOCK: &str = "lock";
 /// sled in a folder.
 pub struct SledStore {
     folder: PathBuf,
-    db: sled::Db,
-    data: File,
+    sled: Sled,
     witness: Witness,
     progress: Mutex<Progress>,
     _lock: Flock<File>,
+}
+
+/// sled with its data file: in this order, because fields are dropped in theirs.
+struct Sled {
+    db: sled::Db,
+    data: Data,
+}
+
+/// The file that sled keeps locked. Dropped after sled, it waits until nobody has it locked any more.
+///
+/// A thread of sled's wakes whoever waits for a write before it lets go of the file, so the lock may outlive the store: a store
+/// that is opened again by the same process at that moment would be refused. Nobody else can have it meanwhile, for [`LOCK`] is
+/// still held.
+struct Data(File);
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        // Where it cannot be waited for, it was not waited for.
+        if let Ok(file) = self.0.try_clone() {
+            drop(Flock::lock(file, FlockArg::LockExclusive));
+        }
+    }
 }
 
 struct Progress {
@@ -67,13 +89,13 @@ impl SledStore {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("made"))?;
         let lock = lock(folder)?;
         let first = begin_anew(folder).map_err(io("made"))?;
-        let data = open_data(&folder.join("db")).map_err(io("opened"))?;
-        data.sync_all().map_err(io("synced"))?;
-        let db = open_sled(folder)?;
-        db.flush().map_err(|error| explain(folder, error))?;
-        data.sync_all().map_err(io("synced"))?;
+        let file = open_data(&folder.join("db")).map_err(io("opened"))?;
+        file.sync_all().map_err(io("synced"))?;
+        let sled = Sled { db: open_sled(folder)?, data: Data(file) };
+        sled.db.flush().map_err(|error| explain(folder, error))?;
+        sled.data.0.sync_all().map_err(io("synced"))?;
         let witness = Witness::open(&folder.join("witness")).map_err(io("opened"))?;
-        let commits = compare(folder, &db, &witness)?;
+        let commits = compare(folder, &sled.db, &witness)?;
         witness.write(commits).map_err(io("written"))?;
         for entry in ["conf", "blobs", ".", ".."] {
             File::open(folder.join(entry)).and_then(|f| f.sync_all()).map_err(io("synced"))?;
@@ -82,7 +104,7 @@ impl SledStore {
             fs::remove_file(folder.join(UNFINISHED)).and_then(|()| sync(folder)).map_err(io("made"))?;
         }
         let progress = Mutex::new(Progress { commits, failed: None });
-        Ok(Self { folder: folder.to_owned(), db, data, witness, progress, _lock: lock })
+        Ok(Self { folder: folder.to_owned(), sled, witness, progress, _lock: lock })
     }
 
     fn write(&self, batch: &Batch, commits: u64) -> Result<(), StoreError> {
@@ -93,9 +115,9 @@ impl SledStore {
         writes.insert(COMMITS, &commits.to_be_bytes());
         let explain = |error| explain(&self.folder, error);
         let synced = |source| StoreError::Io { path: self.folder.clone(), what: "synced", source };
-        self.db.apply_batch(writes).map_err(explain)?;
-        self.db.flush().map_err(explain)?;
-        self.data.sync_data().map_err(synced)?;
+        self.sled.db.apply_batch(writes).map_err(explain)?;
+        self.sled.db.flush().map_err(explain)?;
+        self.sled.data.0.sync_data().map_err(synced)?;
         self.witness.write(commits).map_err(synced)
     }
 
@@ -107,7 +129,7 @@ impl SledStore {
 impl Store for SledStore {
     fn load(&self) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
         let corrupt = |why: &str| StoreError::Corrupt { path: self.folder.clone(), why: why.to_owned() };
-        let entries = self.db.range(..COMMITS).map(|entry| {
+        let entries = self.sled.db.range(..COMMITS).map(|entry| {
             let (key, value) = entry.map_err(|error| explain(&self.folder, error))?;
             let key = String::from_utf8(key.to_vec()).map_err(|_| corrupt("a key is not text"))?;
             Ok((key, value.to_vec()))
@@ -276,6 +298,37 @@ mod tests {
         let entries = SledStore::open(folder.path()).unwrap().load().unwrap();
         assert_eq!(entries.len(), 101);
         assert_eq!(entries["fence"], b"100");
+    }
+
+    #[test]
+    fn a_closed_store_has_waited_for_whoever_has_its_file_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = || open_data(&folder.path().join("db")).unwrap();
+        let held = Flock::lock(data(), FlockArg::LockExclusiveNonblock).unwrap();
+        let let_go = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let_go.store(true, std::sync::atomic::Ordering::SeqCst);
+                drop(held);
+            });
+            drop(Data(data()));
+            assert!(let_go.load(std::sync::atomic::Ordering::SeqCst));
+        });
+    }
+
+    /// While other stores keep sled's threads busy.
+    #[test]
+    fn a_store_that_is_closed_can_be_opened_at_once() {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let folder = tempfile::tempdir().unwrap();
+                    for number in 1..=40 {
+                        SledStore::open(folder.path()).unwrap().commit(&batch(number)).unwrap();
+                    }
+                });
+            }
+        });
     }
 
     #[test]
