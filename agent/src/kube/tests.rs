@@ -543,6 +543,8 @@ async fn workloads_of_a_real_1_20_are_read_with_their_budget_and_the_room_that_s
     assert_eq!((free(0).cpu_m, free(0).pods), (1350, 105));
     assert_eq!(free(0).memory_bytes, (24_684_084 - 100 * 1024) * 1024);
     assert_eq!((free(3).cpu_m, free(3).pods), (2000, 109));
+    let unmoved = |at: usize| description.nodes[at].unmoved.map(|unmoved| (unmoved.cpu_m, unmoved.pods));
+    assert_eq!((unmoved(0), unmoved(3)), (Some((650, 5)), Some((0, 1))));
     assert_eq!(description.nodes[0].taints, [0]);
     assert_eq!(description.nodes[0].labels, ["kubernetes.io/os=linux"]);
     let [pods] = description.pods.as_slice() else { panic!("only CoreDNS moves: {:?}", description.pods) };
@@ -644,6 +646,52 @@ async fn what_a_pod_asks_for_and_what_bounds_it_is_read() {
         let group = groups(&[bound_pod("lone", &changes)]).await.remove(0);
         assert_eq!((group.cpu_m, group.apart, group.bound_otherwise, group.empty_dir), expected, "{changes}");
     }
+}
+
+#[tokio::test]
+async fn pods_with_a_volume_that_lies_on_one_node_or_a_rule_for_its_name_are_bound_there() {
+    let node = |name: &str| json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": format!("{name}.example")}}});
+    let claims = |name: &str| json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}});
+    let selects = json!({"spec": {"nodeSelector": {"kubernetes.io/hostname": "w2.example", "disk": "ssd"}}});
+    let volume = |claim: &str, key: &str, value: &str| {
+        let term = json!({"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]});
+        json!({"spec": {
+            "claimRef": {"namespace": "kube-system", "name": claim},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+        }})
+    };
+    let pods = [
+        bound_pod("free", &json!({})),
+        bound_pod("local", &claims("local")),
+        bound_pod("named", &selects),
+        bound_pod("remote", &claims("remote")),
+        bound_pod("zonal", &claims("zonal")),
+    ];
+    let volumes = [
+        json!({"spec": {"hostPath": {"path": "/srv"}}}),
+        json!({"spec": {"claimRef": {"namespace": "kube-system", "name": "remote"}}}),
+        volume("local", "kubernetes.io/hostname", "w1.example"),
+        volume("zonal", "topology.kubernetes.io/zone", "a"),
+    ];
+    let answers = [list("", &[]), list("", &[node("w1"), node("w2")]), list("", &pods), list("", &volumes)];
+    let (description, asked) = workloads(answers).await;
+    assert!(asked[3].0.contains("/api/v1/persistentvolumes?limit=250&continue="), "{:?}", asked[3]);
+    let groups = description.unwrap().pods;
+    let seen: Vec<_> = groups
+        .iter()
+        .map(|one| {
+            let only_on = one.bound_to_nodes.then(|| one.only_on.clone());
+            (one.pod.as_str(), only_on, one.bound_otherwise, one.node_labels.len())
+        })
+        .collect();
+    let expected = [
+        ("free", None, false, 0),
+        ("local", Some(vec![0]), false, 0),
+        ("named", Some(vec![1]), false, 1),
+        ("remote", None, false, 0),
+        ("zonal", None, true, 0),
+    ];
+    assert_eq!(seen, expected);
 }
 
 fn tainted(name: &str, version: u32, taints: &str) -> String {
