@@ -80,9 +80,9 @@ async fn of_the_kernel(host: &Host, path: &str, read: fn(&str) -> Option<u64>) -
 }
 
 /// How many a list of numbers and ranges has: `0-3,6`.
-fn online(list: &str) -> Option<u64> {
+fn online(ranges: &str) -> Option<u64> {
     let mut count = 0_u64;
-    for range in list.trim().split(',') {
+    for range in ranges.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
         count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;

@@ -191,6 +191,8 @@ pub enum Cause {
     OneReplica,
     /// All that are ready are on this node, and go at once.
     AllOnOneNode,
+    /// It is a Job, whose pods begin anew wherever others of it are.
+    Interrupted,
     /// Nothing starts the pod again.
     NoController,
 }
@@ -211,6 +213,13 @@ pub enum Lack {
         /// The same, in bytes.
         memory_bytes: u64,
     },
+}
+
+impl PodGroup {
+    /// What its pods have done so far is lost with each of them.
+    fn is_of_a_job(&self) -> bool {
+        self.workload.starts_with("Job ")
+    }
 }
 
 impl What {

@@ -429,6 +429,8 @@ impl<'a> Simulation<'a> {
         for group in gone.iter().filter_map(|&id| self.group(id)) {
             if !group.controlled {
                 tell(met, group, What::Downtime(Cause::NoController));
+            } else if group.is_of_a_job() {
+                tell(met, group, What::Downtime(Cause::Interrupted));
             } else if group.ready && self.ready_of(&group.workload) == 0 {
                 let had_one = before.get(group.workload.as_str()) == Some(&1);
                 let cause = if had_one { Cause::OneReplica } else { Cause::AllOnOneNode };

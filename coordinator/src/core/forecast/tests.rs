@@ -236,6 +236,94 @@ fn a_workload_of_one_pod_is_down_while_it_moves_and_that_is_told_once() {
 }
 
 #[test]
+fn a_job_is_interrupted_wherever_its_pods_are_and_whether_they_are_ready_or_not() {
+    let job = PodGroup { workload: "Job default/report".to_owned(), ..shop(&["w1", "w2"]) };
+    let starting = PodGroup { ready: false, workload: "Job default/backup".to_owned(), ..shop(&["w2"]) };
+    let found = findings(&on_two_workers(Vec::new(), vec![job, starting]));
+    let interrupted = || What::Downtime(Cause::Interrupted);
+    assert_eq!(found, [("w1".to_owned(), 1, interrupted()), ("w2".to_owned(), 1, interrupted())]);
+    let pods = PodGroup { workload: "Job default/report".to_owned(), ..shop(&["w1", "w1"]) };
+    let said = forecast(&path(&["w1"]), &on_two_workers(Vec::new(), vec![pods])).findings[0].to_string();
+    assert!(said.starts_with("2 pods of Job default/report will be interrupted"), "{said}");
+}
+
+#[test]
+fn a_pod_of_a_stateful_set_whose_volume_lies_on_its_node_waits_for_it_and_the_others_stay_up() {
+    let on = |name: &str| PodGroup {
+        workload: "StatefulSet default/db".to_owned(),
+        only_on: Some([node(name)].into()),
+        budgets: vec![0],
+        ..shop(&[name])
+    };
+    let mut workloads = on_two_workers(vec![budget(3, 2)], vec![on("w1"), on("w2"), on("w3")]);
+    workloads.nodes = workers(3);
+    let found = forecast(&path(&["w1", "w2", "w3"]), &workloads).findings;
+    let expected = What::NoRoom { cpu_m: 0, memory_bytes: 0, lack: Lack::Bound, comes_back: true };
+    let told: Vec<_> = found.iter().map(|finding| (finding.node.as_str(), &finding.what)).collect();
+    assert_eq!(
+        told,
+        [("w1", &expected), ("w2", &expected), ("w3", &expected)],
+        "each is back before the next goes"
+    );
+    let said = found[0].to_string();
+    assert!(
+        said.contains("a volume that lies on one node")
+            && said.ends_with("until it is back they are pending"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_pod_that_was_evicted_goes_to_a_raised_node_rather_than_to_one_that_waits() {
+    let pods = PodGroup { cpu_m: 10, ..shop(&["w2"]) };
+    let mut workloads = Workloads { nodes: workers(3), pods: vec![pods], ..Workloads::default() };
+    workloads.nodes.insert(node("w1"), Room { memory_bytes: 1 << 30, ..ENDLESS });
+    let workers_in_order = plan(&["w1", "w2", "w3"], TO, &Policy::default());
+    let mut simulation = Simulation::of(&workloads);
+    raised_in_place(&mut simulation, &workers_in_order);
+    assert_eq!(
+        simulation.pods()[0].place,
+        Place::On(&node("w1")),
+        "though w3 is emptier, and it stays there"
+    );
+}
+
+#[test]
+fn budgets_are_taken_by_what_their_controllers_counted_whatever_rule_they_were_made_by() {
+    let pods = PodGroup { budgets: vec![0], ..shop(&["w1", "w1", "w1", "w1"]) };
+    let met = |rule: &str, allowed, needed| {
+        let budget = Budget { rule: rule.to_owned(), allowed, ..budget(4, needed) };
+        findings(&on_two_workers(vec![budget], vec![pods.clone()]))
+    };
+    assert_eq!(met("maxUnavailable: 25%", 1, 3), []);
+    assert_eq!(met("minAvailable: 50%", 2, 2), []);
+    for (rule, needed) in [("maxUnavailable: 0", 4), ("minAvailable: 100%", 4)] {
+        let found = met(rule, 0, needed);
+        assert!(matches!(found.as_slice(), [(_, 4, What::Blocked { .. })]), "{rule}: {found:?}");
+    }
+}
+
+#[test]
+fn what_two_budgets_keep_is_told_though_it_is_not_ready_and_both_would_let_that_go() {
+    let unready = PodGroup { ready: false, budgets: vec![0, 1], ..shop(&["w1"]) };
+    let lenient = || Budget { unhealthy_may_go: true, ..budget(2, 1) };
+    let found = findings(&on_two_workers(vec![lenient(), lenient()], vec![unready]));
+    assert!(matches!(found.as_slice(), [(_, 1, What::Blocked { .. })]), "{found:?}");
+}
+
+#[test]
+fn a_workload_whose_pods_may_not_share_a_node_waits_where_every_node_has_one() {
+    let apart = PodGroup { apart: true, ..shop(&["w1", "w2", "w3"]) };
+    let workloads = Workloads { nodes: workers(3), pods: vec![apart], ..Workloads::default() };
+    let found = forecast(&path(&["w1", "w2", "w3"]), &workloads).findings;
+    assert_eq!(found.len(), 3);
+    assert!(found.iter().all(|one| matches!(one.what, What::NoRoom { lack: Lack::Apart, .. })), "{found:?}");
+    let bound = PodGroup { bound_otherwise: true, ..shop(&["w1", "w2"]) };
+    let unknown = forecast(&path(&["w1"]), &on_two_workers(Vec::new(), vec![bound]));
+    assert_eq!(unknown.bound_otherwise, 2, "it is said of how many nobody knows");
+}
+
+#[test]
 fn a_workload_whose_pods_are_all_on_one_node_is_down_unless_a_budget_spaces_them_out() {
     let together = || shop(&["w1", "w1"]);
     let found = findings(&on_two_workers(Vec::new(), vec![together()]));

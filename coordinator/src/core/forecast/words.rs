@@ -57,10 +57,11 @@ impl Display for Finding {
                 "the drain of {node} will refuse: {of_them} of {workload} would lose the data in an emptyDir (allow it with \
                  --delete-empty-dir-data)"
             ),
-            // Nobody gives a Job a second pod for this.
-            What::Downtime(Cause::OneReplica) if workload.starts_with("Job ") => {
-                write!(f, "{workload} is interrupted at the drain of {node} and starts over")
-            }
+            What::Downtime(Cause::Interrupted) => write!(
+                f,
+                "{of_them} of {workload} will be interrupted, first at the drain of {node}, and start over, as far as its \
+                 backoffLimit lets them"
+            ),
             What::Downtime(Cause::OneReplica) => write!(
                 f,
                 "{workload} is down while its one ready pod moves, first at the drain of {node}: give it a second one"
