@@ -57,10 +57,11 @@ pub async fn gather(host: &Host) -> NodeFacts {
     let offered_versions = errors.note(offered).iter().map(ToString::to_string).collect();
     let boot_id = errors.note(boot);
 
-    let (kubelet, cgroup, swap, kubelet_kubeconfig, certificates) = futures::join!(
+    let (kubelet, cgroup, swap, room, kubelet_kubeconfig, certificates) = futures::join!(
         findings::kubelet(host),
         findings::cgroup(host),
         findings::swap(host),
+        findings::room(host),
         findings::kubelet_kubeconfig(host),
         findings::certificates(host),
     );
@@ -118,6 +119,7 @@ pub async fn gather(host: &Host) -> NodeFacts {
         addons,
         hooks,
         not_joined,
+        room: Some(room),
     }
 }
 

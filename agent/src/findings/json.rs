@@ -17,6 +17,11 @@ pub fn as_json(facts: &NodeFacts) -> Value {
         }))),
         "cgroup": facts.cgroup.as_ref().map(|found| known(&found.unread, || json!({"v2": found.v2}))),
         "swap": facts.swap.as_ref().map(|found| known(&found.unread, || json!({"areas": found.areas}))),
+        "room": facts.room.as_ref().map(|found| known(&found.unread, || json!({
+            "cpus": found.cpus,
+            "memory_bytes": found.memory_bytes,
+            "architecture": found.architecture,
+        }))),
         "kubelet_kubeconfig": facts.kubelet_kubeconfig.as_ref().map(|found| {
             known(&found.unread, || json!({"server": found.server}))
         }),

@@ -16,7 +16,7 @@ pub use certificates::certificates;
 pub use cluster::{arguments, etcd, workloads};
 pub use json::as_json;
 pub use kubelet::{kubelet, kubelet_kubeconfig};
-pub use machine::{cgroup, swap};
+pub use machine::{cgroup, room, swap};
 pub use stored::{VANISHING, stored};
 
 /// A message about what was read, or one that says why it was not.

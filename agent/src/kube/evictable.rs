@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::v1;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
+use super::bound::{Bounds, HOSTNAME, NodeRule, VolumeObject};
 use super::objects::{Condition, ObjectMeta, Taint, Volume};
 use super::quantity::Quantity;
 use super::selector::Selector;
-
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// A `PodDisruptionBudget` of policy/v1 or policy/v1beta1.
 #[derive(Deserialize)]
@@ -120,7 +118,7 @@ struct Affinity {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct NodeAffinity {
-    required_during_scheduling_ignored_during_execution: Option<IgnoredAny>,
+    required_during_scheduling_ignored_during_execution: Option<NodeRule>,
 }
 
 #[derive(Default, Deserialize)]
@@ -242,7 +240,7 @@ impl PodSpec {
 
     /// No two pods with these labels may be on one node, and whether anything else says where they may run.
     fn bounds(&self, labels: &BTreeMap<String, String>) -> (bool, bool) {
-        let Affinity { to_nodes, to_pods, against_pods } = &self.affinity;
+        let Affinity { to_pods, against_pods, .. } = &self.affinity;
         let own = |term: &&AffinityTerm| {
             let selects = |selector: &Selector| !selector.is_empty() && selector.selects(labels);
             term.topology_key == HOSTNAME && term.label_selector.as_ref().is_some_and(selects)
@@ -251,7 +249,6 @@ impl PodSpec {
         let apart = against.iter().filter(own).count();
         let containers = || self.containers.iter().chain(&self.init_containers);
         let otherwise = apart < against.len()
-            || to_nodes.required_during_scheduling_ignored_during_execution.is_some()
             || !to_pods.required_during_scheduling_ignored_during_execution.is_empty()
             || self.topology_spread_constraints.iter().any(|one| one.when_unsatisfiable == "DoNotSchedule")
             || containers().any(|container| container.resources.requests.is_of_a_kind())
@@ -273,17 +270,31 @@ struct Alike {
     tolerates: Vec<u32>,
     budgets: Vec<u32>,
     apart: bool,
+    only_on: Option<BTreeSet<String>>,
     bound_otherwise: bool,
 }
 
-/// What was read so far: budgets first, then Nodes, then pods.
+/// A pod with volumes that others bring, until it is known where these can be had.
+struct Claimant {
+    alike: Alike,
+    node: String,
+    /// The names of its claims.
+    claims: Vec<String>,
+}
+
+/// What was read so far: budgets first, then Nodes, then pods, then volumes.
 #[derive(Default)]
 pub(super) struct Evictable {
     budgets: Vec<(Option<Selector>, v1::DisruptionBudget)>,
     taints: Vec<Taint>,
     nodes: BTreeMap<String, (v1::NodeRoom, BTreeMap<String, String>)>,
+    /// The names of Nodes by their label for the hostname.
+    hostnames: BTreeMap<String, BTreeSet<String>>,
     /// The names of the nodes that they are on, one a pod.
     pods: BTreeMap<Alike, Vec<String>>,
+    claimants: Vec<Claimant>,
+    /// Where the volumes of claims can be had, by namespace and name.
+    volumes: BTreeMap<(String, String), Bounds>,
 }
 
 impl Evictable {
@@ -326,7 +337,11 @@ impl Evictable {
             schedulable: status.conditions.iter().any(Condition::is_ready) && !spec.unschedulable,
             labels: Vec::new(),
             taints,
+            unmoved: Some(v1::Resources::default()),
         };
+        if let Some(hostname) = metadata.labels.get(HOSTNAME) {
+            self.hostnames.entry(hostname.clone()).or_default().insert(metadata.name.clone());
+        }
         self.nodes.insert(metadata.name, (room, metadata.labels));
     }
 
@@ -362,7 +377,10 @@ impl Evictable {
         };
         let numbers = (0_u32..).zip(&self.budgets);
         let budgets = numbers.filter(|(_, one)| heeds && selects(one)).map(|(number, _)| number).collect();
-        let (apart, bound_otherwise) = spec.bounds(&metadata.labels);
+        let (apart, otherwise) = spec.bounds(&metadata.labels);
+        let Bounds { only_on, otherwise: bound_otherwise } =
+            self.named_by(&spec).and(Bounds { only_on: None, otherwise });
+        let claims: Vec<String> = spec.volumes.iter().filter_map(Volume::claim).map(str::to_owned).collect();
         let workload = workload(&metadata);
         let alike = Alike {
             pod: if workload.is_empty() { metadata.name } else { String::new() },
@@ -371,25 +389,73 @@ impl Evictable {
             ready: status.conditions.iter().any(Condition::is_ready),
             asked,
             empty_dir: spec.volumes.iter().any(Volume::is_empty_dir),
-            node_labels: spec.node_selector.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            node_labels: spec
+                .node_selector
+                .iter()
+                .filter(|(key, _)| *key != HOSTNAME)
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
             tolerates,
             budgets,
             apart,
+            only_on,
             bound_otherwise,
         };
-        self.pods.entry(alike).or_default().push(spec.node_name);
+        if claims.is_empty() {
+            self.pods.entry(alike).or_default().push(spec.node_name);
+        } else {
+            self.claimants.push(Claimant { alike, node: spec.node_name, claims });
+        }
+    }
+
+    /// Where a pod may be by its own rules for the names of nodes.
+    fn named_by(&self, spec: &PodSpec) -> Bounds {
+        let hostname = spec.node_selector.get(HOSTNAME);
+        let named = |hostname| self.hostnames.get(hostname).cloned().unwrap_or_default();
+        let selected = hostname.map(named).map_or_else(Bounds::default, Bounds::to);
+        let rule = &spec.affinity.to_nodes.required_during_scheduling_ignored_during_execution;
+        let ruled = rule.as_ref().map_or_else(Bounds::default, |rule| rule.bounds(&self.hostnames));
+        selected.and(ruled)
+    }
+
+    /// Whether it matters where volumes can be had.
+    pub(super) fn asks_for_volumes(&self) -> bool {
+        !self.claimants.is_empty()
+    }
+
+    pub(super) fn add_volume(&mut self, volume: VolumeObject) {
+        if let Some((claim, rule)) = volume.bound() {
+            self.volumes.insert(claim, rule.bounds(&self.hostnames));
+        }
+    }
+
+    /// Has pods be where their volumes can be had.
+    fn bind(&mut self) {
+        for Claimant { mut alike, node, claims } in std::mem::take(&mut self.claimants) {
+            let own = Bounds { only_on: alike.only_on.take(), otherwise: alike.bound_otherwise };
+            let of_claim = |claim: String| self.volumes.get(&(alike.namespace.clone(), claim)).cloned();
+            let bounds = claims.into_iter().filter_map(of_claim).fold(own, Bounds::and);
+            (alike.only_on, alike.bound_otherwise) = (bounds.only_on, bounds.otherwise);
+            self.pods.entry(alike).or_default().push(node);
+        }
     }
 
     /// What no drain moves stays in its place.
     fn take(&mut self, node: &str, asked: Asked) {
-        if let Some((v1::NodeRoom { free: Some(free), .. }, _)) = self.nodes.get_mut(node) {
+        if let Some((v1::NodeRoom { free: Some(free), unmoved: Some(unmoved), .. }, _)) =
+            self.nodes.get_mut(node)
+        {
+            unmoved.cpu_m = unmoved.cpu_m.saturating_add(asked.cpu_m);
+            unmoved.memory_bytes = unmoved.memory_bytes.saturating_add(asked.memory_bytes);
+            unmoved.pods = unmoved.pods.saturating_add(1);
             free.cpu_m = free.cpu_m.saturating_sub(asked.cpu_m);
             free.memory_bytes = free.memory_bytes.saturating_sub(asked.memory_bytes);
             free.pods = free.pods.saturating_sub(1);
         }
     }
 
-    pub(super) fn description(self) -> v1::WorkloadDescription {
+    pub(super) fn description(mut self) -> v1::WorkloadDescription {
+        self.bind();
         let numbers: BTreeMap<String, u32> = self.nodes.keys().cloned().zip(0..).collect();
         let named: BTreeSet<&String> = self.pods.keys().flat_map(|alike| &alike.node_labels).collect();
         let with_labels = |(mut room, labels): (v1::NodeRoom, BTreeMap<String, String>)| {
@@ -400,7 +466,12 @@ impl Evictable {
         let nodes = self.nodes.into_values().map(with_labels).collect();
         // A node may have come since the Nodes were read.
         let places = |on: Vec<String>| on.iter().filter_map(|node| numbers.get(node).copied()).collect();
-        let groups = self.pods.into_iter().map(|(alike, on)| alike.on(places(on)));
+        let groups = self.pods.into_iter().map(|(mut alike, on)| {
+            let only_on = alike.only_on.take();
+            let bound_to_nodes = only_on.is_some();
+            let only_on = places(only_on.into_iter().flatten().collect());
+            v1::PodGroup { bound_to_nodes, only_on, ..alike.on(places(on)) }
+        });
         v1::WorkloadDescription {
             nodes,
             budgets: self.budgets.into_iter().map(|(_, budget)| budget).collect(),
@@ -435,6 +506,7 @@ impl Alike {
             budgets: self.budgets,
             apart: self.apart,
             bound_otherwise: self.bound_otherwise,
+            ..v1::PodGroup::default()
         }
     }
 }

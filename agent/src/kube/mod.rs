@@ -28,6 +28,7 @@ use crate::invitation::BootstrapToken;
 
 mod access;
 mod apply;
+mod bound;
 mod client;
 mod evictable;
 mod marks;
@@ -424,6 +425,11 @@ impl Kube for RealKube {
         nodes.map_err(error("Nodes"))?;
         let pods = each(&self.admin, "/api/v1/pods", PAGE_OF_PODS, |pod| found.add_pod(pod)).await;
         pods.map_err(error("pods"))?;
+        if found.asks_for_volumes() {
+            let path = "/api/v1/persistentvolumes";
+            let volumes = each(&self.admin, path, PAGE, |volume| found.add_volume(volume)).await;
+            volumes.map_err(error("PersistentVolumes"))?;
+        }
         Ok(found.description())
     }
 

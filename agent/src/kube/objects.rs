@@ -140,9 +140,21 @@ struct PodSpec {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Volume {
     empty_dir: Option<serde::de::IgnoredAny>,
+    persistent_volume_claim: Option<Claim>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claim {
+    claim_name: String,
 }
 
 impl Volume {
+    /// The name of the claim whose volume it is.
+    pub(super) fn claim(&self) -> Option<&str> {
+        self.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.as_str())
+    }
+
     /// Its data go with the pod.
     pub(super) fn is_empty_dir(&self) -> bool {
         self.empty_dir.is_some()

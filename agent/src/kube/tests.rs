@@ -543,6 +543,8 @@ async fn workloads_of_a_real_1_20_are_read_with_their_budget_and_the_room_that_s
     assert_eq!((free(0).cpu_m, free(0).pods), (1350, 105));
     assert_eq!(free(0).memory_bytes, (24_684_084 - 100 * 1024) * 1024);
     assert_eq!((free(3).cpu_m, free(3).pods), (2000, 109));
+    let unmoved = |at: usize| description.nodes[at].unmoved.map(|unmoved| (unmoved.cpu_m, unmoved.pods));
+    assert_eq!((unmoved(0), unmoved(3)), (Some((650, 5)), Some((0, 1))));
     assert_eq!(description.nodes[0].taints, [0]);
     assert_eq!(description.nodes[0].labels, ["kubernetes.io/os=linux"]);
     let [pods] = description.pods.as_slice() else { panic!("only CoreDNS moves: {:?}", description.pods) };
@@ -588,6 +590,10 @@ async fn pods_are_read_page_by_page_and_those_that_are_alike_are_counted_once() 
         bound_pod("db-1", &owned),
         bound_pod("lone", &json!({})),
         bound_pod("over", &json!({"status": {"phase": "Succeeded"}})),
+        bound_pod(
+            "failed",
+            &json!({"status": {"phase": "Failed"}, "spec": {"volumes": [{"name": "x", "emptyDir": {}}]}}),
+        ),
         bound_pod("going", &json!({"metadata": {"deletionTimestamp": "2026-11-21T14:57:31Z"}})),
         bound_pod("nowhere", &json!({"spec": {"nodeName": ""}})),
         bound_pod("elsewhere", &json!({"spec": {"nodeName": "w9"}})),
@@ -600,6 +606,59 @@ async fn pods_are_read_page_by_page_and_those_that_are_alike_are_counted_once() 
         .collect();
     let expected = [("", "lone", 1, 1), ("", "starting", 1, 0), ("StatefulSet db", "", 2, 1)];
     assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn what_would_start_a_pod_again_is_named_by_what_people_made_and_what_no_drain_moves_takes_room_only() {
+    let owned = |kind: &str, name: &str, more: Value| {
+        let mut metadata = json!({"ownerReferences": [{"kind": kind, "name": name, "controller": true}]});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            metadata[field] = value.clone();
+        }
+        json!({"metadata": metadata})
+    };
+    let hash = json!({"labels": {"pod-template-hash": "66d5f5c67f"}});
+    let mirror = json!({"annotations": {"kubernetes.io/config.mirror": "x"}});
+    let pods = [
+        bound_pod("a", &owned("ReplicaSet", "shop-66d5f5c67f", hash)),
+        bound_pod("b", &owned("ReplicaSet", "by-hand", json!({}))),
+        bound_pod("c", &owned("Job", "report-29", json!({}))),
+        bound_pod("d", &owned("DaemonSet", "agent", json!({}))),
+        bound_pod("e", &owned("Node", "w1", mirror)),
+        bound_pod("f", &json!({"metadata": {"ownerReferences": [{"kind": "Note", "name": "x"}]}})),
+    ];
+    let node = json!({"metadata": {"name": "w1"}, "status": {"allocatable": {"cpu": "4", "pods": "110"}}});
+    let (description, _) = workloads([list("", &[]), list("", &[node]), list("", &pods)]).await;
+    let description = description.unwrap();
+    let named: Vec<_> =
+        description.pods.iter().map(|one| (one.workload.as_str(), one.pod.as_str())).collect();
+    let expected = [("", "f"), ("Deployment shop", ""), ("Job report-29", ""), ("ReplicaSet by-hand", "")];
+    assert_eq!(named, expected);
+    let (free, unmoved) = (description.nodes[0].free.unwrap(), description.nodes[0].unmoved.unwrap());
+    assert_eq!((free.cpu_m, free.pods, unmoved.cpu_m, unmoved.pods), (3800, 108, 200, 2));
+}
+
+#[tokio::test]
+async fn a_budgets_rule_is_told_as_it_is_written_and_its_numbers_are_its_controllers() {
+    let rules = [
+        (json!({"minAvailable": "60%"}), "minAvailable: 60%"),
+        (json!({"maxUnavailable": 0}), "maxUnavailable: 0"),
+        (json!({"minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"}), "minAvailable: 1"),
+    ];
+    let budgets = rules.clone().map(|(spec, _)| {
+        let status = json!({"disruptionsAllowed": -1, "currentHealthy": 3, "desiredHealthy": 4});
+        json!({"metadata": {"namespace": "shop", "name": "cart"}, "spec": spec, "status": status})
+    });
+    let (description, _) = workloads([list("", &budgets), list("", &[]), list("", &[])]).await;
+    let budgets = description.unwrap().budgets;
+    let said: Vec<&str> = budgets.iter().map(|budget| budget.rule.as_str()).collect();
+    assert_eq!(said, rules.map(|(_, said)| said));
+    assert!(
+        budgets
+            .iter()
+            .all(|one| (one.disruptions_allowed, one.current_healthy, one.desired_healthy) == (0, 3, 4))
+    );
+    assert_eq!(budgets.iter().map(|one| one.unhealthy_may_go).collect::<Vec<_>>(), [false, false, true]);
 }
 
 #[tokio::test]
@@ -617,6 +676,12 @@ async fn what_a_pod_asks_for_and_what_bounds_it_is_read() {
         let term = json!([{"topologyKey": key, "labelSelector": {"matchLabels": {"app": "shop"}}}]);
         json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}})
     };
+    let spread = |else_what: &str| {
+        let one =
+            json!({"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": else_what, "maxSkew": 1});
+        json!({"spec": {"topologySpreadConstraints": [one]}})
+    };
+    let towards = |how: &str| json!({"spec": {"affinity": {"podAffinity": {how: [{"topologyKey": "kubernetes.io/hostname"}]}}}});
     let requests = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}});
     let mut sidecar = requests("300m");
     sidecar["restartPolicy"] = json!("Always");
@@ -640,10 +705,64 @@ async fn what_a_pod_asks_for_and_what_bounds_it_is_read() {
             (0, false, true, false),
         ),
         (json!({"spec": {"volumes": [{"name": "x", "emptyDir": {}}]}}), (100, false, false, true)),
+        (
+            json!({"spec": {"volumes": [{"name": "x", "emptyDir": {"medium": "Memory"}}, {"name": "y", "hostPath": {"path": "/"}}]}}),
+            (100, false, false, true),
+        ),
+        (spread("DoNotSchedule"), (100, false, true, false)),
+        (spread("ScheduleAnyway"), (100, false, false, false)),
+        (towards("requiredDuringSchedulingIgnoredDuringExecution"), (100, false, true, false)),
+        (towards("preferredDuringSchedulingIgnoredDuringExecution"), (100, false, false, false)),
     ] {
         let group = groups(&[bound_pod("lone", &changes)]).await.remove(0);
         assert_eq!((group.cpu_m, group.apart, group.bound_otherwise, group.empty_dir), expected, "{changes}");
     }
+}
+
+#[tokio::test]
+async fn pods_with_a_volume_that_lies_on_one_node_or_a_rule_for_its_name_are_bound_there() {
+    let node = |name: &str| json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": format!("{name}.example")}}});
+    let claims = |name: &str| json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}});
+    let selects = json!({"spec": {"nodeSelector": {"kubernetes.io/hostname": "w2.example", "disk": "ssd"}}});
+    let volume = |claim: &str, key: &str, value: &str| {
+        let term = json!({"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]});
+        json!({"spec": {
+            "claimRef": {"namespace": "kube-system", "name": claim},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+        }})
+    };
+    let pods = [
+        bound_pod("free", &json!({})),
+        bound_pod("local", &claims("local")),
+        bound_pod("named", &selects),
+        bound_pod("remote", &claims("remote")),
+        bound_pod("zonal", &claims("zonal")),
+    ];
+    let volumes = [
+        json!({"spec": {"hostPath": {"path": "/srv"}}}),
+        json!({"spec": {"claimRef": {"namespace": "kube-system", "name": "remote"}}}),
+        volume("local", "kubernetes.io/hostname", "w1.example"),
+        volume("zonal", "topology.kubernetes.io/zone", "a"),
+    ];
+    let answers = [list("", &[]), list("", &[node("w1"), node("w2")]), list("", &pods), list("", &volumes)];
+    let (description, asked) = workloads(answers).await;
+    assert!(asked[3].0.contains("/api/v1/persistentvolumes?limit=250&continue="), "{:?}", asked[3]);
+    let groups = description.unwrap().pods;
+    let seen: Vec<_> = groups
+        .iter()
+        .map(|one| {
+            let only_on = one.bound_to_nodes.then(|| one.only_on.clone());
+            (one.pod.as_str(), only_on, one.bound_otherwise, one.node_labels.len())
+        })
+        .collect();
+    let expected = [
+        ("free", None, false, 0),
+        ("local", Some(vec![0]), false, 0),
+        ("named", Some(vec![1]), false, 1),
+        ("remote", None, false, 0),
+        ("zonal", None, true, 0),
+    ];
+    assert_eq!(seen, expected);
 }
 
 fn tainted(name: &str, version: u32, taints: &str) -> String {

@@ -490,6 +490,8 @@ fn blank(name: &str, version: KubernetesVersion) -> Machine {
         disk.make_folder(folder.into(), 0o755);
     }
     disk.put("/proc/swaps", "Filename Type Size Used Priority\n", 0o444);
+    disk.put("/proc/meminfo", "MemTotal:       16777216 kB\n", 0o444);
+    disk.put("/sys/devices/system/cpu/online", "0-3\n", 0o444);
     disk.put("/sys/fs/cgroup/cgroup.controllers", "cpu memory\n", 0o444);
     machine
 }

@@ -4,12 +4,14 @@
 //! Nodes are drained in the plans' order, those together that may be under lease at once. A pod goes where there is room for it; what the scheduler prefers
 //! besides is not known here, so where a pod lands is a guess, and that it lands nowhere is not. A pod that was ready is
 //! ready again where it lands. A drain that is blocked leaves its pods where they are, or deletes them where the plan says so, and
-//! the next one is played.
+//! the next one is played. Where machines take nodes' places, what has joined has room by then, and a node that leaves is empty
+//! at last, whoever had to see to that ([`membership`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::NodeName;
+use liftlock_proto::plan::Plan;
 use liftlock_proto::version::KubernetesVersion;
 
 use crate::core::batches::batches;
@@ -18,12 +20,15 @@ use crate::core::membership::Membership;
 use crate::core::path::Path;
 
 mod duration;
+mod machine;
+mod membership;
 mod simulation;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use duration::{Durations, Expected, RoleDuration, durations};
+pub use machine::Machine;
 use simulation::{Met, Simulation};
 
 /// What runs on the cluster's nodes, and what lets it be evicted.
@@ -35,6 +40,8 @@ pub struct Workloads {
     pub budgets: Vec<Budget>,
     /// Pods that a drain would move.
     pub pods: Vec<PodGroup>,
+    /// What the machines have whose agents say so, those that have not joined yet among them.
+    pub machines: BTreeMap<NodeName, Machine>,
 }
 
 /// What a Node has for pods that a drain moves.
@@ -52,6 +59,19 @@ pub struct Room {
     pub labels: BTreeSet<String>,
     /// Numbers of its taints that keep pods away.
     pub taints: BTreeSet<u32>,
+    /// What pods ask for there that no drain moves.
+    pub unmoved: Requests,
+}
+
+/// What pods ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// In thousandths of a CPU.
+    pub cpu_m: u64,
+    /// In bytes.
+    pub memory_bytes: u64,
+    /// How many pods they are.
+    pub pods: u32,
 }
 
 /// A `PodDisruptionBudget`.
@@ -90,6 +110,8 @@ pub struct PodGroup {
     pub empty_dir: bool,
     /// `disk=ssd`: what a node has to have.
     pub node_labels: Vec<String>,
+    /// Where they may be at all, where a volume that lies on one node or a rule for the names of nodes says so.
+    pub only_on: Option<BTreeSet<NodeName>>,
     /// Numbers of the taints that they tolerate.
     pub tolerates: BTreeSet<u32>,
     /// Which budgets say whether they may go.
@@ -107,6 +129,8 @@ pub struct Forecast {
     pub findings: Vec<Finding>,
     /// Pods with rules that were not reckoned with.
     pub bound_otherwise: u32,
+    /// Machines that join and of which nobody knows what room they bring: nothing was played through then.
+    pub unmeasured: Vec<NodeName>,
 }
 
 /// Something that a drain will meet.
@@ -138,7 +162,7 @@ pub enum What {
     Refused(Forbidden),
     /// Nothing of a workload is ready for a while, or for good.
     Downtime(Cause),
-    /// Evicted pods wait until the node is back.
+    /// Evicted pods wait until the node is back, or for good.
     NoRoom {
         /// What one of them asks for, in thousandths of a CPU.
         cpu_m: u64,
@@ -146,6 +170,8 @@ pub enum What {
         memory_bytes: u64,
         /// What is missing.
         lack: Lack,
+        /// The node is opened again once it is raised.
+        comes_back: bool,
     },
 }
 
@@ -165,6 +191,8 @@ pub enum Cause {
     OneReplica,
     /// All that are ready are on this node, and go at once.
     AllOnOneNode,
+    /// It is a Job, whose pods begin anew wherever others of it are.
+    Interrupted,
     /// Nothing starts the pod again.
     NoController,
 }
@@ -174,6 +202,8 @@ pub enum Cause {
 pub enum Lack {
     /// No other node takes it: none is schedulable, has the labels that it asks for and no taint that it does not bear.
     Node,
+    /// A volume or a rule binds them to nodes by name, and no other one of these is schedulable.
+    Bound,
     /// No two of its workload may be on one node, and each that would take it has one.
     Apart,
     /// Those that would take it are too full.
@@ -183,6 +213,13 @@ pub enum Lack {
         /// The same, in bytes.
         memory_bytes: u64,
     },
+}
+
+impl PodGroup {
+    /// What its pods have done so far is lost with each of them.
+    fn is_of_a_job(&self) -> bool {
+        self.workload.starts_with("Job ")
+    }
 }
 
 impl What {
@@ -207,29 +244,52 @@ impl What {
     }
 }
 
-fn each(name: &NodeName, met: Vec<Met>) -> impl Iterator<Item = (&NodeName, Met)> {
-    met.into_iter().map(move |met| (name, met))
-}
-
 /// Plays a path's drains through, batch by batch.
 pub fn forecast(path: &Path, workloads: &Workloads) -> Forecast {
+    let unmeasured = membership::unmeasured(path, workloads);
+    if !unmeasured.is_empty() {
+        return Forecast { unmeasured, ..Forecast::default() };
+    }
     let mut simulation = Simulation::of(workloads);
     let mut findings: Vec<Finding> = Vec::new();
     let mut told = HashSet::new();
-    for plan in path.plans().filter(|plan| Membership::of(plan).is_none()) {
-        for batch in batches(plan) {
-            let drains = batch.iter().map(|planned| (&planned.name, blocked::decided_for(planned)));
-            let met = simulation.drain(drains, &plan.policy);
-            for (name, (workload, pods, what)) in met.into_iter().flat_map(|(name, met)| each(name, met)) {
-                let at = (!what.is_of_the_workload()).then_some(name);
-                if told.insert((std::mem::discriminant(&what), workload.clone(), at)) {
-                    let (node, to_version) = (name.clone(), plan.to_version);
-                    findings.push(Finding { node, to_version, workload, pods, what });
-                }
+    for (number, plan) in path.plans().enumerate() {
+        let met = match Membership::of(plan) {
+            None => raised_in_place(&mut simulation, plan),
+            Some(_) => membership::replaced(&mut simulation, path, number, plan, workloads),
+        };
+        for (name, (workload, pods, what)) in met {
+            let at = (!what.is_of_the_workload()).then_some(name);
+            if told.insert((std::mem::discriminant(&what), workload.clone(), at)) {
+                let (node, to_version) = (name.clone(), plan.to_version);
+                findings.push(Finding { node, to_version, workload, pods, what });
             }
         }
     }
     let unknown: usize =
         workloads.pods.iter().filter(|group| group.bound_otherwise).map(|group| group.on.len()).sum();
-    Forecast { findings, bound_otherwise: u32::try_from(unknown).unwrap_or(u32::MAX) }
+    let bound_otherwise = u32::try_from(unknown).unwrap_or(u32::MAX);
+    Forecast { findings, bound_otherwise, unmeasured }
+}
+
+/// What the drains of a plan meet by which nodes are raised where they are.
+fn raised_in_place<'a>(simulation: &mut Simulation<'a>, plan: &'a Plan) -> Vec<(&'a NodeName, Met)> {
+    let mut all = Vec::new();
+    let mut waiting: BTreeSet<&NodeName> = BTreeSet::new();
+    for batch in batches(plan) {
+        // From the first raised node on, those that are not carry our taint.
+        simulation.avoid(&waiting);
+        if waiting.is_empty() {
+            waiting.extend(plan.nodes.iter().map(|planned| &planned.name));
+        }
+        for planned in batch {
+            waiting.remove(&planned.name);
+        }
+        let drains = batch.iter().map(|planned| (&planned.name, blocked::decided_for(planned)));
+        for (name, met) in simulation.drain(drains, &plan.policy) {
+            all.extend(met.into_iter().map(|met| (name, met)));
+        }
+    }
+    simulation.avoid(&BTreeSet::new());
+    all
 }

@@ -9,7 +9,7 @@ use liftlock_proto::v1::asked::Kind as Asked;
 use liftlock_proto::v1::reply::Kind;
 
 use super::{Keeper, KeeperError, State};
-use crate::core::forecast::{Budget, Durations, PodGroup, Room, Workloads, durations};
+use crate::core::forecast::{Budget, Durations, Machine, PodGroup, Requests, Room, Workloads, durations};
 use crate::core::path::Path;
 
 /// How long one control plane may take to read the cluster's pods.
@@ -23,7 +23,7 @@ impl Keeper {
         let asked = self.lock().connected_control_planes();
         for node in asked {
             match self.workloads_by(&node).await {
-                Ok(workloads) => return Ok(workloads),
+                Ok(workloads) => return Ok(Workloads { machines: self.lock().machines(), ..workloads }),
                 Err(error) => why = error.to_string(),
             }
         }
@@ -59,6 +59,19 @@ impl State {
         names.sort();
         names.into_iter().map(|(_, name)| name.clone()).collect()
     }
+
+    /// What the machines have, as far as their agents could tell.
+    pub(super) fn machines(&self) -> BTreeMap<NodeName, Machine> {
+        let told =
+            self.facts.iter().filter_map(|(name, reported)| Some((name, reported.facts.room.as_ref()?)));
+        let known = told.filter(|(_, room)| room.unread.is_empty());
+        let machine = |room: &v1::RoomFacts| Machine {
+            cpus: room.cpus,
+            memory_bytes: room.memory_bytes,
+            architecture: room.architecture.clone(),
+        };
+        known.map(|(name, room)| (name.clone(), machine(room))).collect()
+    }
 }
 
 /// As the core sees it. What has a name that no Node can have is left out.
@@ -69,11 +82,13 @@ fn workloads(description: v1::WorkloadDescription) -> Workloads {
     let rooms = names.iter().cloned().zip(description.nodes);
     let nodes: BTreeMap<NodeName, Room> =
         rooms.filter_map(|(name, node)| Some((name?, room(node)))).collect();
-    Workloads { nodes, budgets: description.budgets.into_iter().map(budget).collect(), pods }
+    let budgets = description.budgets.into_iter().map(budget).collect();
+    Workloads { nodes, budgets, pods, machines: BTreeMap::new() }
 }
 
 fn room(node: v1::NodeRoom) -> Room {
     let v1::Resources { cpu_m, memory_bytes, pods } = node.free.unwrap_or_default();
+    let unmoved = node.unmoved.unwrap_or_default();
     Room {
         cpu_m,
         memory_bytes,
@@ -81,6 +96,7 @@ fn room(node: v1::NodeRoom) -> Room {
         schedulable: node.schedulable,
         labels: node.labels.into_iter().collect(),
         taints: node.taints.into_iter().collect(),
+        unmoved: Requests { cpu_m: unmoved.cpu_m, memory_bytes: unmoved.memory_bytes, pods: unmoved.pods },
     }
 }
 
@@ -107,6 +123,7 @@ fn pod_group(group: v1::PodGroup, names: &[Option<NodeName>]) -> PodGroup {
         memory_bytes: group.memory_bytes,
         empty_dir: group.empty_dir,
         node_labels: group.node_labels,
+        only_on: group.bound_to_nodes.then(|| group.only_on.iter().filter_map(at).collect()),
         tolerates: group.tolerates.into_iter().collect(),
         budgets: group.budgets.into_iter().filter_map(|number| usize::try_from(number).ok()).collect(),
         apart: group.apart,

@@ -220,7 +220,8 @@ pub fn refusal(refusal: Refusal) -> v1::Refusal {
 
 /// What the roll-out of a path will meet, or why nobody can tell, and how long it takes.
 pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Forecast {
-    let (unknown, Forecast { mut findings, bound_otherwise }) = match met {
+    let (unknown, Forecast { mut findings, bound_otherwise, .. }) = match met {
+        Ok(forecast) if !forecast.unmeasured.is_empty() => (unmeasured(&forecast.unmeasured), forecast),
         Ok(forecast) => (String::new(), forecast),
         Err(why) => (why, Forecast::default()),
     };
@@ -234,6 +235,7 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
         role: v1::Role::from(known.role).into(),
         lease_ms: known.lease_ms,
         leases: known.leases,
+        part: part_name(known.part).to_owned(),
     };
     v1::Forecast {
         unknown,
@@ -243,6 +245,27 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
         durations: durations.roles.into_iter().map(role).collect(),
         duration_ms: durations.total_ms,
         windows: String::new(),
+    }
+}
+
+/// Why nothing was played through: nobody knows what room these bring.
+fn unmeasured(machines: &[NodeName]) -> String {
+    let names: Vec<&str> = machines.iter().map(NodeName::as_str).collect();
+    format!(
+        "what room {} will have nobody knows: its agent did not say how many CPUs and how much memory there are (see \
+         `liftlock-agent facts` there, and install the same version of Liftlock everywhere)",
+        names.join(", ")
+    )
+}
+
+/// Empty where nodes are raised where they are.
+fn part_name(part: Part) -> &'static str {
+    match part {
+        Part::Raise => "",
+        Part::Join => "join",
+        Part::Empty => "empty",
+        Part::Leave => "leave",
+        Part::End => "end",
     }
 }
 
@@ -324,7 +347,7 @@ mod tests {
         let mut findings: Vec<Finding> =
             (0..1500).map(|number| finding(number, What::Downtime(Cause::OneReplica))).collect();
         findings.push(finding(1500, What::Refused(Forbidden::EmptyDir)));
-        let met = Forecast { findings, bound_otherwise: 0 };
+        let met = Forecast { findings, ..Forecast::default() };
         let message = forecast(Ok(met), Durations::default());
         assert_eq!((message.findings.len(), message.left_out), (1001, 500));
         assert_eq!(message.findings.last().unwrap().kind(), v1::ForecastKind::Refused);

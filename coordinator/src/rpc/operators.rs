@@ -384,13 +384,7 @@ async fn answer_of_all(keeper: &Arc<Keeper>, refresh_packages: bool) -> Result<(
 
 /// What the roll-out of a path will meet, by what a control plane says of the cluster now.
 async fn forecast(keeper: &Arc<Keeper>, path: Path, conduct: Conduct) -> Result<v1::Forecast, Status> {
-    let workloads = match &path.first.policy.replacement {
-        Some(replacement) => Err(format!(
-            "nobody knows yet what room {} will bring, so the drain of {} is not played through",
-            replacement.with, replacement.old
-        )),
-        None => keeper.workloads().await,
-    };
+    let workloads = keeper.workloads().await;
     let forecast = with_keeper(keeper, move |keeper| {
         let met = workloads.map(|workloads| core::forecast::forecast(&path, &workloads));
         let windows = keeper.fit_into_windows(&path, &conduct).unwrap_or_default();

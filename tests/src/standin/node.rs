@@ -222,10 +222,12 @@ impl NodeTree {
         self.create_kubelet(facts, plan)
     }
 
-    /// What the kernel shows of a machine with cgroup v2 and without swap.
+    /// What the kernel shows of a machine with cgroup v2, four CPUs and 16 GiB, and without swap.
     fn create_kernel(&self) -> Result<()> {
         for (folder, file, content) in [
             ("/proc", "swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
+            ("/proc", "meminfo", "MemTotal:       16777216 kB\nMemFree:        15728640 kB\n"),
+            ("/sys/devices/system/cpu", "online", "0-3\n"),
             ("/sys/fs/cgroup", "cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
         ] {
             fs::create_dir_all(self.at(folder))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use liftlock_proto::v1::NodePhase;
+use liftlock_proto::v1::{NodePhase, Rollout, RolloutPhase};
 use liftlock_proto::version::KubernetesVersion;
 use liftlock_tests::fleet::{Fleet, proofs};
 use liftlock_tests::standin::cluster::Shape;
@@ -10,7 +10,7 @@ use liftlock_tests::standin::controllers::Workload;
 use liftlock_tests::standin::objects::{Key, text};
 use serde_json::{Value, json};
 
-use crate::{end_of, node, small_fleet};
+use crate::{end_of, node, small_fleet, until};
 
 const PLAN: [&str; 4] = ["plan", "v1.31.2", "--accept", "api-outage"];
 
@@ -120,6 +120,78 @@ async fn a_cluster_whose_api_has_no_budgets_of_policy_v1_is_forecast_by_those_of
     fleet.cluster.add_budget("shop", 1);
     let told = forecast(&fleet, &["plan", "v1.20.2", "--accept", "api-outage"]).await;
     assert_eq!(kinds_and_nodes(&told), [("blocked", "w2")]);
+}
+
+#[tokio::test]
+async fn drains_of_workers_that_leave_are_forecast_with_the_room_that_machines_bring_and_come_as_they_were_told()
+ {
+    let fleet = Fleet::start(&Shape { machines: 2, ..Shape::new(1, 2) }).await.unwrap();
+    workload_on(&fleet, "w2", "w1", 2).await;
+    for name in fleet.cluster.objects.list("pods", Some("default")).iter().map(name) {
+        fleet.cluster.objects.update(&Key::new("pods", "default", &name), |pod| {
+            pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2500m"}});
+        });
+    }
+    fleet.cluster.add_budget("shop", 1);
+    let plan = [&PLAN[..], &["--strategy", "surge"]].concat();
+    assert_eq!(
+        kinds_and_nodes(&forecast(&fleet, &plan).await),
+        [],
+        "four CPUs each have room for one pod each"
+    );
+    let blue_green = [&PLAN[..], &["--strategy", "blue-green"]].concat();
+    assert_eq!(kinds_and_nodes(&forecast(&fleet, &blue_green).await), []);
+
+    let online = fleet.cluster.machine("n2").unwrap().tree.at("/sys/devices/system/cpu/online");
+    std::fs::write(online, "0\n").unwrap();
+    fleet.cluster.add_budget("shop", 2);
+    let told = forecast(&fleet, &plan).await;
+    assert_eq!(kinds_and_nodes(&told), [("blocked", "w2"), ("no-room", "w2")]);
+    let message = told["findings"][1]["message"].as_str().unwrap();
+    for said in [
+        "1 pod of Deployment default/shop will not fit elsewhere once w2 is drained",
+        "at most 1.5 CPU",
+        "does not come back",
+    ] {
+        assert!(message.contains(said), "{said}: {message}");
+    }
+    let halted_at_n2 = forecast(&fleet, &["replace", "w2", "--with", "n2", "--dry-run"]).await;
+    assert_eq!(kinds_and_nodes(&halted_at_n2)[0], ("blocked", "w2"));
+
+    let apply = ["apply", "v1.31.2", "--accept", "api-outage", "--strategy", "surge"];
+    let short = ["--yes", "--detach", "--drain-timeout", "2s"];
+    fleet.cli(&[&apply[..], &short].concat()).await.unwrap().success().unwrap();
+    let halted = |rollout: &Rollout| rollout.phase() == RolloutPhase::Halted;
+    let halted = until(&fleet, "the drain of w2 to fail", halted).await;
+    assert_eq!(node(&halted, "w2").phase(), NodePhase::Failed);
+    assert!(halted.reason.contains("budget shop needs 2 healthy pods"), "{}", halted.reason);
+    assert!(fleet.cluster.node("w1").is_null(), "w1 has left before");
+}
+
+#[tokio::test]
+async fn a_pod_whose_volume_lies_on_its_node_is_said_to_wait_for_it() {
+    let fleet = small_fleet().await;
+    workload_on(&fleet, "w2", "w1", 1).await;
+    let pod = fleet.cluster.objects.list("pods", Some("default")).iter().map(name).next().unwrap();
+    fleet.cluster.objects.update(&Key::new("pods", "default", &pod), |pod| {
+        pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    });
+    let here = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["w2"]});
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {},
+        "spec": {
+            "claimRef": {"namespace": "default", "name": "data"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+        },
+    });
+    fleet.cluster.objects.put(&Key::new("persistentvolumes", "", "pv-1"), volume);
+    let told = forecast(&fleet, &PLAN).await;
+    assert_eq!(kinds_and_nodes(&told), [("downtime", "w2"), ("no-room", "w2")]);
+    let message = told["findings"][1]["message"].as_str().unwrap();
+    assert!(
+        message.contains("a volume that lies on one node") && message.contains("until it is back"),
+        "{message}"
+    );
 }
 
 fn name(pod: &Value) -> String {

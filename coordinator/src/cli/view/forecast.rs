@@ -86,6 +86,9 @@ pub struct RoleDurationView {
     pub lease_s: f64,
     /// Of so many leases.
     pub leases: u32,
+    /// What they were for: `join`, `empty`, `leave`, `end`; left out where they raised nodes where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
 }
 
 impl From<v1::Forecast> for ForecastView {
@@ -152,7 +155,21 @@ impl From<&v1::RoleDuration> for RoleDurationView {
             v1::Role::ControlPlane => "control-plane",
             v1::Role::Worker | v1::Role::Unspecified => "worker",
         };
-        Self { role, lease_s: seconds(message.lease_ms), leases: message.leases }
+        let part = said(message.part.clone());
+        Self { role, lease_s: seconds(message.lease_ms), leases: message.leases, part }
+    }
+}
+
+impl RoleDurationView {
+    fn what(&self) -> String {
+        let role = self.role;
+        match self.part.as_deref() {
+            None => format!("a {role}"),
+            Some("join") => format!("a {role} that joins"),
+            Some("empty") => format!("a {role} that is emptied"),
+            Some("leave") => format!("a {role} that leaves"),
+            Some(_) => format!("a {role} that ends memberships"),
+        }
     }
 }
 
@@ -227,8 +244,11 @@ impl ForecastView {
                 span(duration)
             );
         }
-        let known: Vec<String> =
-            self.leases.iter().map(|role| format!("a {} takes {}", role.role, span(role.lease_s))).collect();
+        let known: Vec<String> = self
+            .leases
+            .iter()
+            .map(|known| format!("{} takes {}", known.what(), span(known.lease_s)))
+            .collect();
         if known.is_empty() {
             "how long it takes is not known, no such node was raised here yet".to_owned()
         } else {

@@ -325,7 +325,12 @@ fn forecast() -> v1::Forecast {
             &format!("Deployment shop/one-{number} is down while it moves"),
         )
     });
-    let durations = vec![v1::RoleDuration { role: v1::Role::Worker.into(), lease_ms: 61_200, leases: 7 }];
+    let durations = vec![v1::RoleDuration {
+        role: v1::Role::Worker.into(),
+        lease_ms: 61_200,
+        leases: 7,
+        ..v1::RoleDuration::default()
+    }];
     let no_room =
         finding(v1::ForecastKind::NoRoom, "w1", "1 pod of Deployment shop/cart will not fit elsewhere");
     v1::Forecast {

@@ -1,7 +1,7 @@
 //! The cluster while it is drained node by node, in the mind only.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::blocked::OnBlocked;
 use liftlock_proto::name::NodeName;
@@ -24,8 +24,10 @@ pub(super) struct Simulation<'a> {
 
 /// A node, and what is free on it: less than nothing where it is overcommitted already.
 struct Site<'a> {
-    room: &'a Room,
+    room: Room,
     open: bool,
+    /// The scheduler prefers others to it.
+    avoided: bool,
     cpu_m: i128,
     memory_bytes: i128,
     pods: i128,
@@ -48,15 +50,24 @@ pub(super) enum Place<'a> {
     Gone,
 }
 
+#[cfg(test)]
+impl<'a> Pod<'a> {
+    /// What it is like.
+    pub(super) fn group(&self) -> &'a PodGroup {
+        self.group
+    }
+}
+
 impl<'a> Site<'a> {
-    fn of(room: &'a Room) -> Self {
+    fn of(room: Room) -> Self {
         Self {
-            room,
             open: room.schedulable,
+            avoided: false,
             cpu_m: room.cpu_m.into(),
             memory_bytes: room.memory_bytes.into(),
             pods: room.pods.into(),
             hosts: BTreeMap::new(),
+            room,
         }
     }
 
@@ -80,8 +91,9 @@ impl<'a> Site<'a> {
         self.hosts.get(group.workload.as_str()).copied().unwrap_or_default()
     }
 
-    fn may_take(&self, group: &PodGroup) -> bool {
+    fn may_take(&self, node: &NodeName, group: &PodGroup) -> bool {
         self.open
+            && group.may_be_on(node)
             && self.room.taints.is_subset(&group.tolerates)
             && group.node_labels.iter().all(|label| self.room.labels.contains(label))
     }
@@ -97,9 +109,15 @@ impl<'a> Site<'a> {
     }
 }
 
+impl PodGroup {
+    fn may_be_on(&self, node: &NodeName) -> bool {
+        self.only_on.as_ref().is_none_or(|nodes| nodes.contains(node))
+    }
+}
+
 impl<'a> Simulation<'a> {
     pub(super) fn of(workloads: &'a Workloads) -> Self {
-        let sites = workloads.nodes.iter().map(|(name, room)| (name, Site::of(room))).collect();
+        let sites = workloads.nodes.iter().map(|(name, room)| (name, Site::of(room.clone()))).collect();
         let budgets = workloads.budgets.clone();
         let owed = vec![0; budgets.len()];
         let mut simulation = Self { sites, budgets, owed, pods: Vec::new(), ready: BTreeMap::new() };
@@ -127,6 +145,12 @@ impl<'a> Simulation<'a> {
         self.sites.values().filter(|site| site.cpu_m < 0 || site.memory_bytes < 0 || site.pods < 0).count()
     }
 
+    /// The nodes that are there now.
+    #[cfg(test)]
+    pub(super) fn nodes(&self) -> Vec<&'a NodeName> {
+        self.sites.keys().copied().collect()
+    }
+
     /// How each budget stands now.
     #[cfg(test)]
     pub(super) fn budgets(&self) -> &[Budget] {
@@ -152,21 +176,80 @@ impl<'a> Simulation<'a> {
                 site.open = open;
             }
         }
+        self.start_what_waits();
+        met
+    }
+
+    /// Cordons a node that is not opened again, and drains it; what that met. Where the drain would wait or refuse, somebody has it go
+    /// on in the end: what is left has to find room like all else.
+    pub(super) fn empty_for_good(
+        &mut self,
+        node: &NodeName,
+        on_blocked: OnBlocked,
+        policy: &Policy,
+    ) -> Vec<Met> {
+        if let Some(site) = self.sites.get_mut(node) {
+            site.open = false;
+        }
+        let mut met = self.empty(node, on_blocked, policy);
+        self.vacate(node, &mut met);
+        met
+    }
+
+    /// Takes a node out of the cluster, with whatever is on it: what starts pods again does so elsewhere. What that met.
+    pub(super) fn remove(&mut self, node: &NodeName) -> Vec<Met> {
+        let mut met = Vec::new();
+        if let Some(site) = self.sites.get_mut(node) {
+            site.open = false;
+        }
+        self.vacate(node, &mut met);
+        self.sites.remove(node);
+        met
+    }
+
+    /// Has what is left on a cordoned node start elsewhere, whatever its budgets say.
+    fn vacate(&mut self, node: &NodeName, met: &mut Vec<Met>) {
+        let left = self.left_on(node);
+        for id in &left {
+            self.overrule(*id);
+        }
+        self.start_all_again(met, left);
+        for (_, _, what) in met {
+            if let What::NoRoom { comes_back, .. } = what {
+                *comes_back = false;
+            }
+        }
+    }
+
+    /// Has a machine join: what waits for room may find it there.
+    pub(super) fn join(&mut self, node: &'a NodeName, room: Room) {
+        self.sites.insert(node, Site::of(room));
+        self.start_what_waits();
+    }
+
+    /// Has the scheduler prefer others to these nodes, and to these only.
+    pub(super) fn avoid(&mut self, nodes: &BTreeSet<&NodeName>) {
+        for (node, site) in &mut self.sites {
+            site.avoided = nodes.contains(node);
+        }
+    }
+
+    fn start_what_waits(&mut self) {
         for id in 0..self.pods.len() {
             if self.pods.get(id).is_some_and(|pod| pod.place == Place::Pending) {
                 self.start_again(id);
             }
         }
-        met
+    }
+
+    fn left_on(&self, node: &NodeName) -> Vec<usize> {
+        let on = |pod: &Pod<'_>| matches!(pod.place, Place::On(on) if on == node);
+        (0..).zip(&self.pods).filter(|(_, pod)| on(pod)).map(|(id, _)| id).collect()
     }
 
     /// Evicts what is on a node; what that met.
     fn empty(&mut self, node: &NodeName, on_blocked: OnBlocked, policy: &Policy) -> Vec<Met> {
-        let mut left: Vec<usize> = (0..)
-            .zip(&self.pods)
-            .filter(|(_, pod)| matches!(pod.place, Place::On(on) if on == node))
-            .map(|(id, _)| id)
-            .collect();
+        let mut left = self.left_on(node);
         let mut met = Vec::new();
         for group in left.iter().filter_map(|&id| self.group(id)) {
             if let Some(why) = forbidden(group, policy) {
@@ -205,7 +288,7 @@ impl<'a> Simulation<'a> {
         for id in gone {
             if let Some((group, lack)) = self.start_again(id) {
                 let (cpu_m, memory_bytes) = (group.cpu_m, group.memory_bytes);
-                tell(met, group, What::NoRoom { cpu_m, memory_bytes, lack });
+                tell(met, group, What::NoRoom { cpu_m, memory_bytes, lack, comes_back: true });
             }
         }
     }
@@ -284,12 +367,12 @@ impl<'a> Simulation<'a> {
         if pod.place == Place::Gone {
             return None;
         }
-        let suits = self
-            .sites
-            .iter_mut()
-            .filter(|(_, site)| site.may_take(group) && site.keeps_apart(group) && site.has_room(group));
+        let suits = self.sites.iter_mut().filter(|(node, site)| {
+            site.may_take(node, group) && site.keeps_apart(group) && site.has_room(group)
+        });
         // As the scheduler does unless it is told otherwise: spread a workload, then fill what is emptiest.
-        let best = suits.min_by_key(|(_, site)| (site.of_workload(group), Reverse(site.memory_bytes)));
+        let best =
+            suits.min_by_key(|(_, site)| (site.avoided, site.of_workload(group), Reverse(site.memory_bytes)));
         let Some((node, site)) = best else {
             return Some((group, self.lack(group)));
         };
@@ -309,18 +392,25 @@ impl<'a> Simulation<'a> {
     }
 
     fn lack(&self, group: &PodGroup) -> Lack {
-        let takers = || self.sites.values().filter(|site| site.may_take(group));
+        let takers =
+            || self.sites.iter().filter(|(node, site)| site.may_take(node, group)).map(|(_, site)| site);
         let rooms = || takers().filter(|site| site.keeps_apart(group));
         let most = |free: fn(&Site<'_>) -> i128| {
             u64::try_from(rooms().map(free).max().unwrap_or_default()).unwrap_or_default()
         };
         if takers().next().is_none() {
-            Lack::Node
+            let bound =
+                group.only_on.as_ref().is_some_and(|nodes| !nodes.iter().any(|node| self.is_open(node)));
+            if bound { Lack::Bound } else { Lack::Node }
         } else if rooms().next().is_none() {
             Lack::Apart
         } else {
             Lack::Room { cpu_m: most(|site| site.cpu_m), memory_bytes: most(|site| site.memory_bytes) }
         }
+    }
+
+    fn is_open(&self, node: &NodeName) -> bool {
+        self.sites.get(node).is_some_and(|site| site.open)
     }
 
     fn ready_of(&self, workload: &str) -> u32 {
@@ -339,6 +429,8 @@ impl<'a> Simulation<'a> {
         for group in gone.iter().filter_map(|&id| self.group(id)) {
             if !group.controlled {
                 tell(met, group, What::Downtime(Cause::NoController));
+            } else if group.is_of_a_job() {
+                tell(met, group, What::Downtime(Cause::Interrupted));
             } else if group.ready && self.ready_of(&group.workload) == 0 {
                 let had_one = before.get(group.workload.as_str()) == Some(&1);
                 let cause = if had_one { Cause::OneReplica } else { Cause::AllOnOneNode };

@@ -4,6 +4,7 @@ use liftlock_proto::name::FencingToken;
 use liftlock_proto::packages::PackageSource;
 use liftlock_proto::plan::{Plan, PlannedNode, Policy, Role};
 use liftlock_proto::step::Step;
+use liftlock_proto::strategy::Part;
 use liftlock_proto::workers::{Canary, PlannedPool};
 use proptest::prelude::*;
 
@@ -11,22 +12,23 @@ use super::simulation::{Place, Simulation};
 use super::*;
 use crate::core::rollout::{Lease, NodeState, Rollout, Timings};
 
-const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
+pub(super) const TO: KubernetesVersion = KubernetesVersion::new(1, 31, 2);
 
-const ENDLESS: Room = Room {
+pub(super) const ENDLESS: Room = Room {
     cpu_m: u64::MAX,
     memory_bytes: u64::MAX,
     pods: u32::MAX,
     schedulable: true,
     labels: BTreeSet::new(),
     taints: BTreeSet::new(),
+    unmoved: Requests { cpu_m: 0, memory_bytes: 0, pods: 0 },
 };
 
-fn node(name: &str) -> NodeName {
+pub(super) fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan {
+pub(super) fn plan(nodes: &[&str], to_version: KubernetesVersion, policy: &Policy) -> Plan {
     let planned = |name: &&str| PlannedNode {
         name: node(name),
         role: if name.starts_with("cp") { Role::FirstControlPlane } else { Role::Worker },
@@ -50,7 +52,7 @@ fn path(nodes: &[&str]) -> Path {
     Path { first: plan(nodes, TO, &Policy::default()), onward: Vec::new() }
 }
 
-fn shop(on: &[&str]) -> PodGroup {
+pub(super) fn shop(on: &[&str]) -> PodGroup {
     PodGroup {
         on: on.iter().map(|name| node(name)).collect(),
         workload: "Deployment default/shop".to_owned(),
@@ -60,7 +62,7 @@ fn shop(on: &[&str]) -> PodGroup {
     }
 }
 
-fn budget(healthy: u32, needed: u32) -> Budget {
+pub(super) fn budget(healthy: u32, needed: u32) -> Budget {
     Budget {
         name: "default/shop".to_owned(),
         rule: format!("minAvailable: {needed}"),
@@ -72,12 +74,12 @@ fn budget(healthy: u32, needed: u32) -> Budget {
 }
 
 /// So many nodes w1, w2, … with endless room.
-fn workers(count: usize) -> BTreeMap<NodeName, Room> {
+pub(super) fn workers(count: usize) -> BTreeMap<NodeName, Room> {
     (1..=count).map(|number| (node(&format!("w{number}")), ENDLESS)).collect()
 }
 
 fn on_two_workers(budgets: Vec<Budget>, pods: Vec<PodGroup>) -> Workloads {
-    Workloads { nodes: workers(2), budgets, pods }
+    Workloads { nodes: workers(2), budgets, pods, ..Workloads::default() }
 }
 
 /// The findings of a roll-out over w1 and w2.
@@ -155,7 +157,7 @@ fn what_is_deleted_whatever_its_budget_says_has_to_find_room_and_may_be_down_lik
     let expected = [
         What::Blocked { on_blocked: OnBlocked::Force, budgets: vec![budget(1, 1)] },
         What::Downtime(Cause::OneReplica),
-        What::NoRoom { cpu_m: 500, memory_bytes: 0, lack },
+        What::NoRoom { cpu_m: 500, memory_bytes: 0, lack, comes_back: true },
     ];
     assert_eq!(told, expected);
 }
@@ -174,7 +176,7 @@ fn where_what_went_finds_no_room_the_budget_lets_no_more_go() {
     let lack = Lack::Room { cpu_m: 400, memory_bytes: u64::MAX };
     let stuck = Budget { allowed: 0, healthy: 2, ..budget(3, 2) };
     let expected = [
-        ("w1".to_owned(), 1, What::NoRoom { cpu_m: 500, memory_bytes: 0, lack }),
+        ("w1".to_owned(), 1, What::NoRoom { cpu_m: 500, memory_bytes: 0, lack, comes_back: true }),
         ("w1".to_owned(), 2, What::Blocked { on_blocked: OnBlocked::Pause, budgets: vec![stuck] }),
     ];
     assert_eq!(findings(&workloads), expected);
@@ -194,14 +196,17 @@ fn side_by_side(mut path: Path, canary: Option<Canary>) -> Path {
 #[test]
 fn what_is_drained_at_once_finds_room_only_on_the_others() {
     let pods = PodGroup { cpu_m: 500, ..shop(&["w1", "w2", "w3"]) };
-    let mut workloads = Workloads { nodes: workers(3), budgets: Vec::new(), pods: vec![pods] };
+    let mut workloads = Workloads { nodes: workers(3), pods: vec![pods], ..Workloads::default() };
     workloads.nodes.insert(node("w3"), Room { cpu_m: 1200, ..ENDLESS });
     let one_by_one = path(&["w1", "w2"]);
     assert_eq!(forecast(&one_by_one, &workloads).findings, []);
     let found = forecast(&side_by_side(one_by_one, None), &workloads).findings;
     let lack = Lack::Room { cpu_m: 200, memory_bytes: u64::MAX };
     let told: Vec<_> = found.into_iter().map(|finding| (finding.node.to_string(), finding.what)).collect();
-    assert_eq!(told, [("w2".to_owned(), What::NoRoom { cpu_m: 500, memory_bytes: 0, lack })]);
+    assert_eq!(
+        told,
+        [("w2".to_owned(), What::NoRoom { cpu_m: 500, memory_bytes: 0, lack, comes_back: true })]
+    );
 }
 
 #[test]
@@ -231,6 +236,94 @@ fn a_workload_of_one_pod_is_down_while_it_moves_and_that_is_told_once() {
 }
 
 #[test]
+fn a_job_is_interrupted_wherever_its_pods_are_and_whether_they_are_ready_or_not() {
+    let job = PodGroup { workload: "Job default/report".to_owned(), ..shop(&["w1", "w2"]) };
+    let starting = PodGroup { ready: false, workload: "Job default/backup".to_owned(), ..shop(&["w2"]) };
+    let found = findings(&on_two_workers(Vec::new(), vec![job, starting]));
+    let interrupted = || What::Downtime(Cause::Interrupted);
+    assert_eq!(found, [("w1".to_owned(), 1, interrupted()), ("w2".to_owned(), 1, interrupted())]);
+    let pods = PodGroup { workload: "Job default/report".to_owned(), ..shop(&["w1", "w1"]) };
+    let said = forecast(&path(&["w1"]), &on_two_workers(Vec::new(), vec![pods])).findings[0].to_string();
+    assert!(said.starts_with("2 pods of Job default/report will be interrupted"), "{said}");
+}
+
+#[test]
+fn a_pod_of_a_stateful_set_whose_volume_lies_on_its_node_waits_for_it_and_the_others_stay_up() {
+    let on = |name: &str| PodGroup {
+        workload: "StatefulSet default/db".to_owned(),
+        only_on: Some([node(name)].into()),
+        budgets: vec![0],
+        ..shop(&[name])
+    };
+    let mut workloads = on_two_workers(vec![budget(3, 2)], vec![on("w1"), on("w2"), on("w3")]);
+    workloads.nodes = workers(3);
+    let found = forecast(&path(&["w1", "w2", "w3"]), &workloads).findings;
+    let expected = What::NoRoom { cpu_m: 0, memory_bytes: 0, lack: Lack::Bound, comes_back: true };
+    let told: Vec<_> = found.iter().map(|finding| (finding.node.as_str(), &finding.what)).collect();
+    assert_eq!(
+        told,
+        [("w1", &expected), ("w2", &expected), ("w3", &expected)],
+        "each is back before the next goes"
+    );
+    let said = found[0].to_string();
+    assert!(
+        said.contains("a volume that lies on one node")
+            && said.ends_with("until it is back they are pending"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_pod_that_was_evicted_goes_to_a_raised_node_rather_than_to_one_that_waits() {
+    let pods = PodGroup { cpu_m: 10, ..shop(&["w2"]) };
+    let mut workloads = Workloads { nodes: workers(3), pods: vec![pods], ..Workloads::default() };
+    workloads.nodes.insert(node("w1"), Room { memory_bytes: 1 << 30, ..ENDLESS });
+    let workers_in_order = plan(&["w1", "w2", "w3"], TO, &Policy::default());
+    let mut simulation = Simulation::of(&workloads);
+    raised_in_place(&mut simulation, &workers_in_order);
+    assert_eq!(
+        simulation.pods()[0].place,
+        Place::On(&node("w1")),
+        "though w3 is emptier, and it stays there"
+    );
+}
+
+#[test]
+fn budgets_are_taken_by_what_their_controllers_counted_whatever_rule_they_were_made_by() {
+    let pods = PodGroup { budgets: vec![0], ..shop(&["w1", "w1", "w1", "w1"]) };
+    let met = |rule: &str, allowed, needed| {
+        let budget = Budget { rule: rule.to_owned(), allowed, ..budget(4, needed) };
+        findings(&on_two_workers(vec![budget], vec![pods.clone()]))
+    };
+    assert_eq!(met("maxUnavailable: 25%", 1, 3), []);
+    assert_eq!(met("minAvailable: 50%", 2, 2), []);
+    for (rule, needed) in [("maxUnavailable: 0", 4), ("minAvailable: 100%", 4)] {
+        let found = met(rule, 0, needed);
+        assert!(matches!(found.as_slice(), [(_, 4, What::Blocked { .. })]), "{rule}: {found:?}");
+    }
+}
+
+#[test]
+fn what_two_budgets_keep_is_told_though_it_is_not_ready_and_both_would_let_that_go() {
+    let unready = PodGroup { ready: false, budgets: vec![0, 1], ..shop(&["w1"]) };
+    let lenient = || Budget { unhealthy_may_go: true, ..budget(2, 1) };
+    let found = findings(&on_two_workers(vec![lenient(), lenient()], vec![unready]));
+    assert!(matches!(found.as_slice(), [(_, 1, What::Blocked { .. })]), "{found:?}");
+}
+
+#[test]
+fn a_workload_whose_pods_may_not_share_a_node_waits_where_every_node_has_one() {
+    let apart = PodGroup { apart: true, ..shop(&["w1", "w2", "w3"]) };
+    let workloads = Workloads { nodes: workers(3), pods: vec![apart], ..Workloads::default() };
+    let found = forecast(&path(&["w1", "w2", "w3"]), &workloads).findings;
+    assert_eq!(found.len(), 3);
+    assert!(found.iter().all(|one| matches!(one.what, What::NoRoom { lack: Lack::Apart, .. })), "{found:?}");
+    let bound = PodGroup { bound_otherwise: true, ..shop(&["w1", "w2"]) };
+    let unknown = forecast(&path(&["w1"]), &on_two_workers(Vec::new(), vec![bound]));
+    assert_eq!(unknown.bound_otherwise, 2, "it is said of how many nobody knows");
+}
+
+#[test]
 fn a_workload_whose_pods_are_all_on_one_node_is_down_unless_a_budget_spaces_them_out() {
     let together = || shop(&["w1", "w1"]);
     let found = findings(&on_two_workers(Vec::new(), vec![together()]));
@@ -238,7 +331,7 @@ fn a_workload_whose_pods_are_all_on_one_node_is_down_unless_a_budget_spaces_them
     let spaced = PodGroup { budgets: vec![0], ..together() };
     assert_eq!(findings(&on_two_workers(vec![budget(2, 1)], vec![spaced])), []);
     assert_eq!(
-        findings(&Workloads { nodes: workers(3), budgets: Vec::new(), pods: vec![shop(&["w1", "w3"])] }),
+        findings(&Workloads { nodes: workers(3), pods: vec![shop(&["w1", "w3"])], ..Workloads::default() }),
         []
     );
 }
@@ -342,7 +435,7 @@ fn a_path_takes_as_long_as_the_median_of_earlier_leases_of_each_role_and_unknown
     };
     let workers: Vec<Rollout> = raised("w1", &[9000, 60_000, 70_000]).collect();
     let unknown = durations(&path(&["cp1", "w1", "w2"]), &workers);
-    let worker = RoleDuration { role: Role::Worker, lease_ms: 60_000, leases: 3 };
+    let worker = RoleDuration { role: Role::Worker, part: Part::Raise, lease_ms: 60_000, leases: 3 };
     assert_eq!(unknown, Durations { roles: vec![worker], total_ms: None });
     let all: Vec<Rollout> = workers.into_iter().chain(raised("cp1", &[100_000])).collect();
     assert_eq!(durations(&path(&["cp1", "w1", "w2"]), &all).total_ms, Some(220_000));
@@ -357,7 +450,7 @@ fn a_path_takes_as_long_as_the_median_of_earlier_leases_of_each_role_and_unknown
 }
 
 /// Any pods on the nodes w1, w2, … of which there are so many, asking for something.
-fn any_pods(nodes: usize, budgets: usize) -> impl Strategy<Value = Vec<PodGroup>> {
+pub(super) fn any_pods(nodes: usize, budgets: usize) -> impl Strategy<Value = Vec<PodGroup>> {
     let group = (
         prop::collection::vec(1..=nodes, 0..6),
         0..6_usize,
@@ -389,7 +482,7 @@ proptest! {
     ) {
         let ordinary = |group: PodGroup| PodGroup { controlled: true, empty_dir: false, apart: false, ..group };
         let pods = pods.into_iter().map(ordinary).collect();
-        let workloads = Workloads { nodes: workers(nodes), budgets: Vec::new(), pods };
+        let workloads = Workloads { nodes: workers(nodes), pods, ..Workloads::default() };
         let names: Vec<String> = workloads.nodes.keys().map(ToString::to_string).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         for finding in forecast(&path(&names), &workloads).findings {
@@ -409,7 +502,7 @@ proptest! {
         };
         let nodes: BTreeMap<NodeName, Room> = (1..).zip(rooms).map(room).collect();
         let budgets: Vec<Budget> = counts.into_iter().map(|(healthy, needed)| budget(healthy, needed)).collect();
-        let workloads = Workloads { nodes, budgets, pods };
+        let workloads = Workloads { nodes, budgets, pods, ..Workloads::default() };
         let policy = Policy { delete_unmanaged_pods: delete, delete_empty_dir_data: delete, ..Policy::default() };
         let mut simulation = Simulation::of(&workloads);
         let count = |simulation: &Simulation<'_>| simulation.pods().len();

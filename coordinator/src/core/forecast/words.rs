@@ -57,10 +57,11 @@ impl Display for Finding {
                 "the drain of {node} will refuse: {of_them} of {workload} would lose the data in an emptyDir (allow it with \
                  --delete-empty-dir-data)"
             ),
-            // Nobody gives a Job a second pod for this.
-            What::Downtime(Cause::OneReplica) if workload.starts_with("Job ") => {
-                write!(f, "{workload} is interrupted at the drain of {node} and starts over")
-            }
+            What::Downtime(Cause::Interrupted) => write!(
+                f,
+                "{of_them} of {workload} will be interrupted, first at the drain of {node}, and start over, as far as its \
+                 backoffLimit lets them"
+            ),
             What::Downtime(Cause::OneReplica) => write!(
                 f,
                 "{workload} is down while its one ready pod moves, first at the drain of {node}: give it a second one"
@@ -73,12 +74,16 @@ impl Display for Finding {
             What::Downtime(Cause::NoController) => {
                 write!(f, "{workload} ends at the drain of {node}, and no controller starts it again")
             }
-            What::NoRoom { cpu_m, memory_bytes, lack } => {
-                write!(f, "{of_them} of {workload} will not fit elsewhere while {node} is drained: ")?;
+            What::NoRoom { cpu_m, memory_bytes, lack, comes_back } => {
+                let when = if *comes_back { "while" } else { "once" };
+                write!(f, "{of_them} of {workload} will not fit elsewhere {when} {node} is drained: ")?;
                 match lack {
                     Lack::Node => {
                         f.write_str("no other node is schedulable, has its labels and no taint against it")
                     }
+                    Lack::Bound => f.write_str(
+                        "a volume that lies on one node, or a rule, binds them to nodes by name, and no other one of these takes pods",
+                    ),
                     Lack::Apart => {
                         f.write_str("no two of them share a node, and every other that takes them has one")
                     }
@@ -91,7 +96,11 @@ impl Display for Finding {
                         Memory(*most_bytes)
                     ),
                 }?;
-                f.write_str("; until it is back they are pending")
+                f.write_str(if *comes_back {
+                    "; until it is back they are pending"
+                } else {
+                    "; it does not come back, and they are pending until something else has room for them"
+                })
             }
         }
     }

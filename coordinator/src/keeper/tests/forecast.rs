@@ -57,6 +57,27 @@ async fn the_next_control_plane_is_asked_where_one_cannot_say_and_what_names_no_
 }
 
 #[tokio::test]
+async fn what_machines_have_is_as_their_agents_said_last_and_missing_where_they_could_not_tell() {
+    let coordinator = Coordinator::new();
+    let agents = coordinator.connect_all();
+    let room = |unread: &str| {
+        let room = v1::RoomFacts {
+            unread: unread.to_owned(),
+            cpus: 4,
+            memory_bytes: 1 << 30,
+            architecture: "amd64".to_owned(),
+        };
+        v1::NodeFacts { room: Some(room), ..v1::NodeFacts::default() }
+    };
+    agents[0].says(&coordinator, Said::Facts(Box::new(room("")))).unwrap();
+    let untold = room("what the kernel says in /proc/meminfo is malformed: it is not there");
+    agents[1].says(&coordinator, Said::Facts(Box::new(untold))).unwrap();
+    let machines = coordinator.keeper.lock().machines();
+    let seen: Vec<_> = machines.iter().map(|(name, machine)| (name.as_str(), machine.cpus)).collect();
+    assert_eq!(seen, [("cp1", 4)]);
+}
+
+#[tokio::test]
 async fn where_no_control_plane_can_say_what_runs_the_reason_is_told() {
     let coordinator = Coordinator::new();
     let why = asked(&coordinator, async {}).await.unwrap_err();

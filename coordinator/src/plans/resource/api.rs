@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -29,6 +29,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(15);
+
+/// The longest for which an API server is left alone because it asks for that: longer it is not known whether there is something new.
+const LEFT_ALONE: Duration = Duration::from_mins(1);
 
 /// A status of a large cluster's roll-out has a few thousand bytes.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -56,6 +59,8 @@ pub(super) enum ApiError {
         code: u16,
         /// Its words.
         message: String,
+        /// For how long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// No answer, or half of one.
     #[error("{server} does not answer: {why}")]
@@ -74,6 +79,14 @@ impl ApiError {
             Self::Kubeconfig(_) | Self::Key { .. } => false,
             Self::Refused { code, .. } => *code >= 500 || *code == StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable { .. } => true,
+        }
+    }
+
+    /// For how long the API server asks to be left alone: it has too much to do, or is not ready.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Kubeconfig(_) | Self::Key { .. } | Self::Unreachable { .. } => None,
         }
     }
 
@@ -155,17 +168,22 @@ impl Api {
 
     async fn call(&self, method: Method, path: &str, body: String) -> Result<String, ApiError> {
         let asked = tokio::time::timeout(REQUEST, self.ask(method, path, body)).await;
-        let (status, text) = asked
+        let (status, headers, text) = asked
             .unwrap_or_else(|_| Err(format!("there was no answer within {} s", REQUEST.as_secs())))
             .map_err(|why| ApiError::Unreachable { server: self.server.clone(), why })?;
         if status.is_success() {
             return Ok(text);
         }
         let message = serde_json::from_str(&text).map_or_else(|_| text, |Refusal { message }| message);
-        Err(ApiError::Refused { code: status.as_u16(), message })
+        Err(ApiError::Refused { code: status.as_u16(), message, retry_after: retry_after(&headers) })
     }
 
-    async fn ask(&self, method: Method, path: &str, body: String) -> Result<(StatusCode, String), String> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<(StatusCode, HeaderMap, String), String> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server))
@@ -179,14 +197,20 @@ impl Api {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
         let answer = self.client.request(request).await.map_err(|error| causes(&error))?;
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
         let bytes = body.map_err(|error| error.to_string())?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+        Ok((status, headers, String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn unreadable(&self, error: &serde_json::Error) -> ApiError {
         let why = format!("its answer is no list: {error}");
         ApiError::Unreachable { server: self.server.clone(), why }
     }
+}
+
+/// Kubernetes tells it in seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LEFT_ALONE))
 }

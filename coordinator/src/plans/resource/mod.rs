@@ -39,7 +39,8 @@ use status::{Acceptance, Status};
 /// How long an API server may be away before operators are told: one that is raised is back sooner.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// When a status is written again that the API server refused to take.
+/// When a status is written again that the API server refused to take, or that somebody else has changed: where two coordinators
+/// follow the same objects, each would have the last word for ever.
 const WRITE_AGAIN: Duration = Duration::from_mins(1);
 
 /// Follows the objects of the cluster.
@@ -53,17 +54,37 @@ pub struct ResourceFollower {
     away: Option<Instant>,
     /// When a status was refused, and what operators are told until it is written again.
     unwritten: Option<(Instant, String)>,
+    /// What was written last into each object's status, by uid.
+    written: BTreeMap<String, Written>,
+    /// Until when the API server asked to be left alone.
+    left_alone_until: Option<Instant>,
     /// What came of the attempts at each object, by uid.
     attempts: BTreeMap<String, Attempts>,
     /// What operators were told last.
     said: Vec<String>,
 }
 
+/// A status as it was written.
+struct Written {
+    status: Status,
+    at: Instant,
+}
+
 impl ResourceFollower {
     /// Begins with nothing seen.
     pub fn new(keeper: Arc<Keeper>, clock: Box<dyn Clock>, kubeconfig: PathBuf) -> Self {
-        let (attempts, said) = (BTreeMap::new(), Vec::new());
-        Self { keeper, clock, kubeconfig, api: None, away: None, unwritten: None, attempts, said }
+        Self {
+            keeper,
+            clock,
+            kubeconfig,
+            api: None,
+            away: None,
+            unwritten: None,
+            written: BTreeMap::new(),
+            left_alone_until: None,
+            attempts: BTreeMap::new(),
+            said: Vec::new(),
+        }
     }
 
     /// Looks again and again, and reports what operators should know.
@@ -77,9 +98,15 @@ impl ResourceFollower {
 
     /// One look; what operators should know.
     async fn look(&mut self) -> Vec<String> {
+        if self.is_left_alone() {
+            return self.said.clone();
+        }
         let listed = match self.list().await {
             Ok(listed) => listed,
-            Err(error) => return self.unlisted(&error),
+            Err(error) => {
+                self.leave_alone(&error);
+                return self.unlisted(&error);
+            }
         };
         self.away = None;
         let (mut objects, mut said) = (Vec::new(), Vec::new());
@@ -93,6 +120,7 @@ impl ResourceFollower {
         objects.sort_by(|one, other| (&one.created, &one.name).cmp(&(&other.created, &other.name)));
         let there: BTreeSet<&str> = objects.iter().map(|object| object.uid.as_str()).collect();
         self.attempts.retain(|uid, _| there.contains(uid.as_str()));
+        self.written.retain(|uid, _| there.contains(uid.as_str()));
         self.unwritten = self.unwritten.take().filter(|(at, _)| at.elapsed() < WRITE_AGAIN);
         for object in &objects {
             let acceptance = self.accept(object).await;
@@ -103,7 +131,7 @@ impl ResourceFollower {
                 }
                 Acceptance::Begun | Acceptance::AlreadyThere | Acceptance::BegunElsewhere => {}
             }
-            self.write_status(object, &acceptance).await;
+            said.extend(self.write_status(object, &acceptance).await);
         }
         said.extend(self.unwritten.iter().map(|(_, why)| why.clone()));
         said
@@ -182,26 +210,39 @@ impl ResourceFollower {
         Some(if self.keeper.rollout_of(uid).is_some() { Acceptance::Begun } else { Acceptance::AlreadyThere })
     }
 
-    /// Writes an object's status, if it says something else than before.
-    async fn write_status(&mut self, object: &Object, acceptance: &Acceptance) {
-        if self.unwritten.is_some() {
-            return;
+    /// Writes an object's status, if it says something else than before; what operators should know.
+    async fn write_status(&mut self, object: &Object, acceptance: &Acceptance) -> Option<String> {
+        if self.unwritten.is_some() || self.is_left_alone() {
+            return None;
         }
-        if *acceptance == Acceptance::BegunElsewhere && object.before.ended() {
-            return;
+        let elsewhere = *acceptance == Acceptance::BegunElsewhere;
+        if elsewhere && object.before.ended() {
+            return None;
         }
         // While a roll-out of an earlier spec goes on, it is that which is told; one that has ended is not this spec's.
         let rollout = self.keeper.rollout_of(&object.uid);
         let rollout = rollout.filter(|rollout| *acceptance == Acceptance::Begun || rollout.ended_at_ms == 0);
         let now_ms = self.clock.unix_ms();
         let status = Status::of(acceptance, rollout.as_ref(), object.generation, &object.before, now_ms);
-        let (Some(written), Some(api)) = (object.with_status(&status), &self.api) else {
-            return;
+        let (Some(whole), Some(api)) = (object.with_status(&status), &self.api) else {
+            return None;
         };
-        match api.put_status(&object.name, &written).await {
-            Ok(()) => {}
+        let earlier = self.written.get(&object.uid).filter(|earlier| earlier.status.says_the_same(&status));
+        // Whoever began with it says how it goes on; where nobody does, it stays as this coordinator left it.
+        if earlier.is_some_and(|earlier| elsewhere || earlier.at.elapsed() < WRITE_AGAIN) {
+            return Some(format!(
+                "the status of upgradeplan {} is changed by somebody else: one coordinator may follow the objects of a cluster, \
+                 and their definition has to be that of its version (`liftlock schema --crd`)",
+                object.name
+            ));
+        }
+        match api.put_status(&object.name, &whole).await {
+            Ok(()) => {
+                self.written.insert(object.uid.clone(), Written { status, at: Instant::now() });
+            }
             Err(error) if error.may_pass() || error.is_of_another_object() => {
                 tracing::debug!(%error, name = object.name, "the status is written at the next look");
+                self.leave_alone(&error);
             }
             Err(error) => {
                 let said = format!(
@@ -211,6 +252,16 @@ impl ResourceFollower {
                 self.unwritten = Some((Instant::now(), said));
             }
         }
+        None
+    }
+
+    /// Asks the API server for nothing as long as it wants that.
+    fn leave_alone(&mut self, error: &ApiError) {
+        self.left_alone_until = error.retry_after().map(|wanted| Instant::now() + wanted);
+    }
+
+    fn is_left_alone(&self) -> bool {
+        self.left_alone_until.is_some_and(|until| Instant::now() < until)
     }
 }
 

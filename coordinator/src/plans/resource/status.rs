@@ -184,6 +184,16 @@ impl Before {
 }
 
 impl Status {
+    /// Whether it says the same, whatever it says of since when.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let timeless = |status: &Self| {
+            let mut status = status.clone();
+            status.conditions.iter_mut().for_each(|condition| condition.last_transition_time.clear());
+            status
+        };
+        timeless(self) == timeless(other)
+    }
+
     /// The status of an object of this generation, with what its roll-out is like if it has one.
     pub(super) fn of(
         acceptance: &Acceptance,
