@@ -18,6 +18,7 @@ use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::{Leg, Stop};
 use crate::core::membership::Membership;
 use crate::core::path::make_stop;
+use crate::core::replacement;
 use crate::core::rollout::{Event, Phase, Rollout};
 use crate::core::surge;
 use crate::store::records::Change;
@@ -91,7 +92,9 @@ impl Keeper {
                 .map_err(|unread| vec![unread.into()])
                 .and_then(|catalogue| make_stop(&state.view(), next.to_version, after, policy, &catalogue)),
         };
-        let against = match &now {
+        let joined = Membership::of(&reached.plan).unwrap_or_default().joins;
+        let lost = joined.iter().find_map(|with| replacement::lost(&state.view(), with));
+        let against = lost.or_else(|| match &now {
             Ok(plan) => next.difference(plan).map(|difference| {
                 format!("the plan that leads there is not the one that was applied: {difference}")
             }),
@@ -99,7 +102,7 @@ impl Keeper {
                 let why: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
                 Some(why.join("; "))
             }
-        };
+        });
         match (now, against) {
             (Ok(plan), None) => {
                 let rollout = Rollout::start(plan, reached.started_by.clone(), self.clock.unix_ms());
@@ -157,8 +160,8 @@ impl Keeper {
         }
         let target = reached.leg.onward.last().unwrap_or(next).to_version;
         let why = format!(
-            "stop {} of {}, {}, is reached, and the next, {}, did not begin: {against}; `liftlock plan {target}` shows the way \
-             from here, `liftlock apply {target}` begins it",
+            "stop {} of {}, {}, is reached, and the next, {}, did not begin: {against}; `liftlock resume` \
+             looks at it once more, `liftlock plan {target}` shows the way from here, `liftlock apply {target}` begins it",
             reached.leg.stop,
             reached.leg.stops(),
             reached.plan.to_version,
