@@ -91,6 +91,17 @@ pub enum Part {
 }
 
 impl Part {
+    /// Its name for hooks.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raise => "raise",
+            Self::Join => "join",
+            Self::Empty => "empty",
+            Self::Leave => "leave",
+            Self::End => "end",
+        }
+    }
+
     /// Whether it is what every node of an ordinary plan does.
     pub fn is_raise(&self) -> bool {
         *self == Self::Raise

@@ -16,6 +16,7 @@ use liftlock_proto::version::KubernetesVersion;
 use super::checksum::sha256_of;
 use super::newer::compare;
 use super::output::kubernetes_version;
+use crate::host::trees::{Kind, Survey};
 use crate::host::{Files, HostError, HostResult, Layout, Trees};
 use crate::trust::distrust;
 
@@ -114,6 +115,15 @@ impl Directory {
         }
     }
 
+    /// Where the symbolic link at a path of the node's leads; `None` where there is no link.
+    pub(super) async fn link_at(&self, path: &Utf8Path) -> HostResult<Option<String>> {
+        let found = self.trees.survey(Survey::at(path)).await?.root;
+        Ok(match found.map(|entry| entry.kind) {
+            Some(Kind::Link(target)) => Some(target.to_string()),
+            _ => None,
+        })
+    }
+
     /// SHA-256 by file, as a list has them.
     async fn read(&self, list: &Utf8Path) -> HostResult<BTreeMap<String, String>> {
         let malformed = |why: String| HostError::Malformed { what: format!("the list {list}"), why };
@@ -202,7 +212,8 @@ impl Directory {
         self.take_offer(&self.listed().await?, name, wanted).await
     }
 
-    /// Of several builds of one version the newest.
+    /// Of several builds of one version the newest, of those for this machine's architecture where there are any: one folder may
+    /// serve nodes of several.
     fn offer_of<'a>(
         &self,
         listed: &'a BTreeMap<String, String>,
@@ -213,7 +224,10 @@ impl Directory {
             let offer = offer(self.manager, file)?;
             (offer.name == name && wanted.fits(&offer)).then_some((offer, sum))
         });
-        fitting.max_by(|(one, _), (other, _)| compare(self.manager, &one.version, &other.version))
+        fitting.max_by(|(one, _), (other, _)| {
+            let ours = |offer: &Offer| is_for_this_machine(&offer.file);
+            ours(one).cmp(&ours(other)).then_with(|| compare(self.manager, &one.version, &other.version))
+        })
     }
 
     async fn take_offer(
@@ -358,6 +372,25 @@ pub(super) fn offer(manager: PackageManager, file: &str) -> Option<Offer> {
         version,
         file: file.to_owned(),
     })
+}
+
+/// Whether a package, by its name, is for this machine's architecture or for any.
+fn is_for_this_machine(file: &str) -> bool {
+    let (deb, rpm) = architecture();
+    let base = file.strip_suffix(".deb").map(|base| (base, '_', [deb, "all"]));
+    let base = base.or_else(|| file.strip_suffix(".rpm").map(|base| (base, '.', [rpm, "noarch"])));
+    base.and_then(|(base, before, own)| Some(own.contains(&base.rsplit_once(before)?.1))).unwrap_or(false)
+}
+
+/// This machine's architecture as dpkg and as rpm call it.
+fn architecture() -> (&'static str, &'static str) {
+    match std::env::consts::ARCH {
+        "x86_64" => ("amd64", "x86_64"),
+        "aarch64" => ("arm64", "aarch64"),
+        "powerpc64" => ("ppc64el", "ppc64le"),
+        "arm" => ("armhf", "armv7hl"),
+        other => (other, other),
+    }
 }
 
 /// How the file of a program may be called.
@@ -546,6 +579,25 @@ mod tests {
             let refused = why(&twin, directory.prepare(&installed.clone().into(), TO, true));
             assert!(refused.contains(TAKEN_HERE) && refused.contains("no storage space"), "{refused}");
             twin.drive(directory.prepare(&installed.clone().into(), TO, true)).done().unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn of_packages_for_several_architectures_a_node_takes_its_own() {
+        let (deb, rpm) = architecture();
+        for (manager, name, version) in [
+            (PackageManager::Apt, "kubeadm_1.31.2-1.1_ARCHITECTURE.deb", deb),
+            (PackageManager::Dnf, "kubeadm-1.31.2-150500.1.1.ARCHITECTURE.rpm", rpm),
+        ] {
+            let twin = twin();
+            let mut list = String::new();
+            for architecture in ["aaa", "amd64", "arm64", "aarch64", "x86_64", "zzz", version] {
+                list += &put(&twin, &name.replace("ARCHITECTURE", architecture), architecture);
+            }
+            put(&twin, "SHA256SUMS", &list);
+            let directory = directory(&twin, manager);
+            let found = twin.drive(directory.at_version(&["kubeadm"], TO)).done().unwrap().unwrap();
+            assert!(found[0].as_str().ends_with(&name.replace("ARCHITECTURE", version)), "{found:?}");
         }
     }
 

@@ -70,27 +70,49 @@ pub fn led_to(files: &[SplitFile], minor: u16) -> Vec<SplitFile> {
 
 /// The minors in the URLs of a file.
 fn minors(content: &str) -> BTreeSet<u16> {
-    let in_line = |line: &str| found(line).map(|(_, minor)| minor).collect::<Vec<_>>();
-    content.lines().flat_map(in_line).collect()
+    let in_line = |(line, counts)| found(line, counts).map(|(_, minor)| minor).collect::<Vec<_>>();
+    lines(content).into_iter().flat_map(in_line).collect()
 }
 
 /// The file with one minor in the place of another.
 fn led(content: &str, from: u16, to: u16) -> String {
-    let lead = |line: &str| {
-        let mut line = line.to_owned();
+    let lead = |(line, counts): (&str, bool)| {
         let spots: Vec<Range<usize>> =
-            found(&line).filter(|(_, minor)| *minor == from).map(|(spot, _)| spot).collect();
+            found(line, counts).filter(|(_, minor)| *minor == from).map(|(spot, _)| spot).collect();
+        let mut line = line.to_owned();
         for spot in spots.into_iter().rev() {
             line.replace_range(spot, &to.to_string());
         }
         line
     };
-    content.split_inclusive('\n').map(lead).collect()
+    lines(content).into_iter().map(lead).collect()
+}
+
+/// Each line with its end, and whether it counts: it is no comment, and nobody has switched off the section (of dnf) or the stanza
+/// (of apt's `.sources`) in which it stands.
+fn lines(content: &str) -> Vec<(&str, bool)> {
+    let lines: Vec<&str> = content.split_inclusive('\n').collect();
+    let is_section = |line: &str| line.trim().starts_with('[') && line.trim().ends_with(']');
+    let has_sections = lines.iter().any(|line| is_section(line));
+    let begins = |line: &str| if has_sections { is_section(line) } else { line.trim().is_empty() };
+    let mut counting = Vec::new();
+    for part in lines.chunk_by(|_, next| !begins(next)) {
+        let is_on = !part.iter().any(|line| switches_off(line));
+        counting.extend(part.iter().map(|line| (*line, is_on && !line.trim_start().starts_with('#'))));
+    }
+    counting
+}
+
+/// `enabled=0`, `Enabled: no`
+fn switches_off(line: &str) -> bool {
+    let Some((field, value)) = line.split_once([':', '=']) else { return false };
+    let value = value.trim().to_ascii_lowercase();
+    field.trim().eq_ignore_ascii_case("enabled")
+        && ["0", "no", "false", "off", "without", "disable"].contains(&value.as_str())
 }
 
 /// Where a line that counts names a minor: the digits after `v1.`, and their number.
-fn found(line: &str) -> impl Iterator<Item = (Range<usize>, u16)> {
-    let is_comment = line.trim_start().starts_with('#');
+fn found(line: &str, counts: bool) -> impl Iterator<Item = (Range<usize>, u16)> {
     let mut at = 0;
     let words = line.split(|letter: char| letter.is_whitespace() || "=,\"'<>[]".contains(letter));
     let spans = words.map(move |word| {
@@ -99,7 +121,7 @@ fn found(line: &str) -> impl Iterator<Item = (Range<usize>, u16)> {
             + line.get(start + word.len()..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
         (start, word)
     });
-    let spots = spans.filter(move |_| !is_comment);
+    let spots = spans.filter(move |_| counts);
     spots.filter_map(|(start, word)| {
         let (digits, minor) = in_url(word)?;
         Some((start + digits.start..start + digits.end, minor))
@@ -173,6 +195,20 @@ mod tests {
         assert_eq!(led_to(&files, 31), [file("a", &SOURCES.replace("v1.30", "v1.31"))]);
         assert_eq!(minors_of(&files).into_iter().collect::<Vec<_>>(), [29, 30]);
         assert_eq!(led_to(&[], 31), []);
+    }
+
+    #[test]
+    fn a_repository_that_somebody_switched_off_leads_nowhere_and_stays_as_it_is() {
+        let off = SOURCES.replace("v1.30", "v1.31") + "Enabled: no\n";
+        let files = [file("a", &format!("{SOURCES}\n{off}"))];
+        assert_eq!(minors_of(&files).into_iter().collect::<Vec<_>>(), [30]);
+        assert_eq!(led_to(&files, 31), [file("a", &format!("{}\n{off}", SOURCES.replace("v1.30", "v1.31")))]);
+        let off = REPO.replace("v1.30", "v1.31").replace("[kubernetes]", "[next]") + "\nenabled = 0\n";
+        for content in [format!("{REPO}{off}"), format!("{off}{REPO}enabled=1\n")] {
+            let files = [file("k.repo", &content)];
+            assert_eq!(minors_of(&files).into_iter().collect::<Vec<_>>(), [30], "{content}");
+            assert_eq!(led_to(&files, 31)[0].content.matches("v1.30").count(), 0);
+        }
     }
 
     #[test]

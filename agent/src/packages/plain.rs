@@ -69,6 +69,25 @@ impl PlainFiles {
         Ok(None)
     }
 
+    /// Refuses a program that is a symbolic link: what would be kept of it for the way back is the link, and what it leads to may go
+    /// or change.
+    async fn refuse_links(&self) -> HostResult<()> {
+        for program in KUBERNETES_PACKAGES {
+            if let Some(place) = self.place(program).await?
+                && let Some(target) = self.directory()?.link_at(&place).await?
+            {
+                return Err(HostError::Malformed {
+                    what: format!("the program {place}"),
+                    why: format!(
+                        "it is a symbolic link to {target}: put the folder in which the program itself lies first into `path` in \
+                         /etc/liftlock/agent.toml and restart liftlock-agent, and it is replaced there"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
     async fn version(&self, program: &str) -> HostResult<KubernetesVersion> {
         if program == "kubectl" {
             output::kubectl_version(&self.commands.read(&argv::kubectl_version(), ASKING).await?)
@@ -151,6 +170,7 @@ impl Packages for PlainFiles {
     }
 
     async fn download(&self, version: KubernetesVersion, lines: &dyn Lines) -> HostResult<()> {
+        self.refuse_links().await?;
         // What is replaced is kept: the way back needs nothing of the folder.
         for file in self.directory()?.prepare(&self.installed().await?, version, false).await? {
             lines.line(&format!("{file} is what the list says"));
@@ -234,6 +254,7 @@ mod tests {
     use crate::backup::digest::FileDigest;
     use crate::engine::idle::Idle;
     use crate::engine::lease::Lease;
+    use crate::host::real::{RealFiles, RealTrees};
     use crate::host::{Bounds, Limits, UnitState};
     use crate::twin::{Fault, Meanwhile, Outcome, Shape, Twin};
 
@@ -361,6 +382,31 @@ mod tests {
         twin.drive(programs.reinstall(&permit(&twin), &before, &[], &Silent)).done().unwrap().unwrap();
         for program in KUBERNETES_PACKAGES {
             assert_eq!(content(&twin, program), FROM.to_string());
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_a_symbolic_link_is_refused_before_a_lease_with_what_would_be_allowed() {
+        let twin = twin();
+        let (host, folder) = (twin.host("cp1"), tempfile::TempDir::new().unwrap());
+        let root = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
+        let layout = Layout { state_dir: root.join("state"), root: root.clone() };
+        std::fs::create_dir_all(root.join("usr/bin")).unwrap();
+        std::fs::write(root.join("v1.30.4"), "a program").unwrap();
+        std::os::unix::fs::symlink("../../v1.30.4", root.join("usr/bin/kubelet")).unwrap();
+        let files: Arc<dyn Files> = Arc::new(RealFiles::new(layout.clone()));
+        let trees = Arc::new(RealTrees::new(layout.clone()));
+        let manager = PackageManager::Files;
+        let directory = Directory::new(layout.clone(), Arc::clone(&files), trees, FOLDER.into(), manager);
+        let path = vec![root.join("usr/bin")];
+        let programs =
+            PlainFiles::new(layout, files, Arc::new(Shells(host.files)), host.kube, path, Some(directory));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(programs.download(TO, &Silent)).unwrap_err().to_string();
+        for part in
+            ["usr/bin/kubelet", "symbolic link to ../../v1.30.4", "`path` in /etc/liftlock/agent.toml"]
+        {
+            assert!(refused.contains(part), "{part}: {refused}");
         }
     }
 

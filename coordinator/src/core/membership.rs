@@ -11,7 +11,7 @@ use liftlock_proto::plan::{Plan, PlannedNode, Purpose, Role};
 use liftlock_proto::step::Step;
 use liftlock_proto::strategy::Part;
 
-use crate::core::rollout::{NodeState, Rollout, TransitionError};
+use crate::core::rollout::{NodeState, Phase, Rollout, TransitionError};
 use crate::core::sequence::{end_memberships, leave_again};
 
 /// Who joins and who leaves, each in the order of leases.
@@ -125,6 +125,15 @@ impl Rollout {
         let parts = || self.nodes().map(|(planned, state)| (planned.part(), state));
         parts().any(|(part, state)| part == Part::Join && is_back(state))
             && parts().any(|(part, state)| part == Part::End && !is_back(state))
+    }
+
+    /// The nodes whose pods were moved and which leave by the next plan, unless an operator was asked about that already: where
+    /// another path took the place of this one, nobody would go on with them, or back.
+    pub fn nodes_that_wait_emptied(&self) -> Option<String> {
+        let waits = matches!(self.phase(), Phase::BetweenStops | Phase::Paused) && self.is_raised();
+        let emptied = Membership::of(&self.plan).filter(|_| waits)?.empties;
+        let names: Vec<&str> = emptied.iter().map(NodeName::as_str).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// The control plane that ends memberships.

@@ -367,15 +367,10 @@ pub fn closed_before(
     {
         return Some(format!("etcd's member {member} is not healthy"));
     }
-    let object = |name: &NodeName| view.nodes.get(name).and_then(|node| node.object.as_ref());
-    // For its first seconds a Node that is Ready has the taint of one that is not, and the drain would find nobody who takes
-    // the pods.
-    let moves_pods = matches!(planned.part(), Part::Empty | Part::Leave);
-    if moves_pods && object(&planned.name).is_some_and(|old| !old.tainted) {
-        let tainted = |with: &&NodeName| object(with).is_some_and(|new| new.tainted);
-        if let Some(with) = membership.joins.iter().find(tainted) {
-            return Some(format!("{with} has a taint yet that keeps pods away"));
-        }
+    if matches!(planned.part(), Part::Empty | Part::Leave)
+        && let Some(why) = membership.joins.iter().find_map(|with| takes_no_pods(view, with, &planned.name))
+    {
+        return Some(why);
     }
     // One with a lease of its own has proven that it left. Of another an operator has said that it is gone.
     let back = |old: &&NodeName| {
@@ -385,6 +380,36 @@ pub fn closed_before(
     };
     let back = membership.leaves.iter().find(back).filter(|_| planned.part() == Part::End);
     back.map(|old| format!("{old} is in the cluster and its agent answers, so it has not left"))
+}
+
+/// Why pods of a node that goes would not come to a machine that has joined, if that is so.
+fn takes_no_pods(view: &ClusterView, with: &NodeName, old: &NodeName) -> Option<String> {
+    let object = |name: &NodeName| view.nodes.get(name).and_then(|node| node.object.as_ref());
+    let Some(new) = object(with) else { return lost(view, with) };
+    if !new.ready {
+        return Some(format!("{with} has joined and is not Ready"));
+    }
+    if new.unschedulable {
+        return Some(format!(
+            "{with} has joined and is cordoned, so no pods of {old} would come to it: `kubectl uncordon {with}`"
+        ));
+    }
+    // For its first seconds a Node that is Ready has the taint of one that is not, and the drain would find nobody who takes
+    // the pods.
+    let keeps_away = new.tainted && object(old).is_some_and(|old| !old.tainted);
+    keeps_away.then(|| format!("{with} has a taint yet that keeps pods away"))
+}
+
+/// Why nobody counts on a machine that has joined: somebody has deleted its Node. A kubelet registers it at its start only
+/// (pkg/kubelet/kubelet_node_status.go, `registerWithAPIServer`).
+pub fn lost(view: &ClusterView, with: &NodeName) -> Option<String> {
+    let is_there = view.nodes.get(with).is_some_and(|node| node.object.is_some());
+    (!is_there).then(|| {
+        format!(
+            "{with} has joined and its Node is gone, so it takes no pods and nobody leaves for it: `systemctl restart kubelet` there \
+             registers it again"
+        )
+    })
 }
 
 #[cfg(test)]

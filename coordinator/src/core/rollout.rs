@@ -656,7 +656,12 @@ impl Rollout {
                 next.change_intent("pause", Intent::Pause)?;
             }
             Event::Resumed => {
-                if self.intent == Intent::Run {
+                // Where the next stop was refused, it is looked at once more: what spoke against it may be over.
+                let refused = matches!(self.leg.next, Next::Halted { .. });
+                if refused {
+                    next.leg.next = Next::Awaited;
+                }
+                if self.intent == Intent::Run && !refused {
                     return Err(TransitionError::NotNow { what: "resume", why: "it is not paused" });
                 }
                 next.change_intent("resume", Intent::Run)?;

@@ -101,6 +101,12 @@ impl Keeper {
                     present.plan.id
                 )));
             }
+            if let Some(emptied) = present.nodes_that_wait_emptied() {
+                return Err(KeeperError::NotNow(format!(
+                    "the roll-out that goes on has emptied {emptied} for its next plan: `liftlock rollback --cluster` goes back, \
+                     `liftlock abort` leaves everything as it is; apply another plan after that"
+                )));
+            }
             // Whoever applies another path between two stops ends the earlier one here.
             let ended = present.after(&Event::Aborted { at_ms })?;
             change.history.push(self.ended(&ended));

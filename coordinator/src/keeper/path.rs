@@ -15,6 +15,7 @@ use crate::core::history::{HistoryKind, HistoryRecord};
 use crate::core::leg::{Leg, Stop};
 use crate::core::membership::Membership;
 use crate::core::path::make_stop;
+use crate::core::replacement;
 use crate::core::rollout::{Event, Phase, Rollout};
 use crate::core::surge;
 use crate::store::records::Change;
@@ -88,7 +89,9 @@ impl Keeper {
                 .map_err(|unread| vec![unread.into()])
                 .and_then(|catalogue| make_stop(&state.view(), next.to_version, after, policy, &catalogue)),
         };
-        let against = match &now {
+        let joined = Membership::of(&reached.plan).unwrap_or_default().joins;
+        let lost = joined.iter().find_map(|with| replacement::lost(&state.view(), with));
+        let against = lost.or_else(|| match &now {
             Ok(plan) => next.difference(plan).map(|difference| {
                 format!("the plan that leads there is not the one that was applied: {difference}")
             }),
@@ -96,7 +99,7 @@ impl Keeper {
                 let why: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
                 Some(why.join("; "))
             }
-        };
+        });
         match (now, against) {
             (Ok(plan), None) => {
                 let rollout = Rollout::start(plan, reached.started_by.clone(), self.clock.unix_ms());
@@ -154,8 +157,8 @@ impl Keeper {
         }
         let target = reached.leg.onward.last().unwrap_or(next).to_version;
         let why = format!(
-            "stop {} of {}, {}, is reached, and the next, {}, did not begin: {against}; `liftlock plan {target}` shows the way \
-             from here, `liftlock apply {target}` begins it",
+            "stop {} of {}, {}, is reached, and the next, {}, did not begin: {against}; `liftlock resume` \
+             looks at it once more, `liftlock plan {target}` shows the way from here, `liftlock apply {target}` begins it",
             reached.leg.stop,
             reached.leg.stops(),
             reached.plan.to_version,
@@ -188,7 +191,8 @@ impl State {
     /// A node of a stop ahead that has not said what it is like since the present one was reached.
     fn not_looked_at(&self, leg: &Leg) -> Option<NodeName> {
         let look = self.look.as_ref()?;
-        let fresh = |node: &NodeName| self.sessions.contains_key(node) && self.facts_answer(node) >= look.asked;
+        let fresh =
+            |node: &NodeName| self.sessions.contains_key(node) && self.facts_answer(node) >= look.asked;
         let passing = leg.onward.iter().flat_map(|stop| &stop.nodes);
         passing.map(|passing| &passing.name).find(|node| !fresh(node)).cloned()
     }

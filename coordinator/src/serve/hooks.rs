@@ -3,22 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, StatusCode, Uri};
+use liftlock_proto::plan::PlannedNode;
+use liftlock_proto::strategy::Part;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use super::https::{HttpsError, bearer, client, exchange};
+use super::https::{HttpsError, bearer, client, told};
 use crate::core::hooks::{Target, origin};
 use crate::identity::files::{self, FileError};
 use crate::keeper::{HookOrder, Keeper, LOOK_AGAIN};
@@ -35,8 +40,11 @@ const LINES: usize = 10;
 /// How long output is waited for once a command has ended: what it has left behind may hold it open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// More than this nobody answers a hook.
-const MAX_ANSWER: usize = 64 * 1024;
+/// More of an answer is not read.
+const MAX_ANSWER: usize = 4096;
+
+/// A part of an address with fewer characters is taken for none of its secrets.
+const SECRET: usize = 6;
 
 /// Characters of an answer's first line that are told.
 const ANSWER: usize = 200;
@@ -164,6 +172,12 @@ fn address(url: &str) -> Result<Uri, String> {
     if known && !url.contains('@') { Ok(uri) } else { Err(allowed.to_owned()) }
 }
 
+/// What the node that it is about does in the plan.
+fn part(order: &HookOrder) -> Option<Part> {
+    let node = order.call.moment.node()?;
+    order.plan.nodes.iter().find(|planned| planned.name == *node).map(PlannedNode::part)
+}
+
 /// What a command is told, in its environment.
 fn variables(order: &HookOrder) -> Vec<(&'static str, String)> {
     let HookOrder { call, plan, outcome, .. } = order;
@@ -176,6 +190,7 @@ fn variables(order: &HookOrder) -> Vec<(&'static str, String)> {
         ("LIFTLOCK_TO_VERSION", plan.to_version.to_string()),
     ];
     variables.extend(call.moment.node().map(|node| ("LIFTLOCK_NODE", node.to_string())));
+    variables.extend(part(order).map(|part| ("LIFTLOCK_PART", part.name().to_owned())));
     variables.extend(call.moment.pool().map(|pool| ("LIFTLOCK_POOL", pool.to_owned())));
     variables.extend(outcome.map(|outcome| ("LIFTLOCK_OUTCOME", outcome.to_owned())));
     variables
@@ -204,19 +219,20 @@ async fn run(argv: &[String], order: &HookOrder) -> Result<(), HookError> {
         .kill_on_drop(true)
         .spawn();
     let mut child = child.map_err(|source| HookError::Start { argv: owned(), source })?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let words = tokio::spawn(async move { tokio::join!(tail(out), tail(err)) });
-    let ended = timeout(order.limit(), child.wait()).await;
-    if ended.is_err() {
-        // Its whole group: a command may have children.
-        let _ = group.map(|group| killpg(group, Signal::SIGKILL));
-        let _ = child.wait().await;
-    }
-    let output = match timeout(LAST_WORDS, words).await {
-        Ok(Ok((out, err))) => last_lines(&[out, err].join("\n")),
-        _ => String::new(),
+    let (mut out_said, mut err_said) = (VecDeque::new(), VecDeque::new());
+    let ended = {
+        let words = pin!(async { tokio::join!(tail(out, &mut out_said), tail(err, &mut err_said)) });
+        match select(pin!(end(&mut child, order.limit())), words).await {
+            Either::Left((ended, words)) => {
+                let _ = timeout(LAST_WORDS, words).await;
+                ended
+            }
+            Either::Right((_, end)) => end.await,
+        }
     };
+    let text = |said: VecDeque<u8>| String::from_utf8_lossy(&Vec::from(said)).into_owned();
+    let output = last_lines(&[text(out_said), text(err_said)].join("\n"));
     match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(HookError::Ended { argv: owned(), status, output }),
@@ -225,10 +241,21 @@ async fn run(argv: &[String], order: &HookOrder) -> Result<(), HookError> {
     }
 }
 
-/// The end of what it says.
-async fn tail(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut kept: VecDeque<u8> = VecDeque::new();
+/// The end of a command, which is killed over its limit.
+async fn end(child: &mut Child, limit: Duration) -> Result<io::Result<ExitStatus>, Elapsed> {
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let ended = timeout(limit, child.wait()).await;
+    if ended.is_err() {
+        // Its whole group: a command may have children.
+        let _ = group.map(|group| killpg(group, Signal::SIGKILL));
+        let _ = child.wait().await;
+    }
+    ended
+}
+
+/// Keeps the end of what it says.
+async fn tail(stream: Option<impl AsyncRead + Unpin>, kept: &mut VecDeque<u8>) {
+    let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 4096];
     while let Ok(read) = stream.read(&mut buffer).await {
         if read == 0 {
@@ -237,7 +264,6 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> String {
         kept.extend(buffer.iter().take(read));
         kept.drain(..kept.len().saturating_sub(TAIL));
     }
-    String::from_utf8_lossy(kept.make_contiguous()).into_owned()
 }
 
 /// The last lines that are not blank.
@@ -255,6 +281,7 @@ async fn tell(target: &HookTarget, order: &HookOrder) -> Result<(), HookError> {
         "moment": call.moment.name(),
         "plan": plan.id,
         "node": call.moment.node(),
+        "part": part(order),
         "pool": call.moment.pool(),
         "fromVersion": plan.from_version,
         "toVersion": plan.to_version,
@@ -268,13 +295,30 @@ async fn tell(target: &HookTarget, order: &HookOrder) -> Result<(), HookError> {
         request.headers_mut().insert(AUTHORIZATION, bearer(file).map_err(failed)?);
     }
     let client = client(request.uri(), target.ca_file.as_deref()).map_err(failed)?;
-    let (status, body) = exchange(&client, request, order.limit(), MAX_ANSWER).await.map_err(failed)?;
+    let secrets = secrets(&request);
+    let (status, body) = told(&client, request, order.limit(), MAX_ANSWER).await.map_err(failed)?;
     if status.is_success() {
         return Ok(());
     }
-    let body = String::from_utf8_lossy(&body);
+    let mut body = String::from_utf8_lossy(&body).into_owned();
+    for secret in secrets {
+        body = body.replace(&secret, "…");
+    }
     let body = body.lines().next().unwrap_or_default().chars().take(ANSWER).collect();
     Err(HookError::Status { url, status, body })
+}
+
+/// What an answer may repeat of a request and nobody is shown: its path, the parts of it, and what proves who tells.
+fn secrets(request: &Request<String>) -> Vec<String> {
+    let path = request.uri().path_and_query().map(|path| path.as_str()).unwrap_or_default();
+    let parts = path.split(['/', '?', '&', '=']).filter(|part| part.len() >= SECRET);
+    let bearer = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = bearer.and_then(|bearer| bearer.split_once(' ')).map(|(_, token)| token);
+    let mut secrets: Vec<String> = parts.chain(token).map(str::to_owned).collect();
+    if path.len() > 1 {
+        secrets.insert(0, path.to_owned());
+    }
+    secrets
 }
 
 /// Calls whatever is to be called, one after the other.

@@ -17,6 +17,7 @@ use liftlock_proto::causes::causes;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::time::{Instant, timeout_at};
 
 use crate::identity::files::{self, FileError};
 
@@ -98,4 +99,25 @@ pub(super) async fn exchange(
         Ok((status, body.to_bytes().to_vec()))
     };
     tokio::time::timeout(limit, exchange).await.map_err(|_| HttpsError::Slow(limit))?
+}
+
+/// The answer's status, and where that is none of success the beginning of its body: as much as comes within the limits. What else
+/// a server says to what it is told is not waited for.
+pub(super) async fn told(
+    client: &HttpsClient,
+    request: Request<String>,
+    limit: Duration,
+    most: usize,
+) -> Result<(StatusCode, Vec<u8>), HttpsError> {
+    let deadline = Instant::now() + limit;
+    let answer =
+        timeout_at(deadline, client.request(request)).await.map_err(|_| HttpsError::Slow(limit))??;
+    let status = answer.status();
+    let (mut body, mut begins) = (answer.into_body(), Vec::new());
+    while !status.is_success() && begins.len() < most {
+        let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await else { break };
+        begins.extend_from_slice(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
+    }
+    begins.truncate(most);
+    Ok((status, begins))
 }

@@ -161,3 +161,21 @@ async fn an_agent_killed_in_the_middle_of_a_nodes_hook_goes_on_with_it_and_the_n
         ["cp1", "w1", "w2"].map(|node| [format!("before-node {node}"), format!("after-node {node}")]);
     assert_eq!(calls(&fleet), expected.concat(), "the one whose agent was killed was joined");
 }
+
+#[tokio::test]
+async fn a_nodes_hook_that_prints_without_an_end_is_stopped_before_it_fills_the_disk_and_its_agent_stays_there()
+ {
+    let fleet = Fleet::start_on(&Shape::new(1, 2), Terms { hooks: true, ..Terms::default() }).await.unwrap();
+    for node in fleet.nodes() {
+        let program = fleet.cluster.machine(&node).unwrap().tree.at(NOTE);
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(&program, "#!/bin/sh\nexec yes\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let text = document("    beforeNode: [{name: note, on: node, timeoutSeconds: 3600}]\n");
+    fleet.cli_with_input(&["apply", "-f", "-", "--yes", "--detach"], &text).await.unwrap().success().unwrap();
+    let halted = until(&fleet, "the hook to fail", |rollout| rollout.phase() == RolloutPhase::Halted).await;
+    let failure = &node(&halted, "cp1").failure;
+    assert!(failure.contains("its output would have filled the disk"), "{failure}");
+    assert!(node(&halted, "cp1").connected);
+}

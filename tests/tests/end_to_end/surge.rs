@@ -7,6 +7,7 @@ use liftlock_tests::fleet::{Fleet, proofs};
 use liftlock_tests::standin::cluster::{Cluster, Shape};
 use liftlock_tests::standin::controllers::Workload;
 use liftlock_tests::standin::fault::{Action, Fault, Point};
+use liftlock_tests::standin::objects::Key;
 
 use crate::{LIMIT, TO, end_of, history, leases_of, node, policy, until};
 
@@ -206,6 +207,11 @@ async fn until_the_old_nodes_leave_a_rollback_goes_back_to_them() {
     let looked_at = |rollout: &Rollout| rollout.reason.contains("the new nodes are looked at");
     until(&fleet, "the new nodes to be looked at", looked_at).await;
     assert_eq!(on(&fleet, "n1"), 2);
+    let other =
+        fleet.cli(&["apply", "v1.31.2", "--yes", "--detach", "--accept", "api-outage"]).await.unwrap();
+    for said in ["has emptied w1 for its next plan", "`liftlock abort`"] {
+        assert!(other.code != 0 && other.stderr.contains(said), "{said}: {}{}", other.stdout, other.stderr);
+    }
     fleet.cli(&["rollback", "--cluster"]).await.unwrap().success().unwrap();
     let back = end_of(&fleet).await;
     assert_eq!(back.phase(), RolloutPhase::RolledBack, "{}\n{}", back.reason, fleet.last_words());
@@ -249,4 +255,51 @@ async fn once_they_are_raised_machines_take_control_planes_places_and_no_quorum_
         again.stdout,
         again.stderr
     );
+}
+
+/// Its Node, as somebody deletes it.
+fn delete(fleet: &Fleet, node: &str) {
+    fleet.cluster.objects.remove(&Key::new("nodes", "", node));
+}
+
+/// The kubelet registers its Node at its start.
+fn restart_kubelet(fleet: &Fleet, node: &str) {
+    let machine = fleet.cluster.machine(node).unwrap();
+    machine.systemd.restart_kubelet(&machine.tree).unwrap();
+}
+
+#[tokio::test]
+async fn no_worker_leaves_for_a_machine_whose_node_somebody_deleted() {
+    let fleet = fleet(1, 1).await;
+    let tree = fleet.cluster.machine("n1").unwrap().tree.clone();
+    let fault = Fault::arm(&tree, &Point::KubeadmJoining, &Action::Pause).unwrap();
+    apply(&fleet, by(Strategy::Surge, None)).await;
+    fault.reached(LIMIT).await.unwrap();
+    fleet.cli(&["pause"]).await.unwrap().success().unwrap();
+    fault.disarm().unwrap();
+    until(&fleet, "n1 to have joined", |rollout| node(rollout, "n1").phase() == NodePhase::Joined).await;
+    delete(&fleet, "n1");
+    fleet.cli(&["resume"]).await.unwrap().success().unwrap();
+    let gone = "n1 has joined and its Node is gone";
+    let held = until(&fleet, "the next node to be held", |rollout| rollout.reason.contains(gone)).await;
+    assert_eq!(node(&held, "w1").phase(), NodePhase::Prepared);
+    restart_kubelet(&fleet, "n1");
+    done(&fleet).await;
+    assert_eq!(names(&fleet), ["cp1", "n1"]);
+}
+
+#[tokio::test]
+async fn no_old_node_leaves_once_a_new_ones_node_was_deleted_while_it_was_looked_at() {
+    let fleet = fleet(1, 1).await;
+    apply(&fleet, by(Strategy::BlueGreen, Some(3))).await;
+    let looked_at = |rollout: &Rollout| rollout.reason.contains("the new nodes are looked at");
+    until(&fleet, "the new nodes to be looked at", looked_at).await;
+    delete(&fleet, "n1");
+    let gone = "n1 has joined and its Node is gone";
+    let held = until(&fleet, "the next plan to be held", |rollout| rollout.reason.contains(gone)).await;
+    assert_eq!(held.phase(), RolloutPhase::BetweenStops);
+    assert_eq!(names(&fleet), ["cp1", "w1"], "the old one is still there");
+    restart_kubelet(&fleet, "n1");
+    done(&fleet).await;
+    assert_eq!(names(&fleet), ["cp1", "n1"]);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
@@ -18,6 +18,12 @@ use crate::host::{HostResult, Lines};
 /// A longer line is cut: it is for people to read.
 const LONGEST_LINE: usize = 4096;
 
+/// Of output that comes faster than it is read, this many bytes are read at once, and what was before them is passed over.
+const AT_ONCE: u64 = 1024 * 1024;
+
+/// A command that writes more bytes would fill the disk.
+const LARGEST: u64 = 64 * 1024 * 1024;
+
 /// How often a log is looked at that nobody watches.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -28,6 +34,8 @@ pub(super) struct UnitLog {
     /// Wakes us up when something is written; `None` where the kernel gives no more watches to root, as on a node
     /// where kubelet, runtime and pods have taken them all (`fs.inotify.max_user_instances` is 128 by default).
     events: Option<Readable>,
+    /// Up to where it was read.
+    at: u64,
     /// The beginning of a line whose end is not there yet.
     rest: Vec<u8>,
     last: VecDeque<String>,
@@ -45,7 +53,7 @@ impl UnitLog {
         let events =
             watch().inspect_err(|error| tracing::warn!(%path, %error, "looked at now and then")).ok();
         let file = File::open(path).map_err(failed("cannot open", path))?;
-        Ok(Self { path: path.to_owned(), file, events, rest: Vec::new(), last: VecDeque::new() })
+        Ok(Self { path: path.to_owned(), file, events, at: 0, rest: Vec::new(), last: VecDeque::new() })
     }
 
     /// Waits until something was written, or may have been. Safe to drop at any moment.
@@ -69,29 +77,41 @@ impl UnitLog {
         }
     }
 
-    /// Hands over every whole line that is there by now; says whether anything was new.
+    /// Whether more was written than any command has to say.
+    pub(super) fn is_too_long(&self) -> HostResult<bool> {
+        Ok(self.written()? > LARGEST)
+    }
+
+    fn written(&self) -> HostResult<u64> {
+        Ok(self.file.metadata().map_err(failed("cannot look at", &self.path))?.len())
+    }
+
+    /// Hands over every whole line that is there by now; says whether anything was new. What is written meanwhile is for the next
+    /// time: whoever writes without an end is read without one otherwise, and nothing else goes on here.
     pub(super) fn read(&mut self, lines: &dyn Lines) -> HostResult<bool> {
-        let mut any = false;
-        let mut buffer = [0; 8192];
-        loop {
-            let length = match self.file.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                length => length.map_err(failed("cannot read", &self.path))?,
-            };
-            let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
-                return Ok(any);
-            };
-            any = true;
-            for byte in bytes {
-                match byte {
-                    b'\n' => self.line(lines),
-                    _ if self.rest.len() < LONGEST_LINE => self.rest.push(*byte),
-                    // dpkg's progress comes as one endless line with carriage returns: the newest part counts.
-                    b'\r' => self.rest.clear(),
-                    _ => {}
-                }
+        let end = self.written()?;
+        let any = end > self.at;
+        if end.saturating_sub(self.at) > AT_ONCE {
+            let next = end - AT_ONCE;
+            lines.line(&format!("({} bytes of output before this were passed over)", next - self.at));
+            self.file.seek(SeekFrom::Start(next)).map_err(failed("cannot read", &self.path))?;
+            self.at = next;
+            self.rest.clear();
+        }
+        let mut unread = (&self.file).take(end.saturating_sub(self.at));
+        let mut bytes = Vec::new();
+        let length = unread.read_to_end(&mut bytes).map_err(failed("cannot read", &self.path))?;
+        self.at = self.at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        for byte in bytes {
+            match byte {
+                b'\n' => self.line(lines),
+                _ if self.rest.len() < LONGEST_LINE => self.rest.push(byte),
+                // dpkg's progress comes as one endless line with carriage returns: the newest part counts.
+                b'\r' => self.rest.clear(),
+                _ => {}
             }
         }
+        Ok(any)
     }
 
     /// Hands over a last line without an end, too: nothing more will be written.
@@ -181,6 +201,45 @@ mod tests {
         let lines = Collected::default();
         log.read(&lines).unwrap();
         assert_eq!(lines.take(), ["earlier"]);
+    }
+
+    /// Whoever writes as soon as it is listened to.
+    struct Echo(Mutex<std::fs::File>, std::sync::atomic::AtomicUsize);
+
+    impl Lines for Echo {
+        fn line(&self, _: &str) {
+            let times = self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            assert!(times < 1000, "nothing else goes on here while this is read");
+            self.0.lock().unwrap().write_all(b"y\n").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn output_without_an_end_is_read_as_far_as_it_is_there_and_no_further() {
+        let (mut file, mut log) = log();
+        file.write_all(b"y\n").unwrap();
+        let echo = Echo(Mutex::new(file.reopen().unwrap()), 0.into());
+        std::io::Seek::seek(&mut *echo.0.lock().unwrap(), SeekFrom::End(0)).unwrap();
+        assert!(log.read(&echo).unwrap());
+        assert!(log.read(&echo).unwrap());
+        log.finish(&echo).unwrap();
+        assert_eq!(echo.1.into_inner(), 3);
+    }
+
+    #[tokio::test]
+    async fn of_more_than_is_read_at_once_the_end_is_told_and_what_is_passed_over_is_counted() {
+        let (mut file, mut log) = log();
+        let lines = Collected::default();
+        file.write_all(&[b'a'; 1000]).unwrap();
+        log.read(&lines).unwrap();
+        let most = usize::try_from(AT_ONCE).unwrap();
+        file.write_all(&vec![b'\n'; most]).unwrap();
+        file.write_all(b"the end\n").unwrap();
+        log.read(&lines).unwrap();
+        assert_eq!(lines.take(), ["(8 bytes of output before this were passed over)", "the end"]);
+        assert!(!log.is_too_long().unwrap());
+        file.as_file().set_len(LARGEST + 1).unwrap();
+        assert!(log.is_too_long().unwrap());
     }
 
     #[tokio::test]

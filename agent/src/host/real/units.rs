@@ -154,14 +154,25 @@ impl Units {
                 Err(HostError::Command { argv, status, output })
             }
             Followed::Over { what, limit } => {
-                self.systemctl("stop", &unit).await?;
-                log.finish(lines)?;
-                let shown = self.show(&unit).await?;
-                self.release(&unit, &shown).await?;
+                self.end(&unit, &mut log, lines).await?;
                 forget(log_path).await?;
                 Err(HostError::CommandLimit { argv: argv.clone(), what, limit, output: log.last_lines() })
             }
+            Followed::TooLong => {
+                self.end(&unit, &mut log, lines).await?;
+                forget(log_path).await?;
+                let status = "being stopped, as its output would have filled the disk".to_owned();
+                Err(HostError::Command { argv: argv.clone(), status, output: log.last_lines() })
+            }
         }
+    }
+
+    /// Ends a unit that is over one of its limits.
+    async fn end(&self, unit: &str, log: &mut UnitLog, lines: &dyn Lines) -> HostResult<()> {
+        self.systemctl("stop", unit).await?;
+        log.finish(lines)?;
+        let shown = self.show(unit).await?;
+        self.release(unit, &shown).await
     }
 
     async fn start(
@@ -221,6 +232,9 @@ impl Units {
                 shown = &mut end => return shown.map(Followed::Ended),
                 changed = log.changed() => {
                     changed?;
+                    if log.is_too_long()? {
+                        return Ok(Followed::TooLong);
+                    }
                     if log.read(lines)? {
                         silent = Instant::now() + limits.silence;
                     }
@@ -307,7 +321,12 @@ impl Units {
 
 enum Followed {
     Ended(Shown),
-    Over { what: &'static str, limit: Duration },
+    Over {
+        what: &'static str,
+        limit: Duration,
+    },
+    /// It has written more than any command has to say.
+    TooLong,
 }
 
 impl Shown {

@@ -200,8 +200,24 @@ fn no_worker_is_drained_before_the_new_node_takes_pods() {
     let closed =
         |view: &ClusterView| closed_before(view, &plan, &plan.nodes[1], &Membership::of(&plan).unwrap());
     assert!(closed(&view).unwrap().contains("keeps pods away"));
-    view.nodes.get_mut(&name("n1")).unwrap().object.as_mut().unwrap().tainted = false;
+    let new = view.nodes.get_mut(&name("n1")).unwrap().object.as_mut().unwrap();
+    new.tainted = false;
     assert_eq!(closed(&view), None);
+    let breaks: [(&str, Change); 3] = [
+        ("its Node is gone", |view| view.nodes.get_mut(&name("n1")).unwrap().object = None),
+        ("is not Ready", |view| {
+            view.nodes.get_mut(&name("n1")).unwrap().object.as_mut().unwrap().ready = false;
+        }),
+        ("`kubectl uncordon n1`", |view| {
+            view.nodes.get_mut(&name("n1")).unwrap().object.as_mut().unwrap().unschedulable = true;
+        }),
+    ];
+    for (said, break_it) in breaks {
+        let mut view = view.clone();
+        break_it(&mut view);
+        let why = closed(&view).unwrap_or_default();
+        assert!(why.contains(said), "{said}: {why}");
+    }
 }
 
 #[test]

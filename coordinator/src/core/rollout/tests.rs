@@ -410,6 +410,7 @@ fn a_next_stop_begins_only_where_every_node_is_raised_and_nobody_said_otherwise(
     let halted = after(at_the_stop(), &[halted]);
     assert_eq!(halted.phase(), Phase::Halted { reason: "w9 has joined".to_owned() });
     assert!(halted.after(&begins).is_err());
+    assert!(after(halted.clone(), &[Event::Resumed]).after(&begins).is_ok(), "what spoke against it is over");
     assert_eq!(after(halted, &[Event::Aborted { at_ms: 13 }]).phase(), Phase::Aborted);
     let last = after(rollout(1), &[prepared(0), granted(0, 1), ended(0, 1, None)]);
     assert!(last.after(&begins).is_err(), "there is no next stop");

@@ -273,6 +273,29 @@ fn a_path_halts_where_the_next_plan_is_another_and_a_new_one_takes_its_place() {
 }
 
 #[test]
+fn a_path_that_halted_before_a_stop_goes_on_where_an_operator_resumes_it_and_nothing_speaks_against_it_any_more()
+ {
+    let mut journey = Journey::new();
+    journey.apply();
+    journey.mute = vec!["cp2"];
+    journey.goes_on();
+    journey.unready = Some("w1");
+    journey.mute.clear();
+    journey.everybody_says_what_he_is_like();
+    journey.time_passes(TOO_LONG);
+    assert_eq!(journey.phase(), (1, v1::RolloutPhase::Halted));
+    assert!(journey.coordinator().rollout().reason.contains("`liftlock resume`"));
+    journey.order(&Order::Resume);
+    assert_eq!(journey.phase(), (1, v1::RolloutPhase::BetweenStops), "it is as it was");
+    journey.time_passes(TOO_LONG);
+    assert_eq!(journey.phase(), (1, v1::RolloutPhase::Halted), "and an operator is asked again");
+    journey.unready = None;
+    journey.everybody_says_what_he_is_like();
+    journey.order(&Order::Resume);
+    journey.has_arrived();
+}
+
+#[test]
 fn a_pause_holds_before_the_next_stop_and_an_abort_ends_the_path_there() {
     let mut journey = Journey::new();
     journey.apply();

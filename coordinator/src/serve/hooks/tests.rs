@@ -1,6 +1,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
+use liftlock_proto::packages::PackageSource;
+use liftlock_proto::plan::Role;
+use liftlock_proto::step::Step;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -98,6 +101,16 @@ async fn a_command_over_its_limit_is_killed_with_its_children() {
 }
 
 #[tokio::test]
+async fn what_a_command_said_before_it_failed_is_told_though_what_it_left_behind_holds_its_output_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let hooks = program(folder.path(), "echo why; sleep 600 & echo $! > $0.left; exit 7");
+    let error = result(&hooks, &before_w1(by_name())).await.unwrap_err();
+    let left = files::read(&folder.path().join("hook.left")).unwrap().unwrap();
+    nix::sys::signal::kill(Pid::from_raw(left.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert!(error.contains("its last output: why"), "{error}");
+}
+
+#[tokio::test]
 async fn a_program_or_a_file_that_others_may_write_to_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hook");
@@ -167,6 +180,52 @@ async fn an_address_is_told_what_it_is_called_for_and_any_2xx_is_well() {
     assert_eq!((&body["moment"], &body["node"]), (&"before-node".into(), &"w1".into()));
     assert_eq!((&body["toVersion"], &body["outcome"]), (&"v1.20.2".into(), &serde_json::Value::Null));
     assert!(!body.to_string().contains("s3cret"), "{body}");
+}
+
+#[tokio::test]
+async fn an_answer_2xx_is_well_however_long_it_goes_on() {
+    for words in ["x".repeat(100_000), "half".to_owned()] {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n{words}");
+        let (url, _asked) = server(&answer).await;
+        result(&HookTargets::default(), &before_w1(Target::Url(url))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_an_answer_repeats_of_an_address_is_not_shown() {
+    for words in ["Cannot POST /T0/s3cret", "no such hook: s3cret", "/T0/s3cret?"] {
+        let answer = format!(
+            "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{words}",
+            words.len()
+        );
+        let (url, _asked) = server(&answer).await;
+        let error = result(&HookTargets::default(), &before_w1(Target::Url(url))).await.unwrap_err();
+        assert!(
+            error.contains("404 Not Found") && error.contains('…') && !error.contains("s3cret"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_hook_is_told_what_its_node_does_in_the_plan() {
+    let mut order = before_w1(by_name());
+    let of = |order: &HookOrder| {
+        variables(order).into_iter().find(|(name, _)| *name == "LIFTLOCK_PART").map(|(_, part)| part)
+    };
+    assert_eq!(of(&order), None);
+    let leaves = vec![Step::KubeadmReset { role: Role::Worker }];
+    order.plan.nodes.push(PlannedNode {
+        name: "w1".parse().unwrap(),
+        role: Role::Worker,
+        place: None,
+        prepare: Vec::new(),
+        steps: leaves,
+        packages: PackageSource::default(),
+    });
+    assert_eq!(of(&order).as_deref(), Some("leave"));
+    order.call.moment = Moment::BeforePlan;
+    assert_eq!(of(&order), None);
 }
 
 #[tokio::test]
