@@ -13,6 +13,7 @@ pub mod budget;
 pub mod catalogue;
 pub mod conduct;
 pub mod decide;
+pub mod dismissal;
 pub mod forecast;
 pub mod gates;
 pub mod history;

@@ -1,6 +1,6 @@
 //! A roll-out: a plan that was applied, and how far it is. One total function moves it on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
@@ -46,6 +46,10 @@ pub struct Rollout {
     /// Workers that could not be drained, and why: they are put back, and the roll-out goes on without them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<NodeName, String>,
+    /// Nodes whose certificate was taken back while they held a lease: nothing is begun before an operator has said what
+    /// follows.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub dismissed: BTreeSet<NodeName>,
     /// How far the hooks are, by moment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hooks: BTreeMap<Moment, HookProgress>,
@@ -262,6 +266,15 @@ pub enum Event {
         /// The lease, granted nobody knows when: as of now.
         lease: Lease,
     },
+    /// The certificate of a node that holds a lease was taken back: it renews and reports nothing any more.
+    HolderDismissed {
+        /// Which.
+        node: NodeName,
+        /// The lease that it held.
+        token: FencingToken,
+        /// When, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
     /// An operator said pause.
     Paused,
     /// An operator said resume.
@@ -459,6 +472,7 @@ impl Rollout {
             paused_after: None,
             conduct: Conduct::default(),
             quarantined: BTreeMap::new(),
+            dismissed: BTreeSet::new(),
             hooks: BTreeMap::new(),
             document: None,
         }
@@ -652,14 +666,16 @@ impl Rollout {
                     *next.state_mut(node)? = NodeState::ToRetry { lease: *lease, progress };
                 }
             }
+            Event::HolderDismissed { node, token, at_ms } => next.dismiss(node, *token, *at_ms)?,
             Event::Paused => {
                 next.change_intent("pause", Intent::Pause)?;
             }
             Event::Resumed => {
-                if self.intent == Intent::Run {
+                if self.intent == Intent::Run && self.dismissed.is_empty() {
                     return Err(TransitionError::NotNow { what: "resume", why: "it is not paused" });
                 }
                 next.change_intent("resume", Intent::Run)?;
+                next.dismissed.clear();
             }
             Event::Aborted { at_ms } => {
                 next.change_intent("abort", Intent::Abort)?;
@@ -669,6 +685,7 @@ impl Rollout {
                 next.refuse_final()?;
                 next.answered = None;
                 next.quarantined.remove(node);
+                next.dismissed.remove(node);
                 if matches!(next.state_mut(node)?, NodeState::RolledBack { .. }) {
                     next.forget_hooks_of(node);
                 }
@@ -695,6 +712,7 @@ impl Rollout {
                 next.answered = None;
                 next.order_rollback(node.as_ref())?;
                 next.quarantined.retain(|name, _| node.as_ref().is_some_and(|node| node != name));
+                next.dismissed.retain(|name| node.as_ref().is_some_and(|node| node != name));
             }
             Event::NextStopBegun { at_ms } => {
                 if self.hook_after().is_some() {
@@ -801,7 +819,7 @@ impl Rollout {
         if any { Ok(()) } else { Err(refused("nothing was changed there".to_owned())) }
     }
 
-    fn end_lease(
+    pub(super) fn end_lease(
         &mut self,
         node: &NodeName,
         token: FencingToken,
@@ -876,9 +894,9 @@ impl Rollout {
     }
 
     /// What the policy says of nodes that could not be raised, once nothing is under lease. A rollback that fails is
-    /// nobody's to answer but an operator's.
+    /// nobody's to answer but an operator's, and so is all that follows where a holder was dismissed.
     fn answer(&mut self) {
-        if self.intent == Intent::Abort || self.leased().next().is_some() {
+        if self.intent == Intent::Abort || self.leased().next().is_some() || !self.dismissed.is_empty() {
             return;
         }
         let failed: Vec<(NodeName, String)> = self

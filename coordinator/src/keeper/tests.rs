@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use liftlock_proto::enrollment::CertificateRequest;
-use liftlock_proto::plan::Policy;
+use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::step::STEP_LIST_VERSION;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
@@ -585,7 +585,7 @@ fn a_node_whose_token_was_taken_back_is_not_waited_for() {
     let _cp2 = coordinator.connect_with("cp2", 2, Some(ended)).unwrap();
     let (_cp1, mut cp3) = (coordinator.connect("cp1"), coordinator.connect("cp3"));
     assert!(cp3.grants().is_empty());
-    coordinator.keeper.revoke_token(&token.id, "alice").unwrap();
+    coordinator.keeper.revoke_token(&token.id, true, "alice").unwrap();
     assert_eq!(cp3.grants()[0].fencing_token, 3);
 }
 
@@ -757,7 +757,7 @@ fn taking_back_a_used_token_voids_the_certificates_that_it_bought_and_no_later_o
     let mut session = coordinator.connect("cp1");
     coordinator.keeper.check_peer(&stolen).unwrap();
 
-    coordinator.keeper.revoke_token(&id, "alice").unwrap();
+    coordinator.keeper.revoke_token(&id, false, "alice").unwrap();
     assert!(matches!(coordinator.keeper.check_peer(&stolen), Err(KeeperError::Denied(_))));
     let last = std::iter::from_fn(|| session.inbox.try_recv().ok()).last().unwrap();
     assert_eq!(last.unwrap_err().code(), tonic::Code::PermissionDenied);
