@@ -105,7 +105,7 @@ async fn a_hook_that_fails_holds_the_roll_out_until_it_is_taken_out_of_the_docum
     webhook.answer_with(503);
     let text = document(&format!("    afterNode: [{{url: \"{}\"}}]\n", webhook.url));
     fleet.cli_with_input(&["apply", "-f", "-", "--yes", "--detach"], &text).await.unwrap().success().unwrap();
-    let fails = "after cp1 fails: ";
+    let fails = "after cp1 has failed: ";
     let held = until(&fleet, "the hook to fail", |rollout| rollout.reason.contains(fails)).await;
     assert!(
         held.reason.contains("503 Service Unavailable, and only 2xx is taken: as it was told;"),

@@ -65,7 +65,7 @@ fn a_hook_that_fails_holds_the_next_node_says_why_and_is_called_again_by_itself(
     coordinator.calls("the hook before before cp1", Some("exit status 7"));
     assert_eq!(agents[0].grants(), []);
     let reason = coordinator.rollout().reason;
-    for part in ["the hook before before cp1 fails: exit status 7", "every minute", "liftlock edit"] {
+    for part in ["the hook before before cp1 has failed: exit status 7", "every minute", "liftlock edit"] {
         assert!(reason.contains(part), "{part}: {reason}");
     }
     assert_eq!(coordinator.keeper.wanted_hook(), None, "not at once");
@@ -73,6 +73,7 @@ fn a_hook_that_fails_holds_the_next_node_says_why_and_is_called_again_by_itself(
     let called_again = (0..200).find_map(|_| coordinator.keeper.wanted_hook()).unwrap();
     assert!(coordinator.keeper.hook_begins(&called_again).unwrap());
     assert!(!coordinator.keeper.hook_begins(&called_again).unwrap(), "once");
+    assert_eq!(coordinator.rollout().reason, reason, "that it is called again is no news");
     coordinator.keeper.hook_ended(&called_again, None).unwrap();
     assert_eq!(agents[0].grants().len(), 1);
 }
