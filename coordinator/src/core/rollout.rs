@@ -723,7 +723,10 @@ impl Rollout {
                 next.note_end(*at_ms);
             }
             Event::Edited { conduct } => {
-                next.refuse_final()?;
+                // The hooks after it are still to be called.
+                if self.hook_after().is_none() {
+                    next.refuse_final()?;
+                }
                 next.conduct = conduct.clone();
                 next.settle_what_was_passed(self);
             }

@@ -219,6 +219,17 @@ fn once_a_roll_out_has_ended_a_hook_that_fails_is_given_up_after_so_many_calls()
 }
 
 #[test]
+fn a_hook_after_a_plan_that_has_ended_can_be_taken_out_and_nothing_else_of_it_changes() {
+    let hooks = Hooks { after_plan: vec![named("ap")], ..Hooks::default() };
+    let one = ready(hooks).after(&granted(0, 1)).unwrap().after(&ended(0, 1, None)).unwrap();
+    let aborted = one.after(&Event::Aborted { at_ms: 9 }).unwrap();
+    let without = Event::Edited { conduct: Conduct::default() };
+    let edited = aborted.after(&without).unwrap();
+    assert_eq!((edited.hook_after(), edited.phase()), (None, Phase::Aborted));
+    assert!(matches!(edited.after(&without), Err(TransitionError::Final { .. })));
+}
+
+#[test]
 fn what_an_edit_brings_is_called_where_its_moment_comes_and_in_the_place_of_what_failed() {
     let before = Hooks { after_node: vec![named("wrong")], ..Hooks::default() };
     let one = ready(before).after(&granted(0, 1)).unwrap().after(&ended(0, 1, None)).unwrap();
