@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, StatusCode, Uri};
+use liftlock_proto::hooks::check_name;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -67,6 +68,8 @@ enum HookError {
     Unknown(String),
     #[error("{0}")]
     Distrusted(String),
+    #[error("its url is no address to tell: {0}")]
+    Address(String),
     #[error("`{}` cannot be started: {source}", argv.join(" "))]
     Start { argv: Vec<String>, source: io::Error },
     #[error("`{}` ended with {status}{}", argv.join(" "), said(.output))]
@@ -120,13 +123,7 @@ impl HookTargets {
 
 impl HookTarget {
     fn check(&self, name: &str) -> Result<(), String> {
-        let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if name.is_empty() || name.len() > 63 || !name.bytes().all(fine) {
-            return Err(
-                "is no name of a hook: allowed are up to 63 of lower-case letters, digits and dashes"
-                    .to_owned(),
-            );
-        }
+        check_name(name).map_err(|why| why.to_string())?;
         match (&self.command, &self.url) {
             (Some(argv), None) => {
                 if self.bearer_token_file.is_some() || self.ca_file.is_some() {
@@ -262,7 +259,7 @@ async fn tell(target: &HookTarget, order: &HookOrder) -> Result<(), HookError> {
     });
     let mut request = Request::new(body.to_string());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = address(&url).map_err(HookError::Distrusted)?;
+    *request.uri_mut() = address(&url).map_err(HookError::Address)?;
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(file) = &target.bearer_token_file {
         request.headers_mut().insert(AUTHORIZATION, bearer(file).map_err(failed)?);
