@@ -355,7 +355,7 @@ impl Rollout {
 
     /// Whether any node was begun on, or a hook called before one.
     fn has_begun(&self) -> bool {
-        self.nodes.iter().any(is_begun)
+        self.nodes.iter().any(NodeState::is_begun)
             || self.hooks.values().any(|progress| *progress != Progress::default())
     }
 
@@ -395,7 +395,7 @@ impl Rollout {
 
     /// What an edit brings is called where its moment comes, and not for what was passed before.
     pub(super) fn settle_what_was_passed(&mut self, before: &Self) {
-        let begun = before.nodes().filter(|(_, state)| is_begun(state));
+        let begun = before.nodes().filter(|(_, state)| state.is_begun());
         let mut passed: Vec<Moment> = begun.flat_map(|(planned, _)| begun_moments(planned)).collect();
         passed.extend(before.ended_moments());
         passed.retain(|moment| before.next_of(moment.clone()).is_none());
@@ -428,10 +428,6 @@ fn begun_moments(planned: &PlannedNode) -> Vec<Moment> {
 
 fn is_raised(state: &NodeState) -> bool {
     matches!(state, NodeState::Raised { .. })
-}
-
-fn is_begun(state: &NodeState) -> bool {
-    !matches!(state, NodeState::Pending | NodeState::Prepared | NodeState::Unprepared { .. })
 }
 
 #[cfg(test)]

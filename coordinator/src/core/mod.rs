@@ -19,6 +19,7 @@ pub mod gates;
 pub mod history;
 pub mod hold;
 pub mod hooks;
+pub mod left_behind;
 pub mod leg;
 pub mod marks;
 pub mod membership;

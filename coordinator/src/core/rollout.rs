@@ -335,7 +335,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransitionError {
     /// The plan has no such node.
-    #[error("node {node} is not in plan {plan}")]
+    #[error("node {node} is not in plan {plan}: `liftlock status` shows those that are")]
     UnknownNode {
         /// What was named.
         node: NodeName,
@@ -361,7 +361,9 @@ pub enum TransitionError {
         why: String,
     },
     /// Only what failed can be retried.
-    #[error("node {node} has not failed (it is {state}): there is nothing to retry")]
+    #[error(
+        "node {node} is {state}, and only a node that failed or was rolled back is retried: `liftlock status` shows which are"
+    )]
     NotFailed {
         /// Which.
         node: NodeName,
@@ -418,6 +420,11 @@ impl NodeState {
             Self::Leased { lease, .. } => Some(*lease),
             _ => None,
         }
+    }
+
+    /// Whether it ever had a lease.
+    pub(super) fn is_begun(&self) -> bool {
+        !matches!(self, Self::Pending | Self::Prepared | Self::Unprepared { .. })
     }
 
     /// Whether a lease may have changed something on it that is still so.
@@ -672,7 +679,10 @@ impl Rollout {
             }
             Event::Resumed => {
                 if self.intent == Intent::Run && self.dismissed.is_empty() {
-                    return Err(TransitionError::NotNow { what: "resume", why: "it is not paused" });
+                    return Err(TransitionError::NotNow {
+                        what: "resume",
+                        why: "it is not paused; `liftlock status` shows what it waits for",
+                    });
                 }
                 next.change_intent("resume", Intent::Run)?;
                 next.dismissed.clear();
@@ -819,7 +829,11 @@ impl Rollout {
                 any = true;
             }
         }
-        if any { Ok(()) } else { Err(refused("nothing was changed there".to_owned())) }
+        if any {
+            Ok(())
+        } else {
+            Err(refused("nothing was changed there, so there is nothing to put back".to_owned()))
+        }
     }
 
     pub(super) fn end_lease(
@@ -929,7 +943,10 @@ impl Rollout {
     fn change_intent(&mut self, what: &'static str, intent: Intent) -> Result<(), TransitionError> {
         self.refuse_final()?;
         if self.intent == Intent::Abort {
-            return Err(TransitionError::NotNow { what, why: "it is being aborted" });
+            return Err(TransitionError::NotNow {
+                what,
+                why: "it is being aborted, and ends once nothing is under lease",
+            });
         }
         self.intent = intent;
         self.paused_after = None;
