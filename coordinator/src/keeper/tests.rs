@@ -1096,6 +1096,31 @@ fn a_gate_that_closes_between_nodes_holds_the_next_one_and_opens_by_itself() {
 }
 
 #[test]
+fn a_node_that_the_cluster_has_no_more_is_not_begun_on_and_is_once_it_is_back() {
+    let coordinator = Coordinator::new();
+    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let mut agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    for token in 1..=3 {
+        report_ready(&coordinator, &agents, None);
+        agents[token - 1].ends(&coordinator, token as u64, "");
+    }
+    for agent in &agents[..3] {
+        let mut facts = facts(agent.node.as_str(), "v1.30.4");
+        facts.cluster.as_mut().unwrap().nodes.retain(|node| node.name != "w1");
+        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
+    }
+    assert_eq!(agents[3].grants(), []);
+    let reason = coordinator.rollout().reason;
+    for part in ["w1 is not begun on", "no Node of that name", "restart the kubelet", "liftlock abort"] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[3].grants().len(), 1);
+}
+
+#[test]
 fn a_node_that_failed_is_leased_again_though_it_is_what_keeps_a_gate_closed() {
     let coordinator = Coordinator::new();
     let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
