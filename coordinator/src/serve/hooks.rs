@@ -17,9 +17,11 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use super::https::{HttpsError, bearer, client, exchange};
+use super::leftovers::{self, LeftoverError};
 use crate::core::hooks::{Target, origin};
 use crate::identity::files::{self, FileError};
 use crate::keeper::{HookOrder, Keeper, LOOK_AGAIN};
@@ -82,6 +84,10 @@ enum HookError {
     Status { url: String, status: StatusCode, body: String },
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Left(#[from] LeftoverError),
+    #[error("it was not looked for what an earlier call has left running: {0}")]
+    Unlooked(#[from] JoinError),
 }
 
 fn said(output: &str) -> String {
@@ -127,7 +133,7 @@ impl HookTarget {
         match (&self.command, &self.url) {
             (Some(argv), None) => {
                 if self.bearer_token_file.is_some() || self.ca_file.is_some() {
-                    return Err("has a command, and bearer-token-file and ca-file go with url".to_owned());
+                    return Err("has a command, and bearer-token-file and ca-file go with url: allowed is command alone".to_owned());
                 }
                 let program = argv.first().map(String::as_str).unwrap_or_default();
                 if !Path::new(program).is_absolute() {
@@ -148,7 +154,7 @@ impl HookTarget {
                 }
                 Ok(())
             }
-            _ => Err("has to have either command or url".to_owned()),
+            _ => Err("has to have either command or url: allowed is one of them".to_owned()),
         }
     }
 }
@@ -166,6 +172,7 @@ fn variables(order: &HookOrder) -> Vec<(&'static str, String)> {
     let HookOrder { call, plan, outcome, .. } = order;
     let mut variables = vec![
         ("PATH", PATH.to_owned()),
+        (leftovers::CALL, order.id.clone()),
         ("LIFTLOCK_HOOK", call.hook.target.to_string()),
         ("LIFTLOCK_MOMENT", call.moment.name().to_owned()),
         ("LIFTLOCK_PLAN", plan.id.to_string()),
@@ -188,6 +195,10 @@ async fn run(argv: &[String], order: &HookOrder) -> Result<(), HookError> {
         argv.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     if let Some(why) = files::distrust(Path::new(program))? {
         return Err(HookError::Distrusted(why));
+    }
+    if order.call.last.is_some() {
+        let id = order.id.clone();
+        spawn_blocking(move || leftovers::end(&id)).await??;
     }
     let child = Command::new(program)
         .args(arguments)
@@ -292,7 +303,7 @@ pub(super) async fn call(keeper: Arc<Keeper>, hooks: HookTargets) {
 async fn call_one(keeper: &Arc<Keeper>, hooks: &HookTargets, order: HookOrder) -> Result<(), String> {
     let begins = {
         let (keeper, order) = (Arc::clone(keeper), order.clone());
-        tokio::task::spawn_blocking(move || keeper.hook_begins(&order)).await
+        spawn_blocking(move || keeper.hook_begins(&order)).await
     };
     match begins {
         Ok(Ok(true)) => {}
@@ -306,7 +317,7 @@ async fn call_one(keeper: &Arc<Keeper>, hooks: &HookTargets, order: HookOrder) -
         tracing::warn!("{} failed: {failure}", order.call);
     }
     let keeper = Arc::clone(keeper);
-    match tokio::task::spawn_blocking(move || keeper.hook_ended(&order, failure.as_deref())).await {
+    match spawn_blocking(move || keeper.hook_ended(&order, failure.as_deref())).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
