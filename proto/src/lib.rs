@@ -10,6 +10,7 @@ pub mod causes;
 pub mod enrollment;
 pub mod hooks;
 pub mod join_token;
+pub mod kube_proxy;
 pub mod machine;
 pub mod name;
 pub mod not_raised;
