@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_proto::argv::Argv;
+use liftlock_proto::hooks::check_name;
 use liftlock_proto::v1::HookFacts;
 use serde::Deserialize;
 
 use crate::host::{Host, HostResult};
 use crate::protect::rules::clean;
 use crate::trust::distrust;
-
-/// The longest name.
-const LONGEST: usize = 63;
 
 /// Every hook of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,12 +38,7 @@ impl TryFrom<BTreeMap<String, Words>> for HookCommands {
 
     fn try_from(words: BTreeMap<String, Words>) -> Result<Self, String> {
         for (name, Words { command }) in &words {
-            let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            if name.is_empty() || name.len() > LONGEST || !name.bytes().all(fine) {
-                return Err(format!(
-                    "[hooks.{name}] is no name of a hook: allowed are up to {LONGEST} of lower-case letters, digits and dashes"
-                ));
-            }
+            check_name(name).map_err(|why| format!("[hooks.{name}] {why}"))?;
             let program = command.first().map(String::as_str).unwrap_or_default();
             clean(program).map_err(|why| format!("[hooks.{name}] command: the program {program:?} {why}"))?;
             // Before it stand assignments.

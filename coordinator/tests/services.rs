@@ -240,7 +240,7 @@ async fn an_operator_by_token_does_what_the_local_one_does() {
     let created =
         v1::CreateTokenRequest { subject: v1::Subject::Node.into(), name: "cp1".into(), ttl_seconds: 60 };
     let id = operator.create_token(created).await.unwrap().into_inner().id;
-    operator.revoke_token(v1::RevokeTokenRequest { id }).await.unwrap();
+    operator.revoke_token(v1::RevokeTokenRequest { id, fenced: false }).await.unwrap();
     let history = operator.history(v1::HistoryRequest::default()).await.unwrap().into_inner().events;
     let by_alice: Vec<&str> =
         history.iter().filter(|event| event.operator == "alice").map(|event| event.kind.as_str()).collect();
@@ -277,7 +277,10 @@ async fn requests_that_make_no_sense_are_told_so() {
         operator.get(v1::GetRequest::default()).await.unwrap_err(),
         operator.get(v1::GetRequest { plan_id: "p-0123456789ab".into() }).await.unwrap_err(),
         operator.pause(v1::PauseRequest {}).await.unwrap_err(),
-        operator.revoke_token(v1::RevokeTokenRequest { id: "00000000".into() }).await.unwrap_err(),
+        operator
+            .revoke_token(v1::RevokeTokenRequest { id: "00000000".into(), fenced: false })
+            .await
+            .unwrap_err(),
         operator.watch(v1::GetRequest::default()).await.unwrap().into_inner().message().await.unwrap_err(),
     ];
     for status in missing {

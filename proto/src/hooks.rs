@@ -5,6 +5,27 @@ use serde::{Deserialize, Serialize};
 use crate::step::StepError;
 use crate::v1;
 
+/// Characters of the longest name of a hook.
+pub const LONGEST_NAME: u32 = 63;
+
+/// What a name of a hook is made of, as a pattern.
+pub const NAME_PATTERN: &str = "^[a-z0-9-]+$";
+
+/// A text that is no name of a hook; what it says goes on from the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no name of a hook: allowed are up to {LONGEST_NAME} of lower-case letters, digits and dashes")]
+pub struct NoHookName;
+
+/// Refuses what is no name of a hook.
+///
+/// # Errors
+/// Where it is empty, longer than [`LONGEST_NAME`], or made of anything else than [`NAME_PATTERN`].
+pub fn check_name(name: &str) -> Result<(), NoHookName> {
+    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let short = u32::try_from(name.len()).is_ok_and(|length| (1..=LONGEST_NAME).contains(&length));
+    if short && name.bytes().all(fine) { Ok(()) } else { Err(NoHookName) }
+}
+
 /// What each node calls before and after it is raised, in the order in which it is called.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -97,4 +118,19 @@ pub(crate) fn messages(hooks: Vec<NodeHook>) -> Vec<v1::NodeHook> {
 pub(crate) fn hooks(messages: Vec<v1::NodeHook>) -> Vec<NodeHook> {
     let hook = |v1::NodeHook { name, timeout_seconds }| NodeHook { name, timeout_seconds };
     messages.into_iter().map(hook).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_hook_is_of_one_to_63_lower_case_letters_digits_and_dashes() {
+        let longest = "x".repeat(63);
+        assert!(["a", "load-balancer-out", "7", "-", &longest].iter().all(|name| check_name(name).is_ok()));
+        let longer = "x".repeat(64);
+        for name in ["", "A", "a_b", "a.b", "ä", "a b", "../a", &longer] {
+            assert_eq!(check_name(name), Err(NoHookName), "{name}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ pub mod control_planes;
 pub mod enrollment;
 pub mod hooks;
 pub mod join_token;
+pub mod kube_proxy;
 pub mod machine;
 pub mod name;
 pub mod not_raised;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use liftlock_proto::kube_proxy::FEW_NODES;
+
 use super::static_pods;
 use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::StepFailure;
@@ -24,12 +26,8 @@ pub(super) async fn wait_until_led(cx: &Context) -> Result<(), StepFailure> {
     Ok(())
 }
 
-/// Above so many nodes kube-proxies are not waited for: of many, few are away at a time, and replacing them all one by one
-/// may take longer than the raise.
-const FEW_NODES: u32 = 10;
-
-/// The same where only pods of kube-system go, as on most control planes: there is another one of each that matters, and a
-/// client of the cluster's DNS asks again.
+/// What [`FEW_NODES`] is where only pods of kube-system go, as on most control planes: there is another one of each that matters,
+/// and a client of the cluster's DNS asks again.
 const FEW_NODES_WITHOUT_APPS: u32 = 3;
 
 /// A kubelet of 1.20 may need a minute for each kube-proxy, until its next garbage collection of sandboxes.

@@ -64,6 +64,10 @@ struct RevokeArgs {
     /// The token's id, as `liftlock token list` shows it.
     #[arg(value_name = "ID")]
     id: String,
+    /// The machine is off, or cut off from the cluster: its node may hold a lease, which ends as a failed one and halts the
+    /// roll-out.
+    #[arg(long)]
+    fenced: bool,
 }
 
 pub(crate) async fn run(desk: &Desk, args: TokenArgs) -> Result<Exit, CliError> {
@@ -113,7 +117,12 @@ async fn list(desk: &Desk, args: ListArgs) -> Result<Exit, CliError> {
 }
 
 async fn revoke(desk: &Desk, args: RevokeArgs) -> Result<Exit, CliError> {
-    desk.whereabouts.connect().await?.revoke_token(RevokeTokenRequest { id: args.id.clone() }).await?;
-    output::note(&format!("Token {} is worthless now, and so are certificates that it bought.", args.id));
+    let RevokeArgs { id, fenced } = args;
+    let request = RevokeTokenRequest { id: id.clone(), fenced };
+    let answer = desk.whereabouts.connect().await?.revoke_token(request).await?.into_inner();
+    output::note(&format!("Token {id} is worthless now, and so are certificates that it bought."));
+    if !answer.ended.is_empty() {
+        output::note(&answer.ended);
+    }
     Ok(Exit::Done)
 }

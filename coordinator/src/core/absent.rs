@@ -18,8 +18,9 @@ impl Rollout {
         if let Some((holder, lease)) = self.leased().find(|(holder, _)| absent(holder)) {
             return Some(format!(
                 "{} holds lease {} and its agent is not connected: it keeps the lease until it has reported its end; see \
-                 `systemctl status liftlock-agent` there, or, if it is gone for good, take its join token back (`liftlock \
-                 token list`, `liftlock token revoke ID`), which ends the lease as a failed one",
+                 `systemctl status liftlock-agent` there, or, if it is gone for good, switch the machine off and take its \
+                 join token back (`liftlock token list`, `liftlock token revoke ID --fenced`), which ends the lease as a \
+                 failed one and halts the roll-out",
                 holder.name, lease.token
             ));
         }

@@ -77,7 +77,9 @@ impl Rollout {
             Phase::Running => {}
             Phase::RollingBack => return Ok(vec![(self.next_to_roll_back()?, Purpose::RollBack)]),
             // One that is quarantined was begun on, and what was begun is ended.
-            Phase::Paused | Phase::Halted { .. } if self.quarantined_to_put_back().next().is_some() => {
+            Phase::Paused | Phase::Halted { .. }
+                if self.dismissed.is_empty() && self.quarantined_to_put_back().next().is_some() =>
+            {
                 return Ok(vec![(self.next_to_roll_back()?, Purpose::RollBack)]);
             }
             Phase::Preparing => return Err("not every node is prepared".to_owned().into()),
@@ -263,7 +265,7 @@ impl Rollout {
     }
 
     /// The first failure that the failure budget does not cover: that of anything but a worker that was to be raised, that
-    /// of a canary, and any where more workers failed than it allows.
+    /// of a canary, that of a holder that was dismissed, and any where more workers failed than it allows.
     pub(super) fn beyond_the_failure_budget(&self) -> Option<(&PlannedNode, &str)> {
         let budget = usize::try_from(self.plan.policy.workers.failure_budget).unwrap_or(usize::MAX);
         let covered = budget > 0 && self.bearable().count() <= budget;
@@ -281,6 +283,7 @@ impl Rollout {
         matches!(state, NodeState::Failed { purpose: Purpose::Raise, .. })
             && !planned.role.is_control_plane()
             && !self.is_canary(planned)
+            && !self.dismissed.contains(&planned.name)
     }
 
     /// Why an operator is asked at the end though every failure is covered: nothing is left that may be leased.

@@ -4,20 +4,21 @@
 //! that runs when a window closes or a gate shuts is finished, a node that failed may always be leased again, and what
 //! goes back goes back at any time.
 //!
-//! Reasons are asked in this order, the first one counts: windows, alerts, gates, the pool's budget, hooks. What costs a question to somebody is asked only
+//! Reasons are asked in this order, the first one counts: windows, alerts, whether the cluster has the node, gates, the pool's budget, hooks. What costs a question to somebody is asked only
 //! where nothing before it holds.
 
 use std::cmp::Reverse;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-use liftlock_proto::plan::{Policy, Role};
+use liftlock_proto::name::NodeName;
+use liftlock_proto::plan::{PlannedNode, Policy, Role};
 
 use crate::core::alerts::Alarm;
 use crate::core::conduct::Conduct;
 use crate::core::forecast::Expected;
 use crate::core::gates::closed_before;
-use crate::core::gates::situation::Situation;
+use crate::core::gates::situation::{Candidate, Situation};
 use crate::core::path::Path;
 use crate::core::planning::Refusal;
 use crate::core::window::{Shut, minutes, next_begin, openings, shut};
@@ -36,6 +37,8 @@ pub enum Hold {
         /// What it found.
         found: String,
     },
+    /// The node is gone from the cluster.
+    NodeGone(NodeName),
     /// With what others took away, more of the pool would be away than may be.
     Budget(String),
     /// What a replacement needs of the cluster is not so.
@@ -55,13 +58,24 @@ impl Hold {
         closed_before(role, situation, policy).map(|(name, found)| Self::Gate { name, found })
     }
 
+    /// The node itself, which somebody may have deleted since it was planned: it is not in what a control plane has reported, and
+    /// its lease would end at the drain.
+    pub fn by_node(planned: &PlannedNode, situation: &Situation<'_>) -> Option<Self> {
+        let is_there = |node: &Candidate<'_>| *node.name == planned.name && node.object().is_some();
+        let gone = situation.cluster().is_some() && !situation.nodes().any(is_there);
+        gone.then(|| Self::NodeGone(planned.name.clone()))
+    }
+
     /// When it opens by itself, where that is known.
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Window(shut) => shut.next.as_ref().map(|opening| opening.opens),
-            Self::Alerts(_) | Self::Gate { .. } | Self::Budget(_) | Self::Replacement(_) | Self::Hook(_) => {
-                None
-            }
+            Self::Alerts(_)
+            | Self::Gate { .. }
+            | Self::NodeGone(_)
+            | Self::Budget(_)
+            | Self::Replacement(_)
+            | Self::Hook(_) => None,
         }
     }
 }
@@ -74,6 +88,12 @@ impl fmt::Display for Hold {
             Self::Gate { name, found } => {
                 write!(f, "nothing is begun while the gate {name} is closed: {found}")
             }
+            Self::NodeGone(name) => write!(
+                f,
+                "{name} is not begun on: the cluster has no Node of that name any more; restart the kubelet there, which brings it \
+                 back, or, if it is gone for good, `liftlock abort`, switch its agent off (`systemctl disable --now \
+                 liftlock-agent`), and plan again"
+            ),
             Self::Budget(found) | Self::Hook(found) => f.write_str(found),
             Self::Replacement(found) => write!(f, "nothing is begun while that is so: {found}"),
         }

@@ -98,9 +98,17 @@ pub struct Run {
     pub number: u32,
     /// When it began or failed, milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// Why it failed; `None` where it has begun and nobody knows how it ended.
+    /// Why it failed last, kept while it is called again; `None` where no call of it has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// How many calls have failed.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub failures: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A hook that is to end well before any node is begun on.
@@ -253,7 +261,7 @@ impl fmt::Display for Call {
 }
 
 impl Call {
-    /// Why it failed last, if it did and was not called again since.
+    /// Why it failed last, if it ever did.
     pub fn failure(&self) -> Option<&str> {
         self.last.as_ref()?.failure.as_deref()
     }
@@ -263,8 +271,12 @@ impl Call {
         match self.failure() {
             None => format!("waits for {self}"),
             Some(why) => format!(
-                "{self} fails: {why}; it is called again every minute, and nothing is begun before it has ended well: put it \
-                 right, or take it out of spec.hooks (`liftlock edit`)"
+                "{self} {}: {why}; it is called again every minute, and nothing is begun before it has ended well: put it \
+                 right, or take it out of spec.hooks (`liftlock edit`)",
+                match self.last.as_ref().map_or(1, |last| last.failures) {
+                    0 | 1 => "has failed".to_owned(),
+                    failures => format!("has failed {failures} times, the last time"),
+                }
             ),
         }
     }
@@ -343,7 +355,7 @@ impl Rollout {
 
     /// Whether any node was begun on, or a hook called before one.
     fn has_begun(&self) -> bool {
-        self.nodes.iter().any(is_begun)
+        self.nodes.iter().any(NodeState::is_begun)
             || self.hooks.values().any(|progress| *progress != Progress::default())
     }
 
@@ -359,9 +371,11 @@ impl Rollout {
             what: "call this hook in",
             why: "it is not the next of its moment",
         })?;
-        let number = call.last.map_or(0, |last| last.number).saturating_add(1);
+        let before =
+            call.last.unwrap_or(Run { target: target.clone(), number: 0, at_ms, failure: None, failures: 0 });
+        let number = before.number.saturating_add(1);
         let progress = self.hooks.entry(moment.clone()).or_default();
-        progress.last = Some(Run { target: target.clone(), number, at_ms, failure: None });
+        progress.last = Some(Run { number, at_ms, ..before });
         Ok(())
     }
 
@@ -371,6 +385,7 @@ impl Rollout {
         let Some(progress) = self.hooks.get_mut(moment) else { return };
         let Some(run) = progress.last.as_mut().filter(|run| run.target == *target) else { return };
         (run.at_ms, run.failure) = (at_ms, failure.map(str::to_owned));
+        run.failures = run.failures.saturating_add(1);
         let given_up = is_final && run.number >= CALLS_AFTER_THE_END;
         if failure.is_none() || given_up {
             progress.settled.push(target.clone());
@@ -380,7 +395,7 @@ impl Rollout {
 
     /// What an edit brings is called where its moment comes, and not for what was passed before.
     pub(super) fn settle_what_was_passed(&mut self, before: &Self) {
-        let begun = before.nodes().filter(|(_, state)| is_begun(state));
+        let begun = before.nodes().filter(|(_, state)| state.is_begun());
         let mut passed: Vec<Moment> = begun.flat_map(|(planned, _)| begun_moments(planned)).collect();
         passed.extend(before.ended_moments());
         passed.retain(|moment| before.next_of(moment.clone()).is_none());
@@ -413,10 +428,6 @@ fn begun_moments(planned: &PlannedNode) -> Vec<Moment> {
 
 fn is_raised(state: &NodeState) -> bool {
     matches!(state, NodeState::Raised { .. })
-}
-
-fn is_begun(state: &NodeState) -> bool {
-    !matches!(state, NodeState::Pending | NodeState::Prepared | NodeState::Unprepared { .. })
 }
 
 #[cfg(test)]

@@ -220,7 +220,11 @@ impl Rollout {
                 any = true;
             }
         }
-        if any { Ok(()) } else { Err(refused("nothing was changed there".to_owned())) }
+        if any {
+            Ok(())
+        } else {
+            Err(refused("nothing was changed there, so there is nothing to put back".to_owned()))
+        }
     }
 }
 

@@ -201,7 +201,10 @@ fn version_rules(cluster: &ControlPlaneReport, situation: &Situation<'_>) -> Vec
     if target < present {
         refusals.push(Refusal::of(
             "downgrade",
-            format!("the cluster runs {present} and {target} is older: kubeadm does not support downgrades"),
+            format!(
+                "the cluster runs {present} and {target} is older, and kubeadm does not support downgrades: allowed are versions \
+                 from {present} on; what a roll-out that goes on has changed is put back by `liftlock rollback`"
+            ),
         ));
     } else if target.minor > present.minor + 1 {
         refusals.push(Refusal::of(
@@ -213,7 +216,10 @@ fn version_rules(cluster: &ControlPlaneReport, situation: &Situation<'_>) -> Vec
         ));
     }
     if situation.control_planes().next().is_none() {
-        refusals.push(Refusal::of("no-control-plane", "no node is known to be a control plane"));
+        refusals.push(Refusal::of(
+            "no-control-plane",
+            "no node is known to be a control plane: start liftlock-agent on the control planes and look at `liftlock nodes`",
+        ));
     }
     refusals
 }

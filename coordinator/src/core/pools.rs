@@ -174,7 +174,7 @@ pub(super) fn policy_rules(policy: &Policy) -> Vec<Refusal> {
         if !names.insert(&pool.name) {
             refusals.push(Refusal::of(
                 "pool-name",
-                format!("two pools are called {}: each has a name of its own", pool.name),
+                format!("two pools are called {}: give one of them another name", pool.name),
             ));
         }
         if let Err(error) = pool.selector.parse::<Selector>() {

@@ -242,7 +242,7 @@ pub(super) fn others(
     if present != target {
         refusals.push(refused(
             "version",
-            format!("a node joins at what the cluster runs, which is {present} and not {target}"),
+            format!("a node joins at what the cluster runs, and {target} is not: allowed is {present}"),
         ));
     }
     let own = |node: &NodeView| {
@@ -296,13 +296,17 @@ pub(super) fn etcd(cluster: &ControlPlaneReport, old: &NodeName, answers: bool) 
     if members == 0 {
         return vec![refused(
             "external-etcd",
-            "etcd does not run on the control planes: this version of Liftlock replaces control planes with stacked etcd only",
+            "etcd does not run on the control planes, and this version of Liftlock replaces control planes with stacked etcd only: \
+             replace this one by kubeadm's own steps",
         )];
     }
     let known = match &cluster.findings.etcd {
         Ok(etcd) => etcd,
         Err(why) => {
-            let message = format!("nobody can tell how etcd's members are: {why}");
+            let message = format!(
+                "nobody can tell how etcd's members are ({why}): mend that first, `etcdctl member list` on a control plane says the \
+                 same"
+            );
             return vec![refused("quorum", message)];
         }
     };
@@ -327,8 +331,13 @@ pub(super) fn etcd(cluster: &ControlPlaneReport, old: &NodeName, answers: bool) 
         ));
     }
     if !known.alarms.is_empty() {
-        refusals
-            .push(refused("etcd-alarm", format!("etcd has raised an alarm ({})", known.alarms.join(", "))));
+        refusals.push(refused(
+            "etcd-alarm",
+            format!(
+                "etcd has raised an alarm ({}): free its space with compaction and defragmentation, then `etcdctl alarm disarm`",
+                known.alarms.join(", ")
+            ),
+        ));
     }
     refusals
 }

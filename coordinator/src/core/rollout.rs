@@ -1,6 +1,6 @@
 //! A roll-out: a plan that was applied, and how far it is. One total function moves it on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liftlock_proto::name::{FencingToken, NodeName};
 use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Purpose};
@@ -46,6 +46,10 @@ pub struct Rollout {
     /// Workers that could not be drained, and why: they are put back, and the roll-out goes on without them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<NodeName, String>,
+    /// Nodes whose certificate was taken back while they held a lease: nothing is begun before an operator has said what
+    /// follows.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub dismissed: BTreeSet<NodeName>,
     /// How far the hooks are, by moment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hooks: BTreeMap<Moment, HookProgress>,
@@ -262,6 +266,15 @@ pub enum Event {
         /// The lease, granted nobody knows when: as of now.
         lease: Lease,
     },
+    /// The certificate of a node that holds a lease was taken back: it renews and reports nothing any more.
+    HolderDismissed {
+        /// Which.
+        node: NodeName,
+        /// The lease that it held.
+        token: FencingToken,
+        /// When, milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
     /// An operator said pause.
     Paused,
     /// An operator said resume.
@@ -322,7 +335,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransitionError {
     /// The plan has no such node.
-    #[error("node {node} is not in plan {plan}")]
+    #[error("node {node} is not in plan {plan}: `liftlock status` shows those that are")]
     UnknownNode {
         /// What was named.
         node: NodeName,
@@ -348,7 +361,9 @@ pub enum TransitionError {
         why: String,
     },
     /// Only what failed can be retried.
-    #[error("node {node} has not failed (it is {state}): there is nothing to retry")]
+    #[error(
+        "node {node} is {state}, and only a node that failed or was rolled back is retried: `liftlock status` shows which are"
+    )]
     NotFailed {
         /// Which.
         node: NodeName,
@@ -407,6 +422,11 @@ impl NodeState {
         }
     }
 
+    /// Whether it ever had a lease.
+    pub(super) fn is_begun(&self) -> bool {
+        !matches!(self, Self::Pending | Self::Prepared | Self::Unprepared { .. })
+    }
+
     /// Whether a lease may have changed something on it that is still so.
     fn may_be_changed(&self) -> bool {
         matches!(
@@ -459,6 +479,7 @@ impl Rollout {
             paused_after: None,
             conduct: Conduct::default(),
             quarantined: BTreeMap::new(),
+            dismissed: BTreeSet::new(),
             hooks: BTreeMap::new(),
             document: None,
         }
@@ -652,6 +673,7 @@ impl Rollout {
                     *next.state_mut(node)? = NodeState::ToRetry { lease: *lease, progress };
                 }
             }
+            Event::HolderDismissed { node, token, at_ms } => next.dismiss(node, *token, *at_ms)?,
             Event::Paused => {
                 next.change_intent("pause", Intent::Pause)?;
             }
@@ -661,10 +683,14 @@ impl Rollout {
                 if refused {
                     next.leg.next = Next::Awaited;
                 }
-                if self.intent == Intent::Run && !refused {
-                    return Err(TransitionError::NotNow { what: "resume", why: "it is not paused" });
+                if self.intent == Intent::Run && !refused && self.dismissed.is_empty() {
+                    return Err(TransitionError::NotNow {
+                        what: "resume",
+                        why: "it is not paused; `liftlock status` shows what it waits for",
+                    });
                 }
                 next.change_intent("resume", Intent::Run)?;
+                next.dismissed.clear();
             }
             Event::Aborted { at_ms } => {
                 next.change_intent("abort", Intent::Abort)?;
@@ -674,6 +700,7 @@ impl Rollout {
                 next.refuse_final()?;
                 next.answered = None;
                 next.quarantined.remove(node);
+                next.dismissed.remove(node);
                 if matches!(next.state_mut(node)?, NodeState::RolledBack { .. }) {
                     next.forget_hooks_of(node);
                 }
@@ -700,6 +727,7 @@ impl Rollout {
                 next.answered = None;
                 next.order_rollback(node.as_ref())?;
                 next.quarantined.retain(|name, _| node.as_ref().is_some_and(|node| node != name));
+                next.dismissed.retain(|name| node.as_ref().is_some_and(|node| node != name));
             }
             Event::NextStopBegun { at_ms } => {
                 if self.hook_after().is_some() {
@@ -710,7 +738,10 @@ impl Rollout {
                 next.note_end(*at_ms);
             }
             Event::Edited { conduct } => {
-                next.refuse_final()?;
+                // The hooks after it are still to be called.
+                if self.hook_after().is_none() {
+                    next.refuse_final()?;
+                }
                 next.conduct = conduct.clone();
                 next.settle_what_was_passed(self);
             }
@@ -803,10 +834,14 @@ impl Rollout {
                 any = true;
             }
         }
-        if any { Ok(()) } else { Err(refused("nothing was changed there".to_owned())) }
+        if any {
+            Ok(())
+        } else {
+            Err(refused("nothing was changed there, so there is nothing to put back".to_owned()))
+        }
     }
 
-    fn end_lease(
+    pub(super) fn end_lease(
         &mut self,
         node: &NodeName,
         token: FencingToken,
@@ -881,9 +916,9 @@ impl Rollout {
     }
 
     /// What the policy says of nodes that could not be raised, once nothing is under lease. A rollback that fails is
-    /// nobody's to answer but an operator's.
+    /// nobody's to answer but an operator's, and so is all that follows where a holder was dismissed.
     fn answer(&mut self) {
-        if self.intent == Intent::Abort || self.leased().next().is_some() {
+        if self.intent == Intent::Abort || self.leased().next().is_some() || !self.dismissed.is_empty() {
             return;
         }
         let failed: Vec<(NodeName, String)> = self
@@ -913,7 +948,10 @@ impl Rollout {
     fn change_intent(&mut self, what: &'static str, intent: Intent) -> Result<(), TransitionError> {
         self.refuse_final()?;
         if self.intent == Intent::Abort {
-            return Err(TransitionError::NotNow { what, why: "it is being aborted" });
+            return Err(TransitionError::NotNow {
+                what,
+                why: "it is being aborted, and ends once nothing is under lease",
+            });
         }
         self.intent = intent;
         self.paused_after = None;

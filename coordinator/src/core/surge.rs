@@ -117,7 +117,10 @@ pub(super) fn policy_rules(policy: &Policy) -> Vec<Refusal> {
     }));
     let mut named = BTreeSet::new();
     if let Some(twice) = workers.with.iter().find(|name| !named.insert(name.as_str())) {
-        refusals.push(refused(RULE, format!("workers.with names {twice} twice: each machine joins once")));
+        refusals.push(refused(
+            RULE,
+            format!("workers.with names {twice} twice, and a machine joins once: name it once"),
+        ));
     }
     refusals
 }

@@ -2,7 +2,7 @@
 
 use http::Uri;
 use http::uri::Scheme;
-use liftlock_proto::hooks::{NodeHook, NodeHooks};
+use liftlock_proto::hooks::{NodeHook, NodeHooks, check_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,6 @@ use crate::core::hooks::{Hook, Hooks, Target};
 
 /// How long a hook may take where nothing is said, in seconds.
 const TIMEOUT_SECONDS: u32 = 300;
-
-/// The longest name of a hook.
-const LONGEST: usize = 63;
 
 /// What is called before and after plans, pools and nodes. No node is begun on past one that has not ended well.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -238,14 +235,12 @@ impl TryFrom<HookWords> for HookSpec {
 }
 
 fn checked_name(name: String) -> Result<String, ValueError> {
-    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if !name.is_empty() && name.len() <= LONGEST && name.bytes().all(fine) {
-        return Ok(name);
+    match check_name(&name) {
+        Ok(()) => Ok(name),
+        Err(why) => Err(ValueError::of(format!(
+            "\"{name}\" {why}; what it runs stands in the configuration of whoever calls it"
+        ))),
     }
-    Err(ValueError::of(format!(
-        "\"{name}\" is no name of a hook: allowed are up to {LONGEST} of lower-case letters, digits and dashes; what it runs stands \
-         in the configuration of whoever calls it"
-    )))
 }
 
 /// What is refused is not shown: it may hold a secret.

@@ -1,6 +1,7 @@
 //! The document's JSON schema, from the very types that read it; what it says is also what errors say would be allowed.
 
 use liftlock_proto::blocked::OnBlocked;
+use liftlock_proto::hooks::{LONGEST_NAME, NAME_PATTERN};
 use liftlock_proto::plan::OnFailure;
 use liftlock_proto::strategy::Strategy;
 use schemars::generate::SchemaSettings;
@@ -127,7 +128,7 @@ pub(super) fn time_zone(_: &mut SchemaGenerator) -> Schema {
 
 /// What a hook is called in a configuration.
 pub(super) fn hook_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "maxLength": 63, "pattern": "^[a-z0-9-]+$", "examples": ["announce"] })
+    json_schema!({ "type": "string", "maxLength": LONGEST_NAME, "pattern": NAME_PATTERN, "examples": ["announce"] })
 }
 
 /// Who calls a hook.

@@ -58,7 +58,8 @@ impl State {
             Some(membership) => {
                 replacement::closed_before(&view, &rollout.plan, planned, &membership).map(Hold::Replacement)
             }
-            None => Hold::by_gates(planned.role, &situation, &rollout.plan.policy)
+            None => Hold::by_node(planned, &situation)
+                .or_else(|| Hold::by_gates(planned.role, &situation, &rollout.plan.policy))
                 .or_else(|| rollout.crowded(planned, &situation).map(Hold::Budget)),
         };
         let Some(hold) = hold else {

@@ -23,6 +23,8 @@ const AGAIN_AFTER_MS: u64 = 60_000;
 pub struct HookOrder {
     /// Of which roll-out, by its number.
     rollout: u64,
+    /// What tells it from the calls of any other hook of any coordinator; the same where it is made again.
+    pub id: String,
     /// Of which hook, and what about.
     pub call: Call,
     /// What is carried out.
@@ -44,7 +46,7 @@ impl HookOrder {
             policy: liftlock_proto::plan::Policy::default(),
             pools: Vec::new(),
         };
-        Self { rollout: 1, call, plan, outcome: None }
+        Self { rollout: 1, id: "test".to_owned(), call, plan, outcome: None }
     }
 
     /// How long it may take.
@@ -73,7 +75,13 @@ impl Keeper {
             .and_then(|last| self.clock.unix_ms().checked_sub(last.at_ms))
             .is_some_and(|since_ms| since_ms < AGAIN_AFTER_MS);
         let outcome = if call.moment == Moment::AfterPlan { present.outcome() } else { None };
-        (!pauses).then(|| HookOrder { rollout, call, plan: present.plan.clone(), outcome })
+        let id = format!(
+            "{}:{rollout}:{}:{}",
+            self.authority.fingerprint(),
+            String::from(call.moment.clone()),
+            call.hook.target
+        );
+        (!pauses).then(|| HookOrder { rollout, id, call, plan: present.plan.clone(), outcome })
     }
 
     /// Records that a call begins, which is durable before it is made. False where it is wanted no more.

@@ -112,6 +112,16 @@ impl Keeper {
             change.history.push(self.ended(&ended));
             change.rollouts.insert(number, ended);
         }
+        if let Some((_, present)) = last
+            && let Some(call) = present.hook_after()
+        {
+            return Err(KeeperError::NotNow(format!(
+                "the roll-out of plan {} has ended, and no other begins before the hooks after it have: {}; see `liftlock \
+                 status`, and pass over it by `liftlock edit` with a document that has it no more in spec.hooks",
+                present.plan.id,
+                call.waiting()
+            )));
+        }
         let (plan, target) = (&path.first, path.last().to_version);
         let catalogue = self.catalogue()?;
         let refused = |refusals: Vec<Refusal>| {

@@ -7,6 +7,7 @@ use liftlock_proto::v1;
 
 use super::{Keeper, KeeperError, State};
 use crate::core::leg::Next;
+use crate::core::rollout::Rollout;
 use crate::store::records::{ActedOn, ActedOnObject, Change};
 
 /// Where a document stands that is followed.
@@ -65,10 +66,11 @@ impl Keeper {
         self.lock().acted_on(followed).map(str::to_owned)
     }
 
-    /// The plan of the roll-out that has not ended.
+    /// The plan of the roll-out that has not ended, or whose last hooks have not.
     pub fn unfinished(&self) -> Option<PlanId> {
         let state = self.lock();
-        let goes_on = state.saved.newest().filter(|(_, rollout)| !rollout.is_final());
+        let goes_on = |rollout: &Rollout| !rollout.is_final() || rollout.hook_after().is_some();
+        let goes_on = state.saved.newest().filter(|(_, rollout)| goes_on(rollout));
         goes_on.map(|(_, rollout)| rollout.plan.id.clone())
     }
 

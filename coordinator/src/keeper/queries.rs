@@ -152,8 +152,8 @@ impl State {
             self.holder_of_unknown_lease().map(|node| {
                 format!(
                     "{node} holds a lease that this coordinator never granted, so its store is an older copy: nobody else \
-                     is leased until that node has reported its end; if it is gone for good, take its join token back \
-                     (`liftlock token list`, `liftlock token revoke ID`)"
+                     is leased until that node has reported its end; if it is gone for good, switch the machine off and \
+                     take its join token back (`liftlock token list`, `liftlock token revoke ID --fenced`)"
                 )
             })
         };
@@ -162,7 +162,8 @@ impl State {
                 format!(
                     "{node} has not been heard of since this coordinator started, and what it holds is not known: nobody is \
                      leased until it has connected; see `systemctl status liftlock-agent` there, or, if it is gone for \
-                     good, take its join token back (`liftlock token list`, `liftlock token revoke ID`)"
+                     good, switch the machine off and take its join token back (`liftlock token list`, `liftlock token \
+                     revoke ID --fenced`)"
                 )
             })
         };

@@ -374,7 +374,13 @@ impl State {
     pub(super) fn silent(&self) -> Option<NodeName> {
         let (_, rollout) = self.saved.newest()?;
         let mut names = rollout.nodes().map(|(planned, _)| &planned.name);
-        names.find(|node| !self.heard.contains(*node) && !self.dismissed(node)).cloned()
+        names.find(|node| self.waits_to_hear(node)).cloned()
+    }
+
+    /// Whether a node of the present roll-out has not said yet what it holds, since this coordinator started.
+    pub(super) fn waits_to_hear(&self, node: &NodeName) -> bool {
+        let planned = self.saved.newest().is_some_and(|(_, rollout)| rollout.node(node).is_some());
+        planned && !self.heard.contains(node) && !self.dismissed(node)
     }
 
     /// Whether an operator took a node's certificate back, which says that nothing is to be expected of it any more.
@@ -544,7 +550,7 @@ impl State {
         self.send(node, Told::LeaseRefused(v1::LeaseRefused { fencing_token: token.0, reason }));
     }
 
-    fn about(&self, node: &NodeName, token: FencingToken, record: HistoryRecord) -> HistoryRecord {
+    pub(super) fn about(&self, node: &NodeName, token: FencingToken, record: HistoryRecord) -> HistoryRecord {
         let plan = self.saved.newest().map(|(_, rollout)| rollout.plan.id.clone());
         HistoryRecord { plan, node: Some(node.clone()), token: Some(token), ..record }
     }

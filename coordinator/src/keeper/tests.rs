@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use liftlock_proto::enrollment::CertificateRequest;
-use liftlock_proto::plan::Policy;
+use liftlock_proto::plan::{OnFailure, Policy};
 use liftlock_proto::step::STEP_LIST_VERSION;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
@@ -592,7 +592,7 @@ fn a_node_whose_token_was_taken_back_is_not_waited_for() {
     let _cp2 = coordinator.connect_with("cp2", 2, Some(ended)).unwrap();
     let (_cp1, mut cp3) = (coordinator.connect("cp1"), coordinator.connect("cp3"));
     assert!(cp3.grants().is_empty());
-    coordinator.keeper.revoke_token(&token.id, "alice").unwrap();
+    coordinator.keeper.revoke_token(&token.id, true, "alice").unwrap();
     assert_eq!(cp3.grants()[0].fencing_token, 3);
 }
 
@@ -764,7 +764,7 @@ fn taking_back_a_used_token_voids_the_certificates_that_it_bought_and_no_later_o
     let mut session = coordinator.connect("cp1");
     coordinator.keeper.check_peer(&stolen).unwrap();
 
-    coordinator.keeper.revoke_token(&id, "alice").unwrap();
+    coordinator.keeper.revoke_token(&id, false, "alice").unwrap();
     assert!(matches!(coordinator.keeper.check_peer(&stolen), Err(KeeperError::Denied(_))));
     let last = std::iter::from_fn(|| session.inbox.try_recv().ok()).last().unwrap();
     assert_eq!(last.unwrap_err().code(), tonic::Code::PermissionDenied);
@@ -1120,6 +1120,31 @@ fn what_was_read_before_a_question_is_no_answer_to_it() {
     assert!(agents[1].grants().is_empty(), "nobody has said how things are since");
     report_ready(&coordinator, &agents, None);
     assert_eq!(agents[1].grants().len(), 1);
+}
+
+#[test]
+fn a_node_that_the_cluster_has_no_more_is_not_begun_on_and_is_once_it_is_back() {
+    let coordinator = Coordinator::new();
+    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let mut agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    for token in 1..=3 {
+        report_ready(&coordinator, &agents, None);
+        agents[token - 1].ends(&coordinator, token as u64, "");
+    }
+    for agent in &agents[..3] {
+        let mut facts = facts(agent.node.as_str(), "v1.30.4");
+        facts.cluster.as_mut().unwrap().nodes.retain(|node| node.name != "w1");
+        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
+    }
+    assert_eq!(agents[3].grants(), []);
+    let reason = coordinator.rollout().reason;
+    for part in ["w1 is not begun on", "no Node of that name", "restart the kubelet", "liftlock abort"] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[3].grants().len(), 1);
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Join tokens, and the certificates that they buy.
 
+use std::fmt::Write as _;
+
 use liftlock_proto::join_token::JoinToken;
 use liftlock_proto::name::NodeName;
 
 use super::{Keeper, KeeperError, State};
+use crate::core::dismissal;
 use crate::core::history::{HistoryKind, HistoryRecord};
-use crate::core::rollout::{Event, Lease, Timings};
+use crate::core::rollout::{Event, Lease};
 use crate::identity::authority::{CheckedRequest, IdentityError, now_s};
 use crate::identity::revocation::Revocation;
 use crate::identity::subject::{Peer, Role, Subject};
@@ -58,21 +61,31 @@ impl Keeper {
     }
 
     /// Takes a token back. If it was used already, every certificate that its subject has up to now is void, its session
-    /// ends, and so does the lease that it holds.
-    pub fn revoke_token(&self, id: &str, operator: &str) -> Result<(), KeeperError> {
+    /// ends, and so does the lease that it holds: refused unless an operator says that the machine is `fenced`, which is off
+    /// or cut off from the cluster. Returns what became of the lease, if it held one.
+    pub fn revoke_token(
+        &self,
+        id: &str,
+        fenced: bool,
+        operator: &str,
+    ) -> Result<Option<String>, KeeperError> {
         let mut state = self.lock();
         let token = state.saved.tokens.get(id).cloned().ok_or_else(|| {
             KeeperError::NotFound(format!("there is no join token {id}: see `liftlock token list`"))
         })?;
         let subject = token.subject.clone();
         let used = token.used_for.is_some();
-        let text = if used {
-            format!(
-                "the join token of {subject} was taken back, and with it every certificate that {subject} had"
-            )
-        } else {
-            format!("the join token of {subject} was taken back")
-        };
+        let node = node_of(&subject).filter(|_| used);
+        if let Some(node) = node.as_ref().filter(|_| !fenced) {
+            state.refuse_to_dismiss(node, id, self.clock.unix_ms())?;
+        }
+        let mut text = format!("the join token of {subject} was taken back");
+        if used {
+            let _ = write!(text, ", and with it every certificate that {subject} had");
+        }
+        if node.is_some() && fenced {
+            text.push_str("; the machine is off or cut off, the operator says");
+        }
         let record = about(&token, self.record(HistoryKind::TokenRevoked, text));
         let change = Change {
             history: vec![HistoryRecord { operator: Some(operator.to_owned()), ..record }],
@@ -84,37 +97,22 @@ impl Keeper {
             ..Change::default()
         };
         self.commit(&mut state, change)?;
-        if used && let Some(node) = node_of(&subject) {
-            state.cut_off(&node, "its certificate was revoked");
-            self.end_lease_of_revoked(&mut state, &node)?;
-            self.advance(&mut state);
-        }
-        Ok(())
+        let Some(node) = node else { return Ok(None) };
+        state.cut_off(&node, "its certificate was revoked");
+        let ended = self.dismiss_holder(&mut state, &node)?;
+        self.advance(&mut state);
+        Ok(ended)
     }
 
     /// A holder that is not let in any more cannot renew its lease, so it begins nothing more, and never reports an end. It has
     /// failed, and an operator says what becomes of what it did.
-    fn end_lease_of_revoked(&self, state: &mut State, node: &NodeName) -> Result<(), KeeperError> {
-        let Some(Lease { token, .. }) = state.lease_of(node) else { return Ok(()) };
-        let failure = format!(
-            "its certificate was taken back while it held lease {token}, and how far it came is not known"
-        );
-        let text = format!("{node} failed: {failure}");
-        let plan = state.present()?.1.plan.id.clone();
-        let record = HistoryRecord {
-            plan: Some(plan),
-            node: Some(node.clone()),
-            token: Some(token),
-            ..self.record(HistoryKind::LeaseFailed, text)
-        };
-        let event = Event::LeaseEnded {
-            node: node.clone(),
-            token,
-            failure: Some(failure),
-            timings: Timings::default(),
-            at_ms: self.clock.unix_ms(),
-        };
-        self.happen(state, &event, vec![record])
+    fn dismiss_holder(&self, state: &mut State, node: &NodeName) -> Result<Option<String>, KeeperError> {
+        let Some(Lease { token, .. }) = state.lease_of(node) else { return Ok(None) };
+        let text = format!("{node} failed: {}", dismissal::failure(node, token));
+        let record = state.about(node, token, self.record(HistoryKind::LeaseFailed, text.clone()));
+        let event = Event::HolderDismissed { node: node.clone(), token, at_ms: self.clock.unix_ms() };
+        self.happen(state, &event, vec![record])?;
+        Ok(Some(text))
     }
 
     /// The present second, or that of the subject's enrolment if the clock was set back since.
@@ -192,6 +190,35 @@ impl Keeper {
             state.saved.revocations.get(subject).map_or(0, |revocation| revocation.up_to_s + 1);
         let from_s = now_s(self.clock.as_ref()).max(after_revocation);
         Ok(self.authority.sign(request, subject, from_s)?)
+    }
+}
+
+impl State {
+    /// Refuses to take the certificate of a node that may hold a lease: what it does now would go on beside the next one's.
+    fn refuse_to_dismiss(&self, node: &NodeName, id: &str, now_ms: u64) -> Result<(), KeeperError> {
+        let goes_on = self.saved.newest().is_some_and(|(_, rollout)| !rollout.is_final());
+        let holds = if let Some(lease) = self.lease_of(node) {
+            format!("holds lease {}", lease.token)
+        } else if let Some(token) = self.unknown_leases.get(node) {
+            format!("holds lease {token}, which this coordinator never granted")
+        } else if goes_on && self.waits_to_hear(node) {
+            "may hold a lease, as it has not said what it holds since this coordinator started".to_owned()
+        } else {
+            return Ok(());
+        };
+        let heard = match self.last_seen_ms.get(node) {
+            _ if self.sessions.contains_key(node) => "its agent is connected".to_owned(),
+            Some(seen_ms) => {
+                format!("its agent was heard of {} s ago", now_ms.saturating_sub(*seen_ms) / 1000)
+            }
+            None => "its agent was not heard of since this coordinator started".to_owned(),
+        };
+        Err(KeeperError::NotNow(format!(
+            "{node} {holds}, and {heard}: without its certificate the lease ends, and what runs there, kubeadm too, goes on \
+             beside whoever is leased next. Switch the machine off or cut it off from the cluster, and say so: `liftlock token \
+             revoke {id} --fenced`; the lease has failed then, the roll-out is halted, and nothing is begun before you say what \
+             follows. Where the machine is well: `liftlock pause`, and wait for the lease's end"
+        )))
     }
 }
 

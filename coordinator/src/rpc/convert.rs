@@ -93,6 +93,7 @@ pub fn rollout(rollout: &Rollout, live: &dyn Fn(&NodeName) -> Live, obstacle: Op
         membership: words(Membership::of(&rollout.plan)),
         document: rollout.document.clone().unwrap_or_default(),
         taint: String::new(),
+        left_behind: rollout.left_behind(),
     }
 }
 

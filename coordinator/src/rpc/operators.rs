@@ -257,9 +257,10 @@ impl OperatorService for Operators {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let operator = caller(&self.keeper, &request, WRITERS)?.subject.name;
-        let id = request.into_inner().id;
-        with_keeper(&self.keeper, move |keeper| keeper.revoke_token(&id, &operator)).await?;
-        Ok(Response::new(v1::RevokeTokenResponse {}))
+        let v1::RevokeTokenRequest { id, fenced } = request.into_inner();
+        let ended =
+            with_keeper(&self.keeper, move |keeper| keeper.revoke_token(&id, fenced, &operator)).await?;
+        Ok(Response::new(v1::RevokeTokenResponse { ended: ended.unwrap_or_default() }))
     }
 
     async fn history(

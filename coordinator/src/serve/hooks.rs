@@ -12,6 +12,7 @@ use futures::future::{Either, select};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, StatusCode, Uri};
+use liftlock_proto::hooks::check_name;
 use liftlock_proto::plan::PlannedNode;
 use liftlock_proto::strategy::Part;
 use nix::sys::signal::{Signal, killpg};
@@ -20,10 +21,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::https::{HttpsError, bearer, client, told};
+use super::leftovers::{self, LeftoverError};
 use crate::core::hooks::{Target, origin};
 use crate::identity::files::{self, FileError};
 use crate::keeper::{HookOrder, Keeper, LOOK_AGAIN};
@@ -75,6 +78,8 @@ enum HookError {
     Unknown(String),
     #[error("{0}")]
     Distrusted(String),
+    #[error("its url is no address to tell: {0}")]
+    Address(String),
     #[error("`{}` cannot be started: {source}", argv.join(" "))]
     Start { argv: Vec<String>, source: io::Error },
     #[error("`{}` ended with {status}{}", argv.join(" "), said(.output))]
@@ -87,6 +92,10 @@ enum HookError {
     Status { url: String, status: StatusCode, body: String },
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Left(#[from] LeftoverError),
+    #[error("it was not looked for what an earlier call has left running: {0}")]
+    Unlooked(#[from] JoinError),
 }
 
 fn said(output: &str) -> String {
@@ -128,17 +137,11 @@ impl HookTargets {
 
 impl HookTarget {
     fn check(&self, name: &str) -> Result<(), String> {
-        let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if name.is_empty() || name.len() > 63 || !name.bytes().all(fine) {
-            return Err(
-                "is no name of a hook: allowed are up to 63 of lower-case letters, digits and dashes"
-                    .to_owned(),
-            );
-        }
+        check_name(name).map_err(|why| why.to_string())?;
         match (&self.command, &self.url) {
             (Some(argv), None) => {
                 if self.bearer_token_file.is_some() || self.ca_file.is_some() {
-                    return Err("has a command, and bearer-token-file and ca-file go with url".to_owned());
+                    return Err("has a command, and bearer-token-file and ca-file go with url: allowed is command alone".to_owned());
                 }
                 let program = argv.first().map(String::as_str).unwrap_or_default();
                 if !Path::new(program).is_absolute() {
@@ -159,7 +162,7 @@ impl HookTarget {
                 }
                 Ok(())
             }
-            _ => Err("has to have either command or url".to_owned()),
+            _ => Err("has to have either command or url: allowed is one of them".to_owned()),
         }
     }
 }
@@ -183,6 +186,7 @@ fn variables(order: &HookOrder) -> Vec<(&'static str, String)> {
     let HookOrder { call, plan, outcome, .. } = order;
     let mut variables = vec![
         ("PATH", PATH.to_owned()),
+        (leftovers::CALL, order.id.clone()),
         ("LIFTLOCK_HOOK", call.hook.target.to_string()),
         ("LIFTLOCK_MOMENT", call.moment.name().to_owned()),
         ("LIFTLOCK_PLAN", plan.id.to_string()),
@@ -206,6 +210,10 @@ async fn run(argv: &[String], order: &HookOrder) -> Result<(), HookError> {
         argv.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     if let Some(why) = files::distrust(Path::new(program))? {
         return Err(HookError::Distrusted(why));
+    }
+    if order.call.last.is_some() {
+        let id = order.id.clone();
+        spawn_blocking(move || leftovers::end(&id)).await??;
     }
     let child = Command::new(program)
         .args(arguments)
@@ -289,7 +297,7 @@ async fn tell(target: &HookTarget, order: &HookOrder) -> Result<(), HookError> {
     });
     let mut request = Request::new(body.to_string());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = address(&url).map_err(HookError::Distrusted)?;
+    *request.uri_mut() = address(&url).map_err(HookError::Address)?;
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(file) = &target.bearer_token_file {
         request.headers_mut().insert(AUTHORIZATION, bearer(file).map_err(failed)?);
@@ -339,7 +347,7 @@ pub(super) async fn call(keeper: Arc<Keeper>, hooks: HookTargets) {
 async fn call_one(keeper: &Arc<Keeper>, hooks: &HookTargets, order: HookOrder) -> Result<(), String> {
     let begins = {
         let (keeper, order) = (Arc::clone(keeper), order.clone());
-        tokio::task::spawn_blocking(move || keeper.hook_begins(&order)).await
+        spawn_blocking(move || keeper.hook_begins(&order)).await
     };
     match begins {
         Ok(Ok(true)) => {}
@@ -353,7 +361,7 @@ async fn call_one(keeper: &Arc<Keeper>, hooks: &HookTargets, order: HookOrder) -
         tracing::warn!("{} failed: {failure}", order.call);
     }
     let keeper = Arc::clone(keeper);
-    match tokio::task::spawn_blocking(move || keeper.hook_ended(&order, failure.as_deref())).await {
+    match spawn_blocking(move || keeper.hook_ended(&order, failure.as_deref())).await {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }

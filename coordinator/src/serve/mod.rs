@@ -38,6 +38,7 @@ mod catalogue;
 mod door;
 mod hooks;
 mod https;
+mod leftovers;
 mod settings;
 
 use door::{Door, Greeter};

@@ -5,7 +5,7 @@
 //! far that node is), `rollout/N/hook/M` (how far the hooks of a moment are) and `rollout/N/onward/S/I` (one node of the Sth
 //! stop that follows on its path, never changed). N counts roll-outs from 1. A roll-out exists once its head does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use liftlock_proto::name::{FencingToken, NodeName, PlanId};
@@ -107,6 +107,8 @@ struct Head {
     conduct: Conduct,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     quarantined: BTreeMap<NodeName, String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    dismissed: BTreeSet<NodeName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     document: Option<String>,
 }
@@ -299,8 +301,9 @@ fn put_rollout(
     after: &Rollout,
 ) -> Result<(), StoreError> {
     let head = |rollout: &Rollout| {
-        let Rollout { intent, ended_at_ms, answered, leg, paused_after, conduct, quarantined, .. } = rollout;
-        let word = (answered.clone(), paused_after.clone(), quarantined.clone());
+        let Rollout { intent, ended_at_ms, answered, leg, paused_after, conduct, .. } = rollout;
+        let word = (answered.clone(), paused_after.clone());
+        let word = (word, rollout.quarantined.clone(), rollout.dismissed.clone());
         (*intent, *ended_at_ms, word, leg.next.clone(), conduct.clone())
     };
     if before.map(head) != Some(head(after)) {
@@ -367,6 +370,7 @@ impl Head {
             paused_after: rollout.paused_after.clone(),
             conduct: rollout.conduct.clone(),
             quarantined: rollout.quarantined.clone(),
+            dismissed: rollout.dismissed.clone(),
             document: rollout.document.clone(),
         }
     }
@@ -415,6 +419,7 @@ impl Entries {
             paused_after: head.paused_after,
             conduct: head.conduct,
             quarantined: head.quarantined,
+            dismissed: head.dismissed,
             hooks: self.hooks(key)?,
             document: head.document,
         })
@@ -575,6 +580,7 @@ mod tests {
         halted.leg.next = Next::Halted { reason: "é\n\"".repeat(300) };
         halted.answered = Some("a failure".to_owned());
         halted.quarantined = [("w1".parse().unwrap(), "a budget".to_owned())].into();
+        halted.dismissed = ["w2".parse().unwrap()].into();
         halted.document = Some("autumn".to_owned());
         let batch =
             saved.batch(&Change { rollouts: [(1, halted.clone())].into(), ..Change::default() }).unwrap();

@@ -92,6 +92,39 @@ async fn a_coordinator_killed_in_the_middle_of_a_hook_calls_it_again_and_the_rol
 }
 
 #[tokio::test]
+async fn what_a_killed_coordinator_left_running_of_a_hook_is_ended_before_that_is_called_again() {
+    let mut fleet = small_fleet().await;
+    let (program, folder) = (fleet.folder().join("note"), fleet.folder());
+    let script = format!(
+        "#!/bin/sh\necho $$ >> {folder}/calls\nwhile [ -e {folder}/hold ]; do sleep 0.05; done\necho ended >> {folder}/calls\n"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fleet.reconfigure_coordinator(&format!("[hooks.note]\ncommand = [\"{program}\"]\n")).await.unwrap();
+    let hold = fleet.folder().join("hold");
+    fs::write(&hold, "").unwrap();
+    let text = document("    beforePlan: [{name: note}]\n");
+    fleet.cli_with_input(&["apply", "-f", "-", "--yes", "--detach"], &text).await.unwrap().success().unwrap();
+    called(&fleet).await;
+    fleet.kill_coordinator().unwrap();
+    let first = calls(&fleet)[0].clone();
+    // One that has ended and was not waited for has no command line any more.
+    let runs = || fs::read(format!("/proc/{first}/cmdline")).is_ok_and(|command| !command.is_empty());
+    assert!(runs(), "nobody ends it with the coordinator");
+    fleet.start_coordinator().await.unwrap();
+    let again = async {
+        while calls(&fleet).len() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, again).await.unwrap();
+    assert!(!runs(), "two calls side by side");
+    fs::remove_file(&hold).unwrap();
+    raised(&fleet, TO).await;
+    assert_eq!(calls(&fleet).iter().filter(|line| *line == "ended").count(), 1, "{:?}", calls(&fleet));
+}
+
+#[tokio::test]
 async fn a_hook_that_fails_holds_the_roll_out_until_it_is_taken_out_of_the_document() {
     let fleet = small_fleet().await;
     let unknown = document("    beforeNode: [{name: note}]\n");
@@ -105,7 +138,7 @@ async fn a_hook_that_fails_holds_the_roll_out_until_it_is_taken_out_of_the_docum
     webhook.answer_with(503);
     let text = document(&format!("    afterNode: [{{url: \"{}\"}}]\n", webhook.url));
     fleet.cli_with_input(&["apply", "-f", "-", "--yes", "--detach"], &text).await.unwrap().success().unwrap();
-    let fails = "after cp1 fails: ";
+    let fails = "after cp1 has failed: ";
     let held = until(&fleet, "the hook to fail", |rollout| rollout.reason.contains(fails)).await;
     assert!(
         held.reason.contains("503 Service Unavailable, and only 2xx is taken: as it was told;"),

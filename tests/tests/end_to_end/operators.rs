@@ -1,6 +1,6 @@
 //! Pause, resume, abort, retry, and who may do what.
 
-use liftlock_proto::v1::{NodePhase, RolloutPhase};
+use liftlock_proto::v1::{ListTokensRequest, NodePhase, RolloutPhase};
 use liftlock_tests::fleet::proofs;
 use liftlock_tests::standin::cluster::Shape;
 use liftlock_tests::standin::fault::{Action, Fault, Point};
@@ -72,6 +72,43 @@ async fn a_failed_step_halts_the_roll_out_with_its_reason_and_a_retry_does_not_r
         .map(|event| event.text)
         .collect();
     assert!(again.iter().any(|text| text.contains("install-kubeadm")), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_holder_is_dismissed_only_where_its_machine_is_said_to_be_fenced_and_then_an_operator_is_asked() {
+    let fleet = small_fleet().await;
+    let tree = &fleet.cluster.machine("cp1").unwrap().tree;
+    let fault = Fault::arm(tree, &Point::KubeadmStarted, &Action::Pause).unwrap();
+    let apply = [
+        "apply",
+        "v1.31.2",
+        "--yes",
+        "--detach",
+        "--accept",
+        "api-outage",
+        "--on-failure",
+        "roll-back-cluster",
+    ];
+    fleet.cli(&apply).await.unwrap().success().unwrap();
+    fault.reached(LIMIT).await.unwrap();
+    let mut operator = fleet.operator().await.unwrap();
+    let listed = operator.client.list_tokens(ListTokensRequest {}).await.unwrap().into_inner().tokens;
+    let id = listed.into_iter().find(|token| token.name == "cp1").unwrap().id;
+    let refused = fleet.cli(&["token", "revoke", &id]).await.unwrap();
+    assert_eq!(refused.code, 3, "{}{}", refused.stdout, refused.stderr);
+    for part in ["cp1 holds lease", "its agent is connected", "--fenced", "nothing is begun before you say"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    let dismissed = fleet.cli(&["token", "revoke", &id, "--fenced"]).await.unwrap().success().unwrap();
+    assert!(dismissed.stderr.contains("cp1 failed: its certificate was taken back"), "{}", dismissed.stderr);
+    let halted = end_of(&fleet).await;
+    assert_eq!(halted.phase(), RolloutPhase::Halted, "the policy has no say: {}", halted.reason);
+    assert!(leases_of(&fleet, "w1").await.is_empty() && leases_of(&fleet, "cp1").await.len() == 1);
+    let aborted = fleet.cli(&["abort"]).await.unwrap().success().unwrap();
+    for part in ["Left half done: cp1 was begun on and not raised", "`kubectl uncordon cp1`"] {
+        assert!(aborted.stdout.contains(part), "{part}: {}", aborted.stdout);
+    }
+    fault.disarm().unwrap();
 }
 
 #[tokio::test]

@@ -117,6 +117,9 @@ pub struct RolloutView {
     /// What keeps the taint of nodes that are not raised from being where it belongs; left out where nothing does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taint: Option<String>,
+    /// What an abort leaves half done, each with what mends it; left out where nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
 }
 
 /// A stop of a path that lies ahead.
@@ -295,6 +298,7 @@ impl From<v1::Rollout> for RolloutView {
             membership: said(message.membership),
             document: said(message.document),
             taint: said(message.taint),
+            left_behind: message.left_behind,
             plan: plan.id,
             from_version: plan.from_version,
             to_version: plan.to_version,
@@ -570,6 +574,9 @@ impl View for RolloutView {
                     paint.paint(Tone::Bad, &format!("{} {what}:", node.name))
                 );
             }
+        }
+        for left in &self.left_behind {
+            let _ = writeln!(text, "\n{} {left}", paint.paint(Tone::Notice, "Left half done:"));
         }
         let advice = self.advice();
         if !advice.is_empty() {

@@ -27,7 +27,8 @@ pub(super) static EXTERNAL: Gate = Gate {
         let external = cluster.etcd_members == 0 && unasked(cluster).is_none();
         let found = external.then(|| {
             Finding::closed(
-                "etcd does not run on the control planes: this version of Liftlock backs up and guards stacked etcd only",
+                "etcd does not run on the control planes, and this version of Liftlock backs up and guards stacked etcd only: raise \
+                 such a cluster by kubeadm's own steps",
             )
         });
         found.into_iter().collect()

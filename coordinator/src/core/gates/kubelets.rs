@@ -38,7 +38,8 @@ pub(super) static SKEW: Gate = Gate {
         let out_of_skew = kubelets.filter_map(|(name, kubelet)| {
             if kubelet > target {
                 return Some(format!(
-                    "{name}'s kubelet runs {kubelet}, newer than {target}: a kubelet may not be newer than the API server"
+                    "{name}'s kubelet runs {kubelet}, newer than {target}, and a kubelet may not be newer than the API server: allowed \
+                     are versions from {kubelet} on"
                 ));
             }
             let allowed = kubernetes_allows(kubelet);

@@ -1,5 +1,7 @@
 //! What runs in kube-system.
 
+use liftlock_proto::kube_proxy::FEW_NODES;
+
 use super::{Consent, Finding, Gate, Look, When};
 use crate::core::view::{Replicas, Workload};
 
@@ -63,10 +65,6 @@ pub(super) static PODS: Gate = Gate {
         }
     }),
 };
-
-/// Above so many nodes few of them are without a kube-proxy at a time, and replacing them all one by one may take longer
-/// than the raise: a kubelet of 1.20 was seen to need up to a minute for each.
-const FEW_NODES: u32 = 10;
 
 /// `kubeadm upgrade apply` changes the `DaemonSet`'s template on the first control plane, and the controllers replace its
 /// pods one by one. On a node that stands between two of them, Services lead to where pods were before, and a worker's

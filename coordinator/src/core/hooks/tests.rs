@@ -151,6 +151,23 @@ fn no_node_is_begun_on_past_a_hook_that_has_not_ended_well() {
 }
 
 #[test]
+fn why_and_how_often_a_hook_failed_is_said_while_it_is_called_again_too() {
+    let rollout = ready(Hooks { before_node: vec![named("bn")], ..Hooks::default() });
+    let call = rollout.hook_in_the_way(&name(0)).unwrap();
+    assert_eq!(call.waiting(), "waits for the hook bn before n0");
+    let once = rollout.after(&began(&call)).unwrap().after(&called(&call, Some("no"))).unwrap();
+    let said = |rollout: &Rollout| rollout.hook_in_the_way(&name(0)).unwrap().waiting();
+    assert!(said(&once).starts_with("the hook bn before n0 has failed: no;"), "{}", said(&once));
+    let again = once.after(&began(&call)).unwrap();
+    assert_eq!(said(&again), said(&once), "that it is called again is no news");
+    let cut_off = again.after(&began(&call)).unwrap();
+    assert_eq!(said(&cut_off), said(&once), "nor that it was cut off");
+    let twice = cut_off.after(&called(&call, Some("never"))).unwrap();
+    let words = "the hook bn before n0 has failed 2 times, the last time: never;";
+    assert!(said(&twice).starts_with(words), "{}", said(&twice));
+}
+
+#[test]
 fn a_call_that_was_cut_off_is_made_again_and_one_that_ended_well_is_not() {
     let rollout = ready(Hooks { before_node: vec![named("a"), named("b")], ..Hooks::default() });
     let first = rollout.hook_in_the_way(&name(0)).unwrap();
@@ -199,6 +216,17 @@ fn once_a_roll_out_has_ended_a_hook_that_fails_is_given_up_after_so_many_calls()
         rollout = rollout.after(&began(&call)).unwrap().after(&called(&call, Some("no"))).unwrap();
     }
     assert_eq!(rollout.hook_after().unwrap().hook, named("ap"));
+}
+
+#[test]
+fn a_hook_after_a_plan_that_has_ended_can_be_taken_out_and_nothing_else_of_it_changes() {
+    let hooks = Hooks { after_plan: vec![named("ap")], ..Hooks::default() };
+    let one = ready(hooks).after(&granted(0, 1)).unwrap().after(&ended(0, 1, None)).unwrap();
+    let aborted = one.after(&Event::Aborted { at_ms: 9 }).unwrap();
+    let without = Event::Edited { conduct: Conduct::default() };
+    let edited = aborted.after(&without).unwrap();
+    assert_eq!((edited.hook_after(), edited.phase()), (None, Phase::Aborted));
+    assert!(matches!(edited.after(&without), Err(TransitionError::Final { .. })));
 }
 
 #[test]

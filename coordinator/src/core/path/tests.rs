@@ -181,7 +181,11 @@ fn a_raise_that_was_begun_is_finished_before_the_next_minor() {
 #[test]
 fn a_downgrade_and_a_target_far_beyond_what_is_offered_are_refused_at_once() {
     let view = view(3, 2, minor(30, 7));
-    assert_eq!(refusals(&view, minor(29, 7))[0].rule, "downgrade");
+    let older = &refusals(&view, minor(29, 7))[0];
+    assert_eq!(older.rule, "downgrade");
+    for part in ["allowed are versions from v1.30.7 on", "liftlock rollback"] {
+        assert!(older.message.contains(part), "{part}: {}", older.message);
+    }
     let far = refusals(&view, KubernetesVersion::new(1, u16::MAX, 0));
     assert_eq!(far.len(), 1, "{far:?}");
     assert!(far[0].message.contains("v1.37"), "{far:?}");

@@ -437,6 +437,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => (node.clone(), 0..9u64, failure).prop_map(|(node, token, failure)| ended(node, token, failure)),
         1 => (node.clone(), 0..9u64).prop_map(|(node, token)| found(node, token)),
         2 => (node.clone(), 0..9u64).prop_map(|(node, token)| blocked::blocked(node, token)),
+        1 => (node.clone(), 0..9u64).prop_map(|(node, token)| Event::HolderDismissed {
+            node: name(node),
+            token: FencingToken(token),
+            at_ms: 9
+        }),
         1 => Just(Event::Paused),
         2 => Just(Event::Resumed),
         1 => Just(Event::Aborted { at_ms: 1 }),
@@ -464,6 +469,7 @@ proptest! {
             prop_assert!(leased <= 1);
             prop_assert!(!was_final || rollout.phase() == before);
             let connected = all_connected(&rollout);
+            prop_assert!(rollout.dismissed.is_empty() || rollout.due(0).is_err(), "nothing goes on by itself");
             let grants = decide(&rollout, &connected).into_iter().filter(|d| matches!(d, Decision::Grant { .. })).count();
             prop_assert!(grants + leased <= 1);
         }

@@ -65,7 +65,7 @@ fn a_hook_that_fails_holds_the_next_node_says_why_and_is_called_again_by_itself(
     coordinator.calls("the hook before before cp1", Some("exit status 7"));
     assert_eq!(agents[0].grants(), []);
     let reason = coordinator.rollout().reason;
-    for part in ["the hook before before cp1 fails: exit status 7", "every minute", "liftlock edit"] {
+    for part in ["the hook before before cp1 has failed: exit status 7", "every minute", "liftlock edit"] {
         assert!(reason.contains(part), "{part}: {reason}");
     }
     assert_eq!(coordinator.keeper.wanted_hook(), None, "not at once");
@@ -73,6 +73,7 @@ fn a_hook_that_fails_holds_the_next_node_says_why_and_is_called_again_by_itself(
     let called_again = (0..200).find_map(|_| coordinator.keeper.wanted_hook()).unwrap();
     assert!(coordinator.keeper.hook_begins(&called_again).unwrap());
     assert!(!coordinator.keeper.hook_begins(&called_again).unwrap(), "once");
+    assert_eq!(coordinator.rollout().reason, reason, "that it is called again is no news");
     coordinator.keeper.hook_ended(&called_again, None).unwrap();
     assert_eq!(agents[0].grants().len(), 1);
 }
@@ -142,6 +143,39 @@ fn an_operator_takes_a_hook_that_fails_out_of_the_document_and_the_roll_out_goes
     let document = crate::document::UpgradePlan::new("v1.31.2".parse().unwrap(), Policy::default());
     coordinator.keeper.edit(&document, "alice").unwrap();
     assert_eq!(agents[0].grants().len(), 1);
+}
+
+#[test]
+fn no_other_plan_is_applied_before_the_hooks_after_the_last_one_have_ended() {
+    let after_plan = Hooks { after_plan: vec![named("after")], ..Hooks::default() };
+    let conduct = Conduct { hooks: after_plan, ..Conduct::default() };
+    let (coordinator, agents) = ready(&conduct);
+    agents[0].ends(&coordinator, 1, "kubeadm broke");
+    coordinator.keeper.order(&Order::Abort, "alice").unwrap();
+    let ended = coordinator.keeper.unfinished();
+    assert!(ended.is_some(), "who follows documents waits too");
+    let refused = || coordinator.keeper.apply(&coordinator.plan(), "alice").unwrap_err().to_string();
+    let waits = refused();
+    for part in ["has ended", "waits for the hook after after the plan", "liftlock edit", "spec.hooks"] {
+        assert!(waits.contains(part), "{part}: {waits}");
+    }
+    coordinator.calls("the hook after after the plan", Some("exit status 7"));
+    assert!(refused().contains("has failed: exit status 7"), "{}", refused());
+    let document = crate::document::UpgradePlan::new("v1.31.2".parse().unwrap(), Policy::default());
+    coordinator.keeper.edit(&document, "alice").unwrap();
+    assert_eq!((coordinator.keeper.wanted_hook(), coordinator.keeper.unfinished()), (None, None));
+    coordinator.apply();
+}
+
+#[test]
+fn a_plan_that_is_applied_at_once_after_the_end_begins_after_the_last_hook() {
+    let after_plan = Hooks { after_plan: vec![named("after")], ..Hooks::default() };
+    let (coordinator, agents) = ready(&Conduct { hooks: after_plan, ..Conduct::default() });
+    agents[0].ends(&coordinator, 1, "kubeadm broke");
+    coordinator.keeper.order(&Order::Abort, "alice").unwrap();
+    assert!(coordinator.keeper.apply(&coordinator.plan(), "alice").is_err());
+    coordinator.calls("the hook after after the plan", None);
+    coordinator.apply();
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::Arc;
 
 use liftlock_proto::packages::PackageSource;
@@ -9,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::core::hooks::{Call, Hook, Moment};
+use crate::core::hooks::{Call, Hook, Moment, Run};
 use crate::keeper::HookOrder;
 
 fn order(target: Target, moment: Moment, timeout_seconds: u32) -> HookOrder {
@@ -56,6 +57,7 @@ async fn a_command_sees_what_it_is_called_for_and_nothing_else_of_the_environmen
     assert_eq!(
         names,
         [
+            "LIFTLOCK_CALL",
             "LIFTLOCK_FROM_VERSION",
             "LIFTLOCK_HOOK",
             "LIFTLOCK_MOMENT",
@@ -108,6 +110,37 @@ async fn what_a_command_said_before_it_failed_is_told_though_what_it_left_behind
     let left = files::read(&folder.path().join("hook.left")).unwrap().unwrap();
     nix::sys::signal::kill(Pid::from_raw(left.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
     assert!(error.contains("its last output: why"), "{error}");
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "what an earlier coordinator has called")]
+async fn what_an_earlier_call_has_left_running_is_killed_before_it_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = folder.path().display().to_string();
+    let left = |id: &str| {
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "sleep 600 & echo begun; wait"]).env(leftovers::CALL, id);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
+        child
+    };
+    let (mut earlier, mut other) = (left(&id), left(&format!("{id}-another")));
+    let hooks = program(folder.path(), "true");
+    let again = |last| {
+        let mut order = before_w1(by_name());
+        (order.id, order.call.last) = (id.clone(), last);
+        order
+    };
+    result(&hooks, &again(None)).await.unwrap();
+    assert!(earlier.try_wait().unwrap().is_none(), "the first call has nothing before it");
+    let last = Run { target: by_name(), number: 1, at_ms: 0, failure: None, failures: 0 };
+    result(&hooks, &again(Some(last))).await.unwrap();
+    assert_eq!(earlier.wait().unwrap().signal(), Some(9));
+    let mut rest = String::new();
+    io::Read::read_to_string(earlier.stdout.as_mut().unwrap(), &mut rest).unwrap();
+    assert!(other.try_wait().unwrap().is_none(), "that of another call goes on");
+    leftovers::end(&format!("{id}-another")).unwrap();
+    assert_eq!(other.wait().unwrap().signal(), Some(9));
 }
 
 #[tokio::test]
