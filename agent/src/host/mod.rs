@@ -397,6 +397,10 @@ pub trait Kube: Send + Sync {
     /// admin: waits until every node runs the kube-proxy that its `DaemonSet` asks for; whether it came to that before the
     /// limit. True at once where there is no such `DaemonSet`, or one for more than `few` nodes.
     async fn wait_for_kube_proxies(&self, few: u32, limit: Duration) -> HostResult<bool>;
+    /// Waits until the taint that comes with a cordon is gone from this node, which the node controller sees to some time after
+    /// the cordon went (pkg/controller/nodelifecycle, `doNoScheduleTaintingPass`); until then no pod is placed there. Whether it
+    /// was within the limit.
+    async fn wait_until_open(&self, limit: Duration) -> HostResult<bool>;
     /// admin: the Deployment of the cluster's DNS, by the label that kubeadm gives it (`k8s-app: kube-dns`); `None` where
     /// there is none.
     async fn cluster_dns(&self) -> HostResult<Option<Replicas>>;

@@ -108,6 +108,10 @@ impl RealKube {
         Ok(if there { &self.admin } else { &self.kubelet })
     }
 
+    fn own_node(&self) -> String {
+        format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", self.node)
+    }
+
     fn own_pods(&self) -> String {
         format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.node)
     }
@@ -134,7 +138,7 @@ impl Kube for RealKube {
     }
 
     async fn wait_for_node(&self, condition: NodeCondition, limit: Duration) -> HostResult<NodeState> {
-        let path = format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", self.node);
+        let path = self.own_node();
         let expected = condition.kubelet_version.map(|version| version.to_string());
         let mut last = "nothing".to_owned();
         let decide = |seen: Seen<Node>| {
@@ -311,6 +315,15 @@ impl Kube for RealKube {
         };
         let what = "cannot watch the DaemonSet kube-proxy";
         Ok(watch(&self.admin, what, KUBE_PROXIES, limit, decide).await?.is_ok())
+    }
+
+    async fn wait_until_open(&self, limit: Duration) -> HostResult<bool> {
+        let decide = |seen: Seen<Node>| match seen {
+            Seen::All(nodes) => nodes.iter().all(Node::is_open).then_some(()),
+            Seen::Is(node) => node.is_open().then_some(()),
+            Seen::Gone(_) => Some(()),
+        };
+        Ok(watch(&self.kubelet, "cannot watch the Node", &self.own_node(), limit, decide).await?.is_ok())
     }
 
     async fn cluster_dns(&self) -> HostResult<Option<Replicas>> {

@@ -72,6 +72,13 @@ pub(super) struct Node {
     status: NodeStatus,
 }
 
+impl Node {
+    /// Whether no cordon keeps pods away, nor the taint of one that is gone.
+    pub(super) fn is_open(&self) -> bool {
+        !self.spec.unschedulable && self.spec.taints.iter().all(|taint| taint.key != CORDON_TAINT)
+    }
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct NodeSpec {

@@ -458,6 +458,23 @@ async fn kube_proxies_are_waited_for_until_all_of_the_new_template_are_there() {
 }
 
 #[tokio::test]
+async fn a_node_is_open_once_the_taint_of_its_cordon_is_gone_too_and_other_taints_do_not_count() {
+    let node = |spec: &str| format!(r#"{{"metadata":{{"name":"w1"}},"spec":{spec}}}"#);
+    let list = |spec: &str| {
+        format!(r#"{{"kind":"NodeList","metadata":{{"resourceVersion":"10"}},"items":[{}]}}"#, node(spec))
+    };
+    let both = r#"{"taints":[{"key":"a","effect":"NoSchedule"},{"key":"node.kubernetes.io/unschedulable","effect":"NoSchedule"}]}"#;
+    let other = r#"{"taints":[{"key":"a","effect":"NoSchedule"}]}"#;
+    let server =
+        Server::start([Answer::Plain(200, list(both)), Answer::Plain(200, event("MODIFIED", &node(other)))])
+            .await;
+    assert!(server.kube().wait_until_open(LIMIT).await.unwrap());
+    assert_eq!(server.asked().len(), 2);
+    let late = Server::start([Answer::Plain(200, list(both))]).await;
+    assert!(!late.kube().wait_until_open(Duration::from_millis(300)).await.unwrap());
+}
+
+#[tokio::test]
 async fn kube_proxies_that_are_many_or_none_are_not_waited_for_and_late_ones_are_told() {
     for (sets, expected) in
         [(String::new(), true), (kube_proxies([2, 1, 4, 0, 0]), true), (kube_proxies([2, 1, 3, 0, 0]), false)]

@@ -1,10 +1,15 @@
 //! Takes away the cordon that Liftlock set, and no other.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::api::patiently;
-use crate::engine::context::Context;
+use crate::engine::context::{Context, TimeSpent};
 use crate::engine::step::{Observed, PreState, StepFailure, StepRunner};
+
+/// How long the node controller is waited for: it acts at once, unless it is busy or has no leader.
+const OPEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// The Node's annotation says whose the cordon is: a node that an operator had cordoned stays as it is, whatever
 /// crashes and retries came in between.
@@ -23,7 +28,12 @@ impl StepRunner for RestoreSchedulability {
     }
 
     async fn run(&self, cx: &Context, _: &PreState) -> Result<(), StepFailure> {
-        Ok(patiently(cx, || async { cx.host.kube.uncordon(&cx.permit()?).await }).await?)
+        patiently(cx, || async { cx.host.kube.uncordon(&cx.permit()?).await }).await?;
+        // Whoever is drained next is to find it open: its pods would go to nodes that are still to be drained.
+        if !cx.timed(TimeSpent::Wait, cx.host.kube.wait_until_open(OPEN_WITHIN)).await? {
+            cx.reporter.line(cx.step, "the taint of its cordon is still there: the node controller is late");
+        }
+        Ok(())
     }
 
     /// Steps that are undone after this one want the node cordoned, as it was; the undo of drain uncordons it.

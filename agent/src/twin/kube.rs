@@ -197,6 +197,10 @@ impl Kube for NodeTwin {
         self.ask("cannot watch the DaemonSet kube-proxy", |_| Some(true))
     }
 
+    async fn wait_until_open(&self, _limit: Duration) -> HostResult<bool> {
+        self.ask("cannot watch the Node", |_| Some(true))
+    }
+
     async fn cluster_dns(&self) -> HostResult<Option<Replicas>> {
         self.ask("cannot read the Deployment of the cluster's DNS", |world| Some(world.cluster.dns))
     }
