@@ -15,17 +15,20 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How many changed lines of a manifest are told.
 const LINES: usize = 40;
 
-/// The manifests of this control plane that are not what kubeadm makes of kubeadm-config at the version that runs. Empty
-/// where the kubeadm that is installed is of another minor version: it words manifests in its own way. etcd's manifest
-/// is not among them, kubeadm compares the other three.
-pub async fn find(
-    host: &Host,
-    kubeadm: KubernetesVersion,
-    running: KubernetesVersion,
-) -> HostResult<Vec<ManifestDrift>> {
-    if kubeadm.minor != running.minor {
-        return Ok(Vec::new());
-    }
+/// Why nobody can look: a kubeadm of another minor words manifests in its own way, which would be taken for edits.
+pub fn unseen(kubeadm: KubernetesVersion, running: KubernetesVersion) -> Option<String> {
+    (kubeadm.minor != running.minor).then(|| {
+        format!(
+            "its kubeadm is {kubeadm} and its API server runs {running}, and only a kubeadm of the same minor tells an edit from \
+             its own words: look at /etc/kubernetes/manifests there yourself, or install kubeadm of {} again",
+            running.minor_name()
+        )
+    })
+}
+
+/// The manifests of this control plane that are not what kubeadm makes of kubeadm-config at the version that runs, which is of
+/// the minor of the kubeadm that is installed. etcd's manifest is not among them, kubeadm compares the other three.
+pub async fn find(host: &Host, running: KubernetesVersion) -> HostResult<Vec<ManifestDrift>> {
     let diff = host.commands.read(&argv::kubeadm_upgrade_diff(running), LIMIT).await?;
     Ok(parse(&diff))
 }
@@ -56,6 +59,16 @@ mod tests {
         let [ManifestDrift { path, lines }] = drifts.as_slice() else { panic!("{drifts:?}") };
         assert_eq!(path, "/etc/kubernetes/manifests/kube-scheduler.yaml");
         assert_eq!(lines, &["-    - --profiling=false"]);
+    }
+
+    #[test]
+    fn where_kubeadm_is_of_another_minor_it_is_said_that_nobody_can_look_and_what_to_do() {
+        let [older, newer] = ["v1.30.4", "v1.31.2"].map(|version| version.parse().unwrap());
+        let why = unseen(newer, older).unwrap();
+        for part in ["its kubeadm is v1.31.2", "runs v1.30.4", "install kubeadm of v1.30 again"] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+        assert_eq!(unseen(newer, KubernetesVersion::new(1, 31, 0)), None);
     }
 
     #[test]

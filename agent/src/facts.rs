@@ -83,7 +83,10 @@ pub async fn gather(host: &Host) -> NodeFacts {
     let (obstacles, obstacles_unread) = errors.told(obstacles::find(host).await);
     let (drift, drift_unread) = match (&cluster, kubeadm_version.parse(), control_plane_version.parse()) {
         (None, ..) => Default::default(),
-        (Some(_), Ok(kubeadm), Ok(running)) => errors.told(drift::find(host, kubeadm, running).await),
+        (Some(_), Ok(kubeadm), Ok(running)) => match drift::unseen(kubeadm, running) {
+            Some(why) => (Vec::new(), why),
+            None => errors.told(drift::find(host, running).await),
+        },
         (Some(_), ..) => {
             (Vec::new(), "the versions of its kubeadm and of its API server are not both known".to_owned())
         }
