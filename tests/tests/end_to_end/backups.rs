@@ -104,6 +104,13 @@ async fn retention_is_applied_once_every_node_is_raised_and_never_in_a_failure()
     assert_eq!(end_of(&fleet).await.phase(), RolloutPhase::Halted);
     let newest = backup_of(&fleet, "w1");
     let old: Vec<Utf8PathBuf> = (1..=4).map(|day| copy_of(&newest, day)).collect();
+    let journals = fleet.cluster.machine("w1").unwrap().tree.agent_state().join("journal");
+    let journal_of = |plan: &str, token: u64| journals.join(format!("{plan}-{token}.ended"));
+    for token in 1000..1016 {
+        fs::write(journal_of("p-bbbbbbbbbbbb", token), "").unwrap();
+    }
+    let oldest = journal_of("p-aaaaaaaaaaaa", 0);
+    fs::write(&oldest, "").unwrap();
 
     let refused = fleet.cli(&["backups", "prune", "w1", "--keep", "1", "--yes"]).await.unwrap();
     assert_eq!(refused.code, 3, "{}", refused.stderr);
@@ -117,7 +124,7 @@ async fn retention_is_applied_once_every_node_is_raised_and_never_in_a_failure()
     fleet.cli(&["retry", "w2"]).await.unwrap().success().unwrap();
     assert_eq!(end_of(&fleet).await.phase(), RolloutPhase::Raised, "{}", fleet.last_words());
     let tidied = async {
-        while old[0].exists() {
+        while old[0].exists() || oldest.exists() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
@@ -125,6 +132,14 @@ async fn retention_is_applied_once_every_node_is_raised_and_never_in_a_failure()
     // They are older than half a year.
     let list = listed(&fleet, "w1").await;
     assert_eq!(list["backups"].as_array().unwrap().last().unwrap()["name"], newest.file_name().unwrap());
+    // That of the kept backup's plan stays, old as it is, and so do the newest.
+    let left: Vec<String> = fs::read_dir(&journals)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let of = |plan: &str| left.iter().filter(|name| name.starts_with(plan)).count();
+    let plan = newest.file_name().unwrap().strip_prefix("liftlock-").unwrap().split_at(14).0;
+    assert_eq!((of("p-bbbbbbbbbbbb"), of(plan)), (16, 1), "{left:?}");
 }
 
 #[tokio::test]
