@@ -239,10 +239,9 @@ impl ForecastView {
     fn how_long(&self) -> String {
         if let Some(duration) = self.duration_s {
             let leases: u32 = self.leases.iter().map(|role| role.leases).sum();
-            return format!(
-                "leases take about {} in all, by {leases} that raised nodes here",
-                span(duration)
-            );
+            let raised = self.leases.iter().all(|role| role.part.is_none());
+            let earlier = if raised { "that raised nodes here" } else { "earlier ones here" };
+            return format!("leases take about {} in all, by {leases} {earlier}", span(duration));
         }
         let known: Vec<String> = self
             .leases

@@ -1,5 +1,7 @@
 //! What room for pods a machine has once it has joined.
 
+use std::collections::BTreeSet;
+
 use liftlock_proto::name::NodeName;
 use liftlock_proto::plan::Role;
 use liftlock_proto::version::KubernetesVersion;
@@ -41,11 +43,11 @@ impl Machine {
         version: KubernetesVersion,
         goers: impl Iterator<Item = &'a Room>,
     ) -> Room {
-        let (mut unmoved, mut taints) = (Requests::default(), [].into());
+        let (mut unmoved, mut taints) = (Requests::default(), BTreeSet::new());
         for goer in goers {
             unmoved = unmoved.most(goer.unmoved);
             if role.is_control_plane() {
-                taints = goer.taints.clone();
+                taints.clone_from(&goer.taints);
             }
         }
         if role.is_control_plane() && taints.is_empty() {
