@@ -19,6 +19,15 @@ async fn whatever_crashes_the_roll_out_ends_raised_or_rolled_back_and_every_inva
     assert!(report.raised > 0 && report.rolled_back > 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_and_coordinator_killed_at_any_time_leave_a_roll_out_that_ends_as_it_should() {
+    let options = Options::parse_from(["crash-matrix", "--seed", "1"]);
+    let kills = matrix::random(&options, 4, false).await.unwrap();
+    assert!(kills.ok, "{}", kills.findings.join("\n"));
+    assert!(kills.agents > 4 && kills.coordinators > 1, "{kills:?}");
+    assert_eq!(kills.raised + kills.rolled_back, 4);
+}
+
 /// Where two control planes are all of etcd, one without its manifest leaves nobody to ask.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_between_the_renames_of_etcds_manifest_is_mended_before_the_api_is_asked() {

@@ -10,6 +10,7 @@ use liftlock_proto::workers::Share;
 use liftlock_tests::simulation::authority;
 use liftlock_tests::simulation::run::{Outcome, run};
 use liftlock_tests::simulation::schedule::{Arrives, Commit, End, Misfortune, Moment, Schedule};
+use liftlock_tests::simulation::surroundings::Surroundings;
 use liftlock_tests::simulation::workload::{PoolTerms, Pools, Standing, Wanted};
 
 fn quiet(control_planes: usize, workers: usize, wanted: Wanted) -> Schedule {
@@ -19,6 +20,7 @@ fn quiet(control_planes: usize, workers: usize, wanted: Wanted) -> Schedule {
         workers,
         cordoned: None,
         wanted,
+        around: Surroundings::default(),
         on_failure: OnFailure::Halt,
         max_unavailable: 1,
         misfortunes: Vec::new(),

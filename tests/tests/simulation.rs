@@ -19,6 +19,7 @@ fn no_law_is_broken_whatever_befalls_a_roll_out() {
     assert_eq!(report.schedules, 200);
     assert!(report.faults.len() > 10, "{:?}", report.faults);
     assert!(report.raised > 100 && report.asks > 0, "{report:?}");
+    assert!(report.applied > 195, "{report:?}");
 }
 
 /// Seeds whose schedules broke a law once. In the first, a coordinator was put back from an old copy twice; a node that was raised under a lease of which neither
@@ -95,6 +96,41 @@ fn a_roll_out_that_comes_to_no_end_is_caught() {
 #[test]
 fn a_build_that_uncordons_whatever_was_there_is_caught() {
     caught(Sabotage::UnconditionalUncordon, &[Law::Cordons], 50);
+}
+
+#[test]
+fn a_build_that_loses_plans_is_caught() {
+    caught(Sabotage::PlansAreLost, &[Law::Applied], 10);
+}
+
+#[test]
+fn a_build_that_begins_past_a_hook_that_failed_is_caught() {
+    caught(Sabotage::HooksUnread, &[Law::HookFirst], 200);
+}
+
+#[test]
+fn a_build_that_does_not_hear_alerts_is_caught() {
+    caught(Sabotage::AlertsUnread, &[Law::AlertsHeard], 200);
+}
+
+#[test]
+fn a_build_whose_windows_end_too_late_is_caught() {
+    caught(Sabotage::LongWindows, &[Law::InWindow], 400);
+}
+
+#[test]
+fn a_build_that_loses_edits_is_caught() {
+    caught(Sabotage::EditsAreLost, &[Law::InWindow], 400);
+}
+
+#[test]
+fn a_build_whose_edits_change_more_than_the_conduct_is_caught() {
+    caught(Sabotage::EditsAbort, &[Law::EditsConduct], 400);
+}
+
+#[test]
+fn a_build_that_lets_the_old_leave_before_the_new_is_there_is_caught() {
+    caught(Sabotage::OldFirst, &[Law::NewBeforeOld], 200);
 }
 
 #[test]

@@ -22,6 +22,11 @@ pub(super) struct Course {
 }
 
 impl Course {
+    /// One of which nobody says beforehand where it is struck.
+    pub(super) fn without_points(purpose: Purpose, two_control_planes: bool, seed: u64) -> Self {
+        Self { number: 1, purpose, two_control_planes, points: Vec::new(), seed }
+    }
+
     /// The nodes that are leased, in the order of the plan.
     pub(super) fn nodes(&self) -> Vec<(&'static str, Role)> {
         let second = if self.two_control_planes { ("cp2", Role::ControlPlane) } else { ("w1", Role::Worker) };

@@ -5,6 +5,7 @@ mod chance;
 mod course;
 mod invariants;
 mod points;
+mod random;
 mod report;
 mod voyage;
 
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::matrix::course::Course;
+pub use crate::matrix::random::Kills;
 pub use crate::matrix::report::Report;
 use crate::matrix::voyage::{Voyage, sail};
 
@@ -58,11 +60,18 @@ pub struct Options {
     /// How many points at most in one lease, each at another step; 1 to have every fault alone.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub per_lease: u8,
+    /// No points, but so many roll-outs in which agents and coordinator are killed at times that follow from a seed: --seed for
+    /// the first one, and those after it.
+    #[arg(long, value_name = "N", conflicts_with_all = ["points", "sample", "list", "per_lease"])]
+    pub random: Option<u64>,
 }
 
 /// Runs it as a program.
 pub async fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(seeds) = options.random {
+        return kill_at_random(&options, seeds).await;
+    }
     let courses = match plot(&options) {
         Ok(courses) => courses,
         Err(error) => {
@@ -104,6 +113,41 @@ pub async fn main() -> ExitCode {
     }
 }
 
+/// Kills agents and coordinator at random times, in so many roll-outs.
+pub async fn random(options: &Options, seeds: u64, progress: bool) -> Result<Kills> {
+    let tell = |line: String| {
+        if progress {
+            say(&line);
+        }
+    };
+    random::run(options.seed, seeds, jobs(options), tell).await
+}
+
+async fn kill_at_random(options: &Options, seeds: u64) -> ExitCode {
+    let kills = tokio::select! {
+        kills = random(options, seeds, true) => kills,
+        _ = tokio::signal::ctrl_c() => {
+            say(&"interrupted: everything was stopped and removed");
+            return ExitCode::from(130);
+        }
+    };
+    match kills {
+        Ok(kills) => {
+            print(&serde_json::to_string(&kills).unwrap_or_default());
+            if kills.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            say(&format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn jobs(options: &Options) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    options.jobs.map_or(5 * processors, usize::from)
+}
+
 /// Strikes the points that the options name.
 pub async fn run(options: &Options, progress: bool) -> Result<Report> {
     // Built before the clock starts, and not by several at once.
@@ -111,8 +155,7 @@ pub async fn run(options: &Options, progress: bool) -> Result<Report> {
     let started = Instant::now();
     let courses = plot(options)?;
     let (total, points) = (courses.len(), courses.iter().map(|course| course.points.len()).sum::<usize>());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = options.jobs.map_or(5 * processors, usize::from);
+    let jobs = jobs(options);
     if progress {
         say(&format_args!("{points} points over {total} roll-outs, {jobs} at once, seed {}", options.seed));
     }

@@ -86,15 +86,15 @@ async fn complete(course: &Course, met: &mut [Met]) -> Result<(Vec<String>, Stri
 }
 
 /// A fleet under way.
-struct Ship {
-    fleet: Fleet,
+pub(super) struct Ship {
+    pub(super) fleet: Fleet,
     baseline: Baseline,
     silences: Vec<Silence>,
     _holds: Vec<Running>,
 }
 
 impl Ship {
-    async fn launch(course: &Course) -> Result<Self> {
+    pub(super) async fn launch(course: &Course) -> Result<Self> {
         let terms = Terms { lease_ttl: Some(LEASE_TTL), links: true, ..Terms::default() };
         let fleet = Fleet::start_on(&course.shape(), terms).await?;
         let mut chance = course.chance();
@@ -156,7 +156,7 @@ impl Ship {
         Ok(())
     }
 
-    async fn apply(&self) -> Result<()> {
+    pub(super) async fn apply(&self) -> Result<()> {
         let accepted = ["api-outage", "drain-only-node"].map(str::to_owned).to_vec();
         let policy = Policy { drain_timeout_seconds: 60, accepted, ..Policy::default() };
         self.fleet.operator().await?.apply(&TO.to_string(), policy).await?;
@@ -164,7 +164,7 @@ impl Ship {
     }
 
     /// Raises every node but the last, on which the roll-out pauses.
-    async fn stop_before_the_last(&self, course: &Course) -> Result<()> {
+    pub(super) async fn stop_before_the_last(&self, course: &Course) -> Result<()> {
         let nodes = course.nodes();
         let last = nodes.last().map(|(node, _)| *node).context("a course without nodes")?;
         let phase_of = |rollout: &Rollout, name: &str| {
@@ -338,7 +338,7 @@ impl Ship {
     }
 
     /// Looks at the roll-out until a condition holds; a coordinator that is away for a moment is waited for.
-    async fn wait_for(&self, what: &str, condition: impl Fn(&Rollout) -> bool) -> Result<Rollout> {
+    pub(super) async fn wait_for(&self, what: &str, condition: impl Fn(&Rollout) -> bool) -> Result<Rollout> {
         let end = tokio::time::Instant::now() + LIMIT;
         let mut operator: Option<Operator> = None;
         loop {
@@ -396,7 +396,7 @@ impl Ship {
     }
 
     /// Holds the record against every invariant, and measures each recovery.
-    async fn judge(&self, course: &Course, met: &mut [Met]) -> Result<Vec<String>> {
+    pub(super) async fn judge(&self, course: &Course, met: &mut [Met]) -> Result<Vec<String>> {
         self.settle(course.purpose == Purpose::Raise).await?;
         proofs::nobody_is_marked(&self.fleet).await?;
         let history = self.fleet.operator().await?.history().await?;
@@ -441,7 +441,8 @@ fn hold_until_verified(fleet: &Fleet, node: &str) -> Result<Running> {
     }))
 }
 
-fn is_over(rollout: &Rollout) -> bool {
+/// Whether nothing goes on by itself any more.
+pub(super) fn is_over(rollout: &Rollout) -> bool {
     matches!(
         rollout.phase(),
         RolloutPhase::Raised | RolloutPhase::Aborted | RolloutPhase::Halted | RolloutPhase::RolledBack

@@ -8,6 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use liftlock_agent::disk::{Appender, Disk};
 use liftlock_agent::engine::journal::Header;
 use liftlock_agent::engine::transition::Event;
+use liftlock_agent::twin::Twin;
 use serde::Deserialize;
 
 use super::laws::Laws;
@@ -23,6 +24,8 @@ pub(super) struct SimulatedDisk {
     node: String,
     laws: Laws,
     sabotage: Option<Sabotage>,
+    /// The machine that it is in, where its system is replaced: what is exported there, and what tells a new system, is the fence.
+    machine: Option<Twin>,
     state: Arc<Mutex<State>>,
 }
 
@@ -43,7 +46,12 @@ struct Record {
 
 impl SimulatedDisk {
     pub(super) fn new(node: &str, laws: &Laws, sabotage: Option<Sabotage>) -> Self {
-        Self { node: node.to_owned(), laws: laws.clone(), sabotage, state: Arc::default() }
+        Self { node: node.to_owned(), laws: laws.clone(), sabotage, machine: None, state: Arc::default() }
+    }
+
+    /// The same in a machine whose system is replaced.
+    pub(super) fn in_machine(self, machine: &Twin) -> Self {
+        Self { machine: Some(machine.clone()), ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,6 +122,9 @@ impl Disk for SimulatedDisk {
         }
         state.files.insert(path.to_owned(), content.to_vec());
         drop(state);
+        if let Some(twin) = self.machine.as_ref().filter(|_| Self::is_fence(path)) {
+            twin.world().change(&self.node, |machine| machine.disk.put(path, content, 0o600));
+        }
         if path.extension() == Some("journal")
             && let Some(header) = content.get(FRAME_HEAD..)
             && let Ok(header) = serde_json::from_slice::<Header>(header)

@@ -44,6 +44,14 @@ pub enum Law {
     PutBackFirst,
     /// A node begun on outside of the windows.
     InWindow,
+    /// A node begun on past a hook that has not ended well.
+    HookFirst,
+    /// A node begun on while an alert fired, or while nobody could tell.
+    AlertsHeard,
+    /// An edit after which anything but the conduct is another.
+    EditsConduct,
+    /// A plan that nothing forbids and that is never applied.
+    Applied,
     /// One that could not be drained and is not said to be, or is not as it was.
     PassedOver,
     /// A control plane that joins or leaves and costs etcd its quorum, or leaves two members of one name.
@@ -123,6 +131,8 @@ struct NodeLaws {
     /// The plan under which a lease has backed it up: a later one of the same plan keeps that backup, and may mend first what is
     /// missing.
     backed_up: Option<String>,
+    /// What its system had is being brought back.
+    imports: bool,
     changes: u64,
     child_changes: u64,
     appends: u64,
@@ -138,6 +148,10 @@ struct JournalSeen {
     open: Option<usize>,
     ended: bool,
 }
+
+/// What ends a system, and how long the new one takes to start.
+const REPLACES_SYSTEM: &str = "child: replace the system";
+const STARTS_ANEW: Duration = Duration::from_secs(20);
 
 const MANIFESTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
@@ -264,6 +278,26 @@ impl Laws {
         for Violation { law, seen } in state.ledger.written(now, written) {
             state.broken(law, seen);
         }
+    }
+
+    /// Time begins here.
+    pub(super) fn begins(&self, began: Duration) {
+        self.lock().ledger.begins(began);
+    }
+
+    /// Whether what a system that was replaced had is being brought back into the new one, before its agent starts.
+    pub(super) fn imports(&self, node: &str, imports: bool) {
+        self.lock().node(node).imports = imports;
+    }
+
+    /// A hook has ended well.
+    pub(super) fn hook_ended_well(&self, about: &str) {
+        self.lock().ledger.hook_ended_well(about);
+    }
+
+    /// An operator has been told that from now on there are windows.
+    pub(super) fn edited(&self) {
+        self.lock().ledger.edited();
     }
 
     /// The coordinator was put back from a copy of its store that says this of the newest roll-out.
@@ -436,8 +470,12 @@ impl State {
         let now = self.now;
         let raised = self.raised;
         let laws = self.node(node);
+        if laws.imports {
+            return;
+        }
         let journal = laws.journal.as_ref().filter(|journal| !journal.ended);
-        if removes_backup(change) {
+        let begun = journal.is_some_and(|journal| journal.open.is_some());
+        if removes_backup(change) || removes_export(change) && !begun {
             if journal.is_some() || !raised {
                 self.broken(Law::BackupsStay, format!("{node}: {change}"));
             }
@@ -533,6 +571,12 @@ fn membership_is_broken(members: &[String], runs: impl Fn(&str) -> bool) -> Opti
     (running <= members.len() / 2).then(|| format!("{running} of etcd's members {members:?} run"))
 }
 
+/// Whether a whole export goes, of which a lease that begins anew makes another.
+fn removes_export(change: &str) -> bool {
+    let name = change.strip_prefix("remove all of /mnt/persistent/liftlock/");
+    name.is_some_and(|name| !name.contains('/'))
+}
+
 /// Whether a whole backup goes: not what is in it.
 fn removes_backup(change: &str) -> bool {
     let name = change.strip_prefix("remove all of /etc/kubernetes/tmp/liftlock-");
@@ -561,6 +605,9 @@ impl Watch for Laws {
         }
         state.tell(|| format!("{node}: {change}"));
         state.check_change(world, node, change, child);
+        if change == REPLACES_SYSTEM {
+            state.ended.push((node.to_owned(), End::Power, STARTS_ANEW));
+        }
         None
     }
 }

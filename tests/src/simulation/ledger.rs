@@ -10,7 +10,11 @@ use liftlock_proto::workers::{Canary, Share};
 
 use super::laws::{Law, Violation};
 use super::schedule::{Misfortune, Schedule};
-use super::workload::inside;
+use super::surroundings::Alarm;
+use super::workload::{ends_inside, inside};
+
+/// What Prometheus has answered counts for less than this.
+const ANSWER_COUNTS: Duration = Duration::from_secs(16);
 
 /// What a schedule allows.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +23,10 @@ pub(super) struct Bounds {
     pools: Vec<Bound>,
     failure_budget: usize,
     windows: bool,
+    /// Hooks are called.
+    hooks: bool,
+    /// What Prometheus has to say.
+    alarms: Vec<Alarm>,
     /// Workers may go before control planes: nothing is raised.
     replaces: bool,
     /// Somebody sets the coordinator's clock, so that it and true time tell no more of each other.
@@ -51,6 +59,15 @@ pub(super) struct Ledger {
     passed_over: BTreeSet<String>,
     /// Pools that are done, and after which nobody has said resume yet.
     owed: BTreeSet<usize>,
+    /// When the simulation did.
+    began: Duration,
+    /// An operator's edit has brought windows.
+    edited: bool,
+    /// Hooks that have ended well, of this roll-out and of any.
+    hooked: BTreeSet<String>,
+    ever_hooked: BTreeSet<String>,
+    /// Roles of which somebody was raised before, by the beginning of their names: how long they take is known.
+    known: BTreeSet<char>,
 }
 
 #[derive(Debug, Clone)]
@@ -81,14 +98,15 @@ impl Bounds {
     pub(super) fn of(schedule: &Schedule) -> Self {
         let clock_is_set =
             schedule.misfortunes.iter().any(|one| matches!(one, Misfortune::ClockSet { node: None, .. }));
+        let alarms = schedule.around.alarms.clone().unwrap_or_default();
         let names = (1..=schedule.workers).map(|number| format!("w{number}"));
         let Some(pools) = schedule.wanted.pools() else {
             let together = |name| (name, Worker { pool: 0, zone: None });
             let limit = usize::try_from(schedule.max_unavailable).ok().filter(|limit| *limit > 1);
             let pools = vec![Bound { limit, canary: None, pause_after: false }];
             let replaces = schedule.wanted.joins().is_some();
-            let workers = names.map(together).collect();
-            return Self { workers, pools, replaces, clock_is_set, ..Self::default() };
+            let (workers, hooks) = (names.map(together).collect(), schedule.around.hooks.is_some());
+            return Self { workers, pools, replaces, clock_is_set, hooks, alarms, ..Self::default() };
         };
         let workers = names.zip(&pools.workers).map(|(name, standing)| {
             (name, Worker { pool: standing.pool, zone: standing.zone.map(str::to_owned) })
@@ -107,6 +125,8 @@ impl Bounds {
             workers: workers.clone(),
             failure_budget: usize::try_from(pools.failure_budget).unwrap_or(usize::MAX),
             windows: pools.windows,
+            hooks: schedule.around.hooks.is_some(),
+            alarms,
             replaces: false,
             clock_is_set,
         }
@@ -142,6 +162,23 @@ impl Ledger {
         let line = |name| Line { name, state: NodeState::Pending, raised_at: None };
         self.lines = nodes.map(line).collect();
         (self.goes_on, self.passed_over, self.owed) = (true, BTreeSet::new(), BTreeSet::new());
+        (self.edited, self.hooked) = (false, BTreeSet::new());
+    }
+
+    /// A hook has ended well.
+    pub(super) fn hook_ended_well(&mut self, about: &str) {
+        self.hooked.insert(about.to_owned());
+        self.ever_hooked.insert(about.to_owned());
+    }
+
+    /// Time begins here.
+    pub(super) fn begins(&mut self, began: Duration) {
+        self.began = began;
+    }
+
+    /// From now on there are windows.
+    pub(super) fn edited(&mut self) {
+        self.edited = true;
     }
 
     /// The store says this after a commit at a moment.
@@ -153,6 +190,7 @@ impl Ledger {
             let is_raised = |state: &NodeState| matches!(state, NodeState::Raised { .. });
             if is_raised(&state) && !is_raised(&line.state) {
                 line.raised_at = Some(now);
+                self.known.extend(line.name.chars().next());
             }
             let before = std::mem::replace(&mut line.state, state);
             if let Some(lease) = line.state.lease()
@@ -182,6 +220,7 @@ impl Ledger {
     /// The coordinator was put back from a copy that says this.
     pub(super) fn put_back(&mut self, now: Duration, written: Written) {
         let goes_on = written.word.as_ref().is_none_or(|word| word.intent == Intent::Run);
+        self.hooked.clone_from(&self.ever_hooked);
         _ = self.written(now, written);
         if goes_on {
             self.owed.clear();
@@ -218,8 +257,21 @@ impl Ledger {
         if let Some(waits) = self.lines.iter().find(waits) {
             say(Law::PutBackFirst, format!("and {} could not be drained and is not put back", waits.name));
         }
-        if self.bounds.windows && !inside(at_ms) {
-            say(Law::InWindow, format!("at {at_ms} ms, which is outside of every window"));
+        if self.bounds.windows || self.edited {
+            if !inside(at_ms) {
+                say(Law::InWindow, format!("at {at_ms} ms, which is outside of every window"));
+            } else if !node.starts_with(|role| self.known.contains(&role)) && !ends_inside(at_ms) {
+                say(Law::InWindow, format!("at {at_ms} ms, and its window ends before the lease is sure to"));
+            }
+        }
+        let since = now.saturating_sub(self.began);
+        let loud = |alarm: &&Alarm| alarm.from + ANSWER_COUNTS <= since && since < alarm.until;
+        if let Some(alarm) = self.bounds.alarms.iter().find(loud) {
+            say(Law::AlertsHeard, format!("while this goes on: {alarm:?}"));
+        }
+        let hooks = ["before-plan".to_owned(), format!("before-node:{node}")];
+        if let Some(hook) = hooks.iter().find(|hook| self.bounds.hooks && !self.hooked.contains(*hook)) {
+            say(Law::HookFirst, format!("and the hook {hook} has not ended well"));
         }
         let Some(worker) = self.bounds.workers.get(node) else { return };
         let left = |line: &&Line| {

@@ -52,6 +52,8 @@ pub struct Report {
     pub events: u64,
     /// Misfortunes that struck, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// In which a plan was applied.
+    pub applied: u64,
     /// Came to rest with every node at the target.
     pub raised: u64,
     /// Came to rest with every node as it was.
@@ -81,6 +83,7 @@ impl Report {
     fn add(&mut self, ended: &Ended) {
         self.schedules += 1;
         self.events += ended.events;
+        self.applied += u64::from(ended.applied);
         for (kind, count) in &ended.struck {
             *self.faults.entry(kind).or_default() += count;
         }
@@ -145,6 +148,7 @@ pub fn simulate(
         let mut all = report.lock().unwrap_or_else(PoisonError::into_inner);
         all.schedules += own.schedules;
         all.events += own.events;
+        all.applied += own.applied;
         all.raised += own.raised;
         all.rolled_back += own.rolled_back;
         all.aborted += own.aborted;

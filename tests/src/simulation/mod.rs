@@ -10,11 +10,13 @@ mod disk;
 pub mod laws;
 mod ledger;
 mod many;
+mod outside;
 mod process;
 pub mod run;
 pub mod sabotage;
 pub mod schedule;
 mod store;
+pub mod surroundings;
 mod wire;
 pub mod workload;
 

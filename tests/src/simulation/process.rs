@@ -69,15 +69,17 @@ impl Task {
 }
 
 impl Process {
-    /// Starts an agent as its `main` does.
+    /// Starts an agent as its `main` does, after what its unit has come `before`.
     pub(super) fn start(
         place: Workplace,
         started: Started,
         store: IdentityStore,
         enrolled: Enrolled,
+        before: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let main = async move {
+            before.await;
             // Whatever ends it, systemd starts it again.
             if let Ok(agent) = Agent::open(place, store, enrolled).await {
                 let _ = agent.run(stopped).await;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liftlock::clock::Clock as CoordinatorClock;
+use liftlock::document::UpgradePlan;
 use liftlock::identity::authority::Authority;
 use liftlock::keeper::{Keeper, Order};
+use liftlock_agent::redeploy::import::import;
 use liftlock_agent::session::Workplace;
 use liftlock_agent::session::identity::{Enrolled, IdentityStore};
 use liftlock_agent::steps;
@@ -24,10 +26,12 @@ use tonic::Status;
 use super::dice::Dice;
 use super::disk::SimulatedDisk;
 use super::laws::{Law, Laws, Violation};
+use super::outside::Outside;
 use super::process::{Polled, Process, Started};
 use super::sabotage::{Sabotage, step_table};
 use super::schedule::{Commit, End, Misfortune, Moment, Schedule, Verb};
 use super::store::SimulatedStore;
+use super::surroundings::HOOK;
 use super::wire::{Arrived, NodeLine, Wire};
 use super::workload::{FROM, NEW, TO, Wanted};
 
@@ -43,6 +47,9 @@ const AFTERMATH: Duration = Duration::from_secs(90);
 /// The kernel writes back what nobody syncs after so long.
 const WRITE_BACK: Duration = Duration::from_secs(35);
 
+/// For so long a broken build does as if.
+const OLD_FIRST: Duration = Duration::from_mins(3);
+
 /// systemd's `RestartSec`.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -51,6 +58,8 @@ const RESTART: Duration = Duration::from_secs(1);
 pub struct Ended {
     /// What ended it for the first time: without anybody's help, unless the schedule has an operator speak.
     pub end: Option<Outcome>,
+    /// Whether a plan was ever applied.
+    pub applied: bool,
     /// Things that happened: messages that arrived, moments that came.
     pub events: u64,
     /// Misfortunes that struck, by kind.
@@ -87,6 +96,7 @@ struct Simulation<'a> {
     store: SimulatedStore,
     clock_ahead_ms: i64,
     keeper: Option<Keeper>,
+    outside: Outside,
     /// When it is started again; from the store, or from a copy of this commit.
     coordinator_back: Option<Duration>,
     /// What happens at a moment, in order.
@@ -123,6 +133,8 @@ struct Node {
 #[derive(Default)]
 struct Operator {
     applied: bool,
+    /// At any time.
+    ever_applied: bool,
     /// Looks again at this moment.
     looks_at: Duration,
     /// Where the roll-out came to rest first.
@@ -144,6 +156,10 @@ impl CoordinatorClock for Wall {
     fn unix_ms(&self) -> u64 {
         self.twin.world().unix_ms("coordinator").saturating_add_signed(self.ahead_ms)
     }
+
+    fn steady_ms(&self) -> u64 {
+        u64::try_from(self.twin.world().now().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Runs a schedule. `tells` keeps its story.
@@ -158,6 +174,7 @@ pub fn run(
     simulation.go_on();
     Ended {
         end: simulation.operator.rest,
+        applied: simulation.operator.ever_applied,
         events: simulation.events,
         struck: laws.struck(),
         violation: laws.first_violation(),
@@ -190,6 +207,7 @@ impl<'a> Simulation<'a> {
                 }
             }
             stand_in_pools(&mut world, schedule);
+            schedule.around.lay(&mut world);
             // Long enough for leases to be renewed meanwhile.
             let mut dice = Dice::apart(schedule.seed, 4);
             for pod in world.cluster.pods.values_mut() {
@@ -203,8 +221,10 @@ impl<'a> Simulation<'a> {
         let mut names = schedule.nodes();
         names.retain(|node| schedule.wanted.dead() != Some(node));
         twin.world().watch(Arc::new(laws.clone()));
+        laws.begins(began);
         let node = |name: &String| {
             let disk = SimulatedDisk::new(name, &laws, sabotage);
+            let disk = if schedule.around.redeploy { disk.in_machine(&twin) } else { disk };
             let back = Some((began, End::Agent));
             let node = Node { disk, process: None, back, stopped_until: None, disk_full_until: None };
             (name.clone(), node)
@@ -219,8 +239,9 @@ impl<'a> Simulation<'a> {
             wire: Wire::new(schedule.seed, &laws, sabotage),
             nodes: names.iter().map(node).collect(),
             store: SimulatedStore::new(&laws, &schedule.misfortunes),
-            clock_ahead_ms: 0,
+            clock_ahead_ms: i64::try_from(schedule.around.clock_ahead.as_millis()).unwrap_or_default(),
             keeper: None,
+            outside: Outside::new(&schedule.around, sabotage, &laws, began),
             coordinator_back: Some(began),
             timed: timed.collect(),
             began,
@@ -247,6 +268,7 @@ impl<'a> Simulation<'a> {
             moved |= self.processes();
             moved |= self.wire.pump();
             moved |= self.arrivals();
+            moved |= self.outside();
             moved |= self.operator();
             if self.laws.first_violation().is_some() {
                 return;
@@ -264,6 +286,10 @@ impl<'a> Simulation<'a> {
             if self.now > self.began + PATIENCE {
                 // A power cut that broke the only control plane before anything was applied leaves nothing to end.
                 if self.keeper.as_ref().is_some_and(|keeper| keeper.rollout(None).is_err()) {
+                    if self.schedule.must_be_applied() {
+                        let seen = format!("no plan was applied in {PATIENCE:?}");
+                        self.laws.broken(Law::Applied, seen);
+                    }
                     return;
                 }
                 let why = self.whereabouts();
@@ -280,6 +306,7 @@ impl<'a> Simulation<'a> {
             back.into_iter().chain(node.stopped_until).chain(node.disk_full_until)
         });
         let others = self.wire.next().into_iter().chain(self.coordinator_back).chain(backs);
+        let others = others.chain(self.outside.next());
         let others = others.chain(self.timed.keys().next().map(|(at, _)| *at));
         let next = others.chain([self.operator.looks_at]).filter(|at| *at > self.now).min();
         let mut world = self.twin.world();
@@ -422,9 +449,26 @@ impl<'a> Simulation<'a> {
         let identity =
             Identity { key_pem: String::new(), certificate_pem: String::new(), ca_pem: String::new() };
         // Nothing of it is ever looked at: the simulated line has no TLS, and the certificate lives for ever.
-        let enrolled =
-            Enrolled { identity, coordinator, node: node_name, renew_at_ms: u64::MAX, ends_at_ms: u64::MAX };
-        node.process = Some(Process::start(place, started, store, enrolled));
+        let enrolled = Enrolled {
+            identity,
+            coordinator,
+            node: node_name.clone(),
+            renew_at_ms: u64::MAX,
+            ends_at_ms: u64::MAX,
+        };
+        // As the unit of the new system does before the agent's, until it succeeds.
+        let (around, laws, name) = (self.schedule.around.redeploy, self.laws.clone(), name.to_owned());
+        let (host, node_name) = (self.twin.host(&name), node_name.clone());
+        let before = async move {
+            let Some(replacement) = host.redeploy.clone().filter(|_| around) else { return };
+            laws.imports(&name, true);
+            while let Err(error) = import(&host, &node_name, &replacement.store).await {
+                laws.tell(|| format!("{name}: the import failed: {error}"));
+                host.clock.sleep(RESTART).await;
+            }
+            laws.imports(&name, false);
+        };
+        node.process = Some(Process::start(place, started, store, enrolled, before));
     }
 
     fn start_coordinator(&mut self) {
@@ -434,7 +478,10 @@ impl<'a> Simulation<'a> {
         let keeper = Keeper::open(Box::new(self.store.clone()), Arc::clone(self.authority), Box::new(clock));
         match keeper {
             Ok(keeper) => {
-                self.keeper = Some(keeper.asking_between_nodes().marking_nodes(true));
+                let keeper = keeper.asking_between_nodes().marking_nodes(true);
+                let keeper = keeper.with_hooks([HOOK.to_owned()].into());
+                let asks = self.schedule.around.alarms.is_some();
+                self.keeper = Some(if asks { keeper.asking_for_alerts() } else { keeper });
                 self.wire.listen(true);
             }
             Err(_) => self.coordinator_back = Some(self.now + RESTART),
@@ -445,6 +492,7 @@ impl<'a> Simulation<'a> {
     fn end_coordinator(&mut self, away: Duration) {
         self.laws.tell(|| format!("the coordinator has ended, for {away:?}"));
         self.keeper = None;
+        self.outside.end();
         self.wire.listen(false);
         self.coordinator_back = Some(self.now + away);
     }
@@ -459,6 +507,17 @@ impl<'a> Simulation<'a> {
             // It goes on without its store until somebody makes room and starts it anew.
             self.coordinator_back = Some(self.now + lasts);
         }
+    }
+
+    /// The coordinator's process beside its keeper.
+    fn outside(&mut self) -> bool {
+        let Some(keeper) = &self.keeper else { return false };
+        let moved = self.outside.go_on(keeper, self.now);
+        if moved {
+            self.coordinator_lives_on();
+            self.watch_grants();
+        }
+        moved
     }
 
     /// Hands the coordinator what has arrived.
@@ -478,6 +537,9 @@ impl<'a> Simulation<'a> {
         let Some(keeper) = &self.keeper else { return };
         let Arrived { connection, node, session, said } = arrived;
         let Ok(name) = node.parse::<NodeName>() else { return };
+        if self.listens_to_no(&node, said.as_ref()) {
+            return;
+        }
         match (said, session) {
             (None, Some(session)) => keeper.close_session(&name, session),
             (Some(Said::Hello(hello)), None) => {
@@ -548,6 +610,50 @@ impl<'a> Simulation<'a> {
             purpose: v1::Purpose::Raise.into(),
         };
         self.wire.forge(&next.name, &Told::Grant(grant));
+    }
+
+    /// A coordinator that knows no order: while it says that nothing is begun, whoever is to leave gets a lease. Whether that is so.
+    fn lets_the_old_leave_first(&mut self, rollout: &v1::Rollout) -> bool {
+        let Wanted::Replacement { old, dead: false } = &self.schedule.wanted else { return false };
+        if self.sabotage != Some(Sabotage::OldFirst) || self.now > self.began + OLD_FIRST {
+            return false;
+        }
+        let of_old = rollout.nodes.iter().find(|node| node.name == *old);
+        let planned = rollout.plan.iter().find_map(|plan| {
+            let node = plan.nodes.iter().find(|node| node.name == *old)?;
+            Some((plan.id.clone(), plan.hash.clone(), node))
+        });
+        if let Some((plan_id, plan_hash, node)) = planned
+            && of_old.is_some_and(|node| node.phase() == v1::NodePhase::Prepared)
+        {
+            let grant = v1::Grant {
+                plan_id,
+                plan_hash,
+                fencing_token: 1,
+                ttl_ms: liftlock::keeper::LEASE_TTL_MS,
+                role: node.role,
+                steps: node.steps.clone(),
+                purpose: v1::Purpose::Raise.into(),
+            };
+            self.wire.forge(old, &Told::Grant(grant));
+        }
+        true
+    }
+
+    /// Of the lease that nobody knows of but the broken build the keeper hears nothing.
+    fn listens_to_no(&self, node: &str, said: Option<&Said>) -> bool {
+        let old = matches!(&self.schedule.wanted, Wanted::Replacement { old, dead: false } if old == node);
+        if self.sabotage != Some(Sabotage::OldFirst) || !old || self.now > self.began + OLD_FIRST {
+            return false;
+        }
+        if let Some(Said::RenewLease(renewal)) = said {
+            let renewed = v1::LeaseRenewed {
+                fencing_token: renewal.fencing_token,
+                ttl_ms: liftlock::keeper::LEASE_TTL_MS,
+            };
+            self.wire.forge(node, &Told::LeaseRenewed(renewed));
+        }
+        matches!(said, Some(Said::RenewLease(_) | Said::StepReport(_) | Said::LeaseEnd(_)))
     }
 
     /// What strikes at a moment of its own.
@@ -624,6 +730,7 @@ impl<'a> Simulation<'a> {
             },
             Verb::RollBackNode(node) => Order::Rollback(named(node)),
             Verb::RollBackCluster => Order::Rollback(None),
+            Verb::Edit => return self.edit(),
         };
         let result = keeper.order(&order, "simulated");
         self.laws.tell(|| format!("an operator says {verb:?}: {result:?}"));
@@ -631,6 +738,37 @@ impl<'a> Simulation<'a> {
         self.coordinator_lives_on();
         self.watch_grants();
         taken
+    }
+
+    /// The operator says that nodes are begun on only inside of windows from now on, and looks whether anything else is another.
+    fn edit(&mut self) -> bool {
+        let Some(keeper) = &self.keeper else { return false };
+        let before = keeper.rollout(None);
+        let conduct = self.schedule.edited_conduct();
+        let document = UpgradePlan::new(self.schedule.wanted.target(), self.schedule.policy());
+        let result = match self.sabotage {
+            Some(Sabotage::EditsAreLost) => before.as_ref().map(drop).map_err(ToString::to_string),
+            Some(Sabotage::EditsAbort) => {
+                keeper.order(&Order::Abort, "simulated").map_err(|error| error.to_string())
+            }
+            _ => keeper.edit(&document.conducted(conduct), "simulated").map_err(|error| error.to_string()),
+        };
+        self.laws.tell(|| format!("an operator edits: {result:?}"));
+        if let (Ok(()), Ok(before), Ok(after)) = (&result, before, keeper.rollout(None)) {
+            let sealed = |rollout: &v1::Rollout| rollout.plan.as_ref().map(|plan| plan.hash.clone());
+            let ended = |rollout: &v1::Rollout| {
+                let phase = rollout.phase();
+                [v1::RolloutPhase::Aborted, v1::RolloutPhase::RolledBack].contains(&phase)
+            };
+            if sealed(&before) != sealed(&after) || ended(&before) != ended(&after) {
+                let seen = format!("it was {:?} and is {:?}", before.phase(), after.phase());
+                self.laws.broken(Law::EditsConduct, seen);
+            }
+            self.laws.edited();
+        }
+        self.coordinator_lives_on();
+        self.watch_grants();
+        result.is_ok()
     }
 
     /// The operator applies a plan, and once nothing goes on by itself any more, decides.
@@ -644,8 +782,15 @@ impl<'a> Simulation<'a> {
         keeper.look_again();
         // The answer to an earlier try may have been lost with the coordinator, after the roll-out was stored.
         self.operator.applied |= keeper.rollout(None).is_ok();
+        self.operator.ever_applied |= self.operator.applied;
+        if !self.operator.applied && self.sabotage == Some(Sabotage::PlansAreLost) {
+            return false;
+        }
         if !self.operator.applied {
-            let (policy, conduct) = (self.schedule.policy(), self.schedule.conduct());
+            let (policy, mut conduct) = (self.schedule.policy(), self.schedule.conduct());
+            if self.sabotage == Some(Sabotage::LongWindows) && !conduct.windows.is_empty() {
+                conduct = self.schedule.conduct_of_long_windows();
+            }
             let path = match keeper.plan_conducted(self.schedule.wanted.target(), &policy, &conduct) {
                 Ok(path) => path,
                 Err(refusals) => {
@@ -657,6 +802,10 @@ impl<'a> Simulation<'a> {
             let applied = keeper.apply_conducted(&path, &conduct, None, "simulated");
             self.laws.tell(|| format!("an operator applies the plan: {applied:?}"));
             self.operator.applied = applied.is_ok();
+            self.operator.ever_applied |= applied.is_ok();
+            if self.sabotage == Some(Sabotage::OldFirst) && self.schedule.wanted.joins().is_some() {
+                self.order(&Verb::Pause);
+            }
             self.coordinator_lives_on();
             self.watch_grants();
             return true;
@@ -671,6 +820,7 @@ impl<'a> Simulation<'a> {
             v1::RolloutPhase::Raised => self.ends(Outcome::Raised),
             v1::RolloutPhase::RolledBack => self.ends(Outcome::RolledBack),
             v1::RolloutPhase::Aborted => self.ends(Outcome::Aborted),
+            v1::RolloutPhase::Paused if self.lets_the_old_leave_first(&rollout) => false,
             v1::RolloutPhase::Paused if !leased && self.all_is_well() => self.order(&Verb::Resume),
             v1::RolloutPhase::Halted if !leased && self.all_is_well() => {
                 self.has_settled() && self.decide(&rollout)
@@ -885,6 +1035,7 @@ impl<'a> Simulation<'a> {
                 why.push(format!("{component} runs {}", container.image));
             }
         }
+        why.extend(self.schedule.around.why_not_added(&world).filter(|_| node.control_plane));
         if node.control_plane && machine.containers.len() < 4 {
             let running: Vec<&String> = machine.containers.keys().collect();
             why.push(format!("it runs only {running:?}"));

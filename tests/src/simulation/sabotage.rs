@@ -33,6 +33,20 @@ pub enum Sabotage {
     CordonStays,
     /// The coordinator never hears that a lease has ended.
     EndsAreLost,
+    /// What applies a plan loses it.
+    PlansAreLost,
+    /// How a hook ended is not looked at.
+    HooksUnread,
+    /// What Prometheus says is not looked at.
+    AlertsUnread,
+    /// Windows end half an hour too late.
+    LongWindows,
+    /// What an operator edits is not kept.
+    EditsAreLost,
+    /// What an operator edits ends the roll-out.
+    EditsAbort,
+    /// Whoever is to leave is leased before the machine that takes its place has joined.
+    OldFirst,
 }
 
 /// What carries out the steps, broken or not.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use liftlock_proto::plan::OnFailure;
 
 use super::dice::Dice;
+use super::surroundings::Surroundings;
 use super::workload::Wanted;
 
 /// One roll-out and everything that befalls it.
@@ -21,6 +22,8 @@ pub struct Schedule {
     pub cordoned: Option<String>,
     /// What is wanted of them.
     pub wanted: Wanted,
+    /// What is around.
+    pub around: Surroundings,
     /// The plan's policy.
     pub on_failure: OnFailure,
     /// How many workers may be away at once.
@@ -217,6 +220,8 @@ pub enum Verb {
     RollBackNode(String),
     /// `liftlock rollback --cluster`
     RollBackCluster,
+    /// `liftlock edit`: from now on only inside of windows.
+    Edit,
 }
 
 /// How long a roll-out over the twin takes for each node, and before the first, in milliseconds.
@@ -228,7 +233,8 @@ impl Schedule {
     pub fn of(seed: u64) -> Self {
         let raise = Self::of_a_raise(seed);
         let schedule = Wanted::draw(raise);
-        if schedule.wanted == Wanted::Raise { schedule } else { schedule.struck_anew() }
+        let schedule = if schedule.wanted == Wanted::Raise { schedule } else { schedule.struck_anew() };
+        Surroundings::draw(schedule)
     }
 
     /// The same cluster and wish under misfortunes that are drawn for it.
@@ -264,6 +270,7 @@ impl Schedule {
             workers,
             cordoned: None,
             wanted: Wanted::Raise,
+            around: Surroundings::default(),
             on_failure,
             max_unavailable: if side_by_side { 2 } else { 1 },
             misfortunes: Vec::new(),
@@ -294,7 +301,19 @@ impl Schedule {
     pub fn needs_nobody(&self) -> bool {
         let children =
             self.misfortunes.iter().filter(|one| matches!(one, Misfortune::ChildDies { .. })).count();
-        !self.wanted.asks() && children <= 1 && self.misfortunes.iter().all(Misfortune::needs_nobody)
+        // Whether the command had changed anything nobody knows.
+        let power = |one: &Misfortune| matches!(one, Misfortune::Ends { what, .. } if what.cuts_power());
+        let unclear = self.around.redeploy && self.misfortunes.iter().any(power);
+        !self.wanted.asks()
+            && !unclear
+            && children <= 1
+            && self.misfortunes.iter().all(Misfortune::needs_nobody)
+    }
+
+    /// Whether the plan has to be applied in the end: whatever is away comes back. What is put back from an old copy may have
+    /// forgotten a roll-out that has begun, and plan no other.
+    pub fn must_be_applied(&self) -> bool {
+        !self.misfortunes.iter().any(|one| matches!(one, Misfortune::CoordinatorRestored { .. }))
     }
 
     /// The same without one of its misfortunes.
@@ -436,6 +455,9 @@ impl fmt::Display for Schedule {
         )?;
         if self.wanted != Wanted::Raise {
             writeln!(f, "  wanted: {:?}", self.wanted)?;
+        }
+        if self.around != Surroundings::default() {
+            writeln!(f, "  around: {:?}", self.around)?;
         }
         for misfortune in &self.misfortunes {
             writeln!(f, "  {misfortune:?}")?;

@@ -34,6 +34,12 @@ const OTHERS: &str = "others";
 const WINDOW: Duration = Duration::from_mins(90);
 const WINDOWS_EVERY: Duration = Duration::from_hours(3);
 
+/// By so much the windows of a broken build are too long.
+const TOO_LONG: Duration = Duration::from_mins(29);
+
+/// A lease of which nobody knows how long it takes is begun on only where half an hour is left of the window.
+const UNKNOWN_LEASE: Duration = Duration::from_mins(30);
+
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
@@ -107,6 +113,12 @@ pub struct Blocked {
 pub(super) fn inside(unix_ms: u64) -> bool {
     let every = u64::try_from(WINDOWS_EVERY.as_millis()).unwrap_or(u64::MAX);
     u128::from(unix_ms % every) < WINDOW.as_millis()
+}
+
+/// Whether a lease of which nobody knows how long it takes may begin at such a moment.
+pub(super) fn ends_inside(unix_ms: u64) -> bool {
+    let lasts = u64::try_from(UNKNOWN_LEASE.as_millis()).unwrap_or(u64::MAX);
+    inside(unix_ms) && inside(unix_ms.saturating_add(lasts))
 }
 
 impl Wanted {
@@ -191,7 +203,8 @@ fn pools(raise: Schedule, dice: &mut Dice) -> Schedule {
         pool: usize::try_from(dice.within(0..u64::try_from(named + 1).unwrap_or(1))).unwrap_or_default(),
         zone: if zones { dice.one(&[None, Some("east"), Some("west")]).copied().flatten() } else { None },
     };
-    let standings = (0..workers).map(|_| standing(dice)).collect();
+    let mut standings: Vec<Standing> = (0..workers).map(|_| standing(dice)).collect();
+    leave_no_pool_empty(&mut standings, named);
     let words = OnBlocked::ALL;
     let word = |dice: &mut Dice| dice.one(&words).copied().unwrap_or_default();
     let blocked = dice.percent(40).then(|| Blocked {
@@ -206,6 +219,19 @@ fn pools(raise: Schedule, dice: &mut Dice) -> Schedule {
     let on_failure = if failure_budget > 0 { OnFailure::Halt } else { raise.on_failure };
     let cordoned = raise.cordoned.filter(|node| node.starts_with("cp"));
     Schedule { control_planes: 1, workers, wanted, on_failure, cordoned, max_unavailable: 1, ..raise }
+}
+
+/// A pool that selects nobody is refused.
+fn leave_no_pool_empty(standings: &mut [Standing], named: usize) {
+    let standing_in = |standings: &[Standing], pool| standings.iter().filter(|one| one.pool == pool).count();
+    for pool in 0..named {
+        let crowded = standings.iter().position(|one| standing_in(standings, one.pool) > 1);
+        if standing_in(standings, pool) == 0
+            && let Some(one) = crowded.and_then(|position| standings.get_mut(position))
+        {
+            one.pool = pool;
+        }
+    }
 }
 
 fn replacement(raise: Schedule, dice: &mut Dice) -> Schedule {
@@ -229,7 +255,8 @@ impl Schedule {
     /// What the operator decides beforehand.
     pub(super) fn policy(&self) -> Policy {
         let accepted = ["api-outage", "drain-only-node"].map(str::to_owned).to_vec();
-        let policy = Policy { accepted, on_failure: self.on_failure, ..Policy::default() };
+        let (on_failure, redeploy) = (self.on_failure, self.around.redeploy);
+        let policy = Policy { accepted, on_failure, redeploy, ..Policy::default() };
         match &self.wanted {
             Wanted::Raise => {
                 let side_by_side = Some(self.max_unavailable).filter(|nodes| *nodes > 1);
@@ -257,22 +284,37 @@ impl Schedule {
 
     /// When nodes may be begun on.
     pub(super) fn conduct(&self) -> Conduct {
-        if !self.wanted.pools().is_some_and(|pools| pools.windows) {
-            return Conduct::default();
-        }
-        let hours = (0..24).step_by(3);
-        let windows: Vec<serde_json::Value> = hours
-            .map(|hour| {
-                serde_json::json!({
-                    "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
-                    "from": format!("{hour:02}:00"),
-                    "to": format!("{:02}:30", hour + 1),
-                    "timeZone": "UTC",
-                })
-            })
-            .collect();
-        serde_json::from_value(serde_json::json!({ "windows": windows })).unwrap_or_default()
+        let windows = self.wanted.pools().is_some_and(|pools| pools.windows);
+        let conduct = if windows { inside_of_windows(WINDOW) } else { Conduct::default() };
+        Conduct { hooks: self.around.hooks(), ..conduct }
     }
+
+    /// When they may once the operator has said so: inside of windows.
+    pub(super) fn edited_conduct(&self) -> Conduct {
+        Conduct { hooks: self.around.hooks(), ..inside_of_windows(WINDOW) }
+    }
+
+    /// A build whose windows end too late.
+    pub(super) fn conduct_of_long_windows(&self) -> Conduct {
+        Conduct { hooks: self.around.hooks(), ..inside_of_windows(WINDOW + TOO_LONG) }
+    }
+}
+
+/// A conduct of windows that are so long.
+fn inside_of_windows(long: Duration) -> Conduct {
+    let minutes = long.as_secs() / 60;
+    let hours = (0_u64..24).step_by(3);
+    let windows: Vec<serde_json::Value> = hours
+        .map(|hour| {
+            serde_json::json!({
+                "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
+                "from": format!("{hour:02}:00"),
+                "to": format!("{:02}:{:02}", hour + minutes / 60, minutes % 60),
+                "timeZone": "UTC",
+            })
+        })
+        .collect();
+    serde_json::from_value(serde_json::json!({ "windows": windows })).unwrap_or_default()
 }
 
 impl Pools {
