@@ -176,7 +176,6 @@ async fn run(args: NodeArgs) -> Result<()> {
     let start = Start::new(args)?;
     let mut stop = stop_signal()?;
     notify(NotifyState::Ready);
-    tokio::spawn(host::real::put_down_idle_text());
     let clock = host::real::RealClock;
     let enrolled = tokio::select! {
         enrolled = start.identity(&clock) => enrolled?,

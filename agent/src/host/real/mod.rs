@@ -29,7 +29,6 @@ mod mount;
 mod programs;
 mod readiness;
 mod survey;
-mod text;
 mod tree;
 mod trees;
 #[cfg(test)]
@@ -41,7 +40,6 @@ pub use alone::{Alone, alone_at};
 pub use clock::RealClock;
 pub use commands::RealCommands;
 pub use files::RealFiles;
-pub use text::put_down_idle_text;
 pub use trees::RealTrees;
 
 /// Where programs are looked up unless the configuration says otherwise.
