@@ -163,7 +163,8 @@ async fn an_agent_killed_in_the_middle_of_a_nodes_hook_goes_on_with_it_and_the_n
 }
 
 #[tokio::test]
-async fn a_nodes_hook_that_prints_without_an_end_is_stopped_before_it_fills_the_disk_and_its_agent_stays_there() {
+async fn a_nodes_hook_that_prints_without_an_end_is_stopped_before_it_fills_the_disk_and_its_agent_stays_there()
+ {
     let fleet = Fleet::start_on(&Shape::new(1, 2), Terms { hooks: true, ..Terms::default() }).await.unwrap();
     for node in fleet.nodes() {
         let program = fleet.cluster.machine(&node).unwrap().tree.at(NOTE);

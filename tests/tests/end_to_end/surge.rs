@@ -222,9 +222,10 @@ async fn until_the_old_nodes_leave_a_rollback_goes_back_to_them() {
     nothing_of_ours_is_left(&fleet);
 }
 
-/// Its Node, as somebody deletes it.
-fn delete(fleet: &Fleet, node: &str) {
+/// Somebody deletes its Node, and whoever was looking at the cluster meanwhile is done with that.
+async fn delete(fleet: &Fleet, node: &str) {
     fleet.cluster.objects.remove(&Key::new("nodes", "", node));
+    fleet.cli(&["plan", "v1.31.2"]).await.unwrap();
 }
 
 /// The kubelet registers its Node at its start.
@@ -243,7 +244,7 @@ async fn no_worker_leaves_for_a_machine_whose_node_somebody_deleted() {
     fleet.cli(&["pause"]).await.unwrap().success().unwrap();
     fault.disarm().unwrap();
     until(&fleet, "n1 to have joined", |rollout| node(rollout, "n1").phase() == NodePhase::Joined).await;
-    delete(&fleet, "n1");
+    delete(&fleet, "n1").await;
     fleet.cli(&["resume"]).await.unwrap().success().unwrap();
     let gone = "n1 has joined and its Node is gone";
     let held = until(&fleet, "the next node to be held", |rollout| rollout.reason.contains(gone)).await;
@@ -254,12 +255,29 @@ async fn no_worker_leaves_for_a_machine_whose_node_somebody_deleted() {
 }
 
 #[tokio::test]
+async fn a_retry_has_no_worker_leave_for_a_machine_whose_node_was_deleted_meanwhile() {
+    let fleet = fleet(1, 1).await;
+    fleet.cluster.add_unmanaged_pod("debug", "w1");
+    apply(&fleet, by(Strategy::Surge, None)).await;
+    until(&fleet, "the drain to fail", |rollout| rollout.phase() == RolloutPhase::Halted).await;
+    fleet.cluster.remove_pod("debug");
+    delete(&fleet, "n1").await;
+    fleet.cli(&["retry", "w1"]).await.unwrap().success().unwrap();
+    let gone = "n1 has joined and its Node is gone";
+    until(&fleet, "the retry to be held", |rollout| rollout.reason.contains(gone)).await;
+    assert_eq!(names(&fleet), ["cp1", "w1"]);
+    restart_kubelet(&fleet, "n1");
+    done(&fleet).await;
+    assert_eq!(names(&fleet), ["cp1", "n1"]);
+}
+
+#[tokio::test]
 async fn no_old_node_leaves_once_a_new_ones_node_was_deleted_while_it_was_looked_at() {
     let fleet = fleet(1, 1).await;
-    apply(&fleet, by(Strategy::BlueGreen, Some(3))).await;
+    apply(&fleet, by(Strategy::BlueGreen, Some(10))).await;
     let looked_at = |rollout: &Rollout| rollout.reason.contains("the new nodes are looked at");
     until(&fleet, "the new nodes to be looked at", looked_at).await;
-    delete(&fleet, "n1");
+    delete(&fleet, "n1").await;
     let gone = "n1 has joined and its Node is gone";
     let held = until(&fleet, "the next plan to be held", |rollout| rollout.reason.contains(gone)).await;
     assert_eq!(held.phase(), RolloutPhase::BetweenStops);
