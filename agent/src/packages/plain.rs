@@ -386,6 +386,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test looks past what it tests")]
     fn a_program_that_is_a_symbolic_link_is_refused_before_a_lease_with_what_would_be_allowed() {
         let twin = twin();
         let (host, folder) = (twin.host("cp1"), tempfile::TempDir::new().unwrap());

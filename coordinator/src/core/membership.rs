@@ -95,6 +95,20 @@ pub(super) fn is_final(step: &Step) -> bool {
     matches!(step, Step::KubeadmReset { .. } | Step::RemoveEtcdMember { .. } | Step::DeleteNode { .. })
 }
 
+/// The first step of a node that was begun on and that nobody undoes.
+pub fn final_step<'a>(planned: &'a PlannedNode, state: &NodeState) -> Option<&'a Step> {
+    let begun = match state {
+        NodeState::Raised { .. } => planned.steps.len(),
+        NodeState::Failed { progress, purpose: Purpose::Raise, .. } | NodeState::ToRetry { progress, .. }
+            if progress.attempt > 0 =>
+        {
+            usize::try_from(progress.index).unwrap_or(usize::MAX).saturating_add(1)
+        }
+        _ => 0,
+    };
+    planned.steps.iter().take(begun).find(|step| is_final(step))
+}
+
 /// What puts a node back where that is more than undoing what its agent captured.
 pub fn steps_back(plan: &Plan, planned: &PlannedNode) -> Option<Vec<Step>> {
     match planned.part() {
@@ -127,6 +141,12 @@ impl Rollout {
             && parts().any(|(part, state)| part == Part::End && !is_back(state))
     }
 
+    /// Whether a node whose pods are moved to machines that join is to be begun on once more, and has not begun to leave.
+    pub fn goes_on_again(&self, node: &NodeName) -> bool {
+        let Some((planned, state @ NodeState::ToRetry { .. })) = self.node(node) else { return false };
+        matches!(planned.part(), Part::Empty | Part::Leave) && final_step(planned, state).is_none()
+    }
+
     /// The nodes whose pods were moved and which leave by the next plan, unless an operator was asked about that already: where
     /// another path took the place of this one, nobody would go on with them, or back.
     pub fn nodes_that_wait_emptied(&self) -> Option<String> {
@@ -156,19 +176,7 @@ impl Rollout {
 
     /// What came so far that nobody puts it back: the node and the step.
     fn beyond_return(&self) -> Option<(&PlannedNode, &Step)> {
-        self.nodes().find_map(|(planned, state)| {
-            let begun = match state {
-                NodeState::Raised { .. } => planned.steps.len(),
-                NodeState::Failed { progress, purpose: Purpose::Raise, .. }
-                | NodeState::ToRetry { progress, .. }
-                    if progress.attempt > 0 =>
-                {
-                    usize::try_from(progress.index).unwrap_or(usize::MAX).saturating_add(1)
-                }
-                _ => 0,
-            };
-            planned.steps.iter().take(begun).find(|step| is_final(step)).map(|step| (planned, step))
-        })
+        self.nodes().find_map(|(planned, state)| final_step(planned, state).map(|step| (planned, step)))
     }
 
     /// Has every machine that joined leave again and every node that was emptied opened; with `node`, opens that one alone.

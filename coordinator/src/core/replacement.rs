@@ -376,9 +376,7 @@ pub fn closed_before(
     {
         return Some(format!("etcd's member {member} is not healthy"));
     }
-    if matches!(planned.part(), Part::Empty | Part::Leave)
-        && let Some(why) = membership.joins.iter().find_map(|with| takes_no_pods(view, with, &planned.name))
-    {
+    if let Some(why) = closed_again(view, planned, membership) {
         return Some(why);
     }
     // One with a lease of its own has proven that it left. Of another an operator has said that it is gone.
@@ -389,6 +387,14 @@ pub fn closed_before(
     };
     let back = membership.leaves.iter().find(back).filter(|_| planned.part() == Part::End);
     back.map(|old| format!("{old} is in the cluster and its agent answers, so it has not left"))
+}
+
+/// What holds up a node that goes also where it was begun on before, unless it has begun to leave: nobody would take its pods. What else is
+/// not well may be the node itself.
+pub fn closed_again(view: &ClusterView, planned: &PlannedNode, membership: &Membership) -> Option<String> {
+    let moves_pods = matches!(planned.part(), Part::Empty | Part::Leave);
+    let mut joins = membership.joins.iter().filter(|_| moves_pods);
+    joins.find_map(|with| takes_no_pods(view, with, &planned.name))
 }
 
 /// Why pods of a node that goes would not come to a machine that has joined, if that is so.
@@ -410,7 +416,7 @@ fn takes_no_pods(view: &ClusterView, with: &NodeName, old: &NodeName) -> Option<
 }
 
 /// Why nobody counts on a machine that has joined: somebody has deleted its Node. A kubelet registers it at its start only
-/// (pkg/kubelet/kubelet_node_status.go, `registerWithAPIServer`).
+/// (`registerWithAPIServer` of `kubelet_node_status.go`).
 pub fn lost(view: &ClusterView, with: &NodeName) -> Option<String> {
     let is_there = view.nodes.get(with).is_some_and(|node| node.object.is_some());
     (!is_there).then(|| {

@@ -55,6 +55,9 @@ impl State {
         let view = self.view();
         let situation = Situation::new(&view, rollout.plan.to_version).excusing(&rollout.taken_away());
         let hold = match Membership::of(&rollout.plan) {
+            Some(membership) if rollout.goes_on_again(&planned.name) => {
+                replacement::closed_again(&view, planned, &membership).map(Hold::Replacement)
+            }
             Some(membership) => {
                 replacement::closed_before(&view, &rollout.plan, planned, &membership).map(Hold::Replacement)
             }

@@ -54,9 +54,23 @@ impl State {
     }
 
     /// Whether this node, which is due, may be begun on. A node that was begun on before may always: what is not well may
-    /// be the node itself, and only its lease mends it. What holds it is remembered.
+    /// be the node itself, and only its lease mends it. Only where it leaves for a machine that takes no pods, it waits for that. What
+    /// holds it is remembered.
     pub(super) fn may_begin(&mut self, rollout: &Rollout, node: &NodeName, clock: &dyn Clock) -> bool {
-        let Some((planned, NodeState::Prepared)) = rollout.node(node) else { return true };
+        let Some((planned, state)) = rollout.node(node) else { return true };
+        if rollout.goes_on_again(node) {
+            return match self.word_of_control_planes(rollout, planned) {
+                Word::Awaited => false,
+                Word::Closed(hold) => self.held_by(hold),
+                Word::Open => {
+                    self.held = None;
+                    true
+                }
+            };
+        }
+        if !matches!(state, NodeState::Prepared) {
+            return true;
+        }
         if !rollout.conduct.windows.is_empty() {
             let expected = Expected::of(&rollout.plan.policy, self.saved.rollouts.values());
             let lease_ms = expected.lease_ms(planned.role);

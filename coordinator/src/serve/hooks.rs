@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, StatusCode, Uri};
 use liftlock_proto::hooks::check_name;
 use liftlock_proto::plan::PlannedNode;
@@ -318,7 +318,7 @@ async fn tell(target: &HookTarget, order: &HookOrder) -> Result<(), HookError> {
 
 /// What an answer may repeat of a request and nobody is shown: its path, the parts of it, and what proves who tells.
 fn secrets(request: &Request<String>) -> Vec<String> {
-    let path = request.uri().path_and_query().map(|path| path.as_str()).unwrap_or_default();
+    let path = request.uri().path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
     let parts = path.split(['/', '?', '&', '=']).filter(|part| part.len() >= SECRET);
     let bearer = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = bearer.and_then(|bearer| bearer.split_once(' ')).map(|(_, token)| token);

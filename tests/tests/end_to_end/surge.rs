@@ -289,9 +289,26 @@ async fn no_worker_leaves_for_a_machine_whose_node_somebody_deleted() {
 }
 
 #[tokio::test]
+async fn a_retry_has_no_worker_leave_for_a_machine_whose_node_was_deleted_meanwhile() {
+    let fleet = fleet(1, 1).await;
+    fleet.cluster.add_unmanaged_pod("debug", "w1");
+    apply(&fleet, by(Strategy::Surge, None)).await;
+    until(&fleet, "the drain to fail", |rollout| rollout.phase() == RolloutPhase::Halted).await;
+    fleet.cluster.remove_pod("debug");
+    delete(&fleet, "n1");
+    fleet.cli(&["retry", "w1"]).await.unwrap().success().unwrap();
+    let gone = "n1 has joined and its Node is gone";
+    until(&fleet, "the retry to be held", |rollout| rollout.reason.contains(gone)).await;
+    assert_eq!(names(&fleet), ["cp1", "w1"]);
+    restart_kubelet(&fleet, "n1");
+    done(&fleet).await;
+    assert_eq!(names(&fleet), ["cp1", "n1"]);
+}
+
+#[tokio::test]
 async fn no_old_node_leaves_once_a_new_ones_node_was_deleted_while_it_was_looked_at() {
     let fleet = fleet(1, 1).await;
-    apply(&fleet, by(Strategy::BlueGreen, Some(3))).await;
+    apply(&fleet, by(Strategy::BlueGreen, Some(10))).await;
     let looked_at = |rollout: &Rollout| rollout.reason.contains("the new nodes are looked at");
     until(&fleet, "the new nodes to be looked at", looked_at).await;
     delete(&fleet, "n1");
