@@ -58,7 +58,8 @@ impl Rollout {
             let goes_on = match half {
                 Half::Emptied => String::new(),
                 Half::NotDrained | Half::GoingBack | Half::Begun => format!(
-                    " and have some of {target} already; `liftlock apply {target}` goes on from there"
+                    " and have some of {target} already; `liftlock apply {target}` goes on from there (with --accept drift where a \
+                     control plane has {target}'s kubeadm beside its old API server)"
                 ),
             };
             (!names.is_empty())

@@ -162,7 +162,7 @@ async fn kill_at_random(
     }
     let mut left: Vec<(String, u32)> =
         ship.fleet.nodes().into_iter().map(|node| (node, MOST_OF_AN_AGENT)).collect();
-    for _ in 0..1 + chance.below(KILLS) {
+    for _ in 0..=chance.below(KILLS) {
         tokio::time::sleep(time(chance, PAUSE_MS)).await;
         if is_over(&ship.wait_for("an answer", |_| true).await?) {
             break;

@@ -106,7 +106,7 @@ impl Bounds {
             let pools = vec![Bound { limit, canary: None, pause_after: false }];
             let replaces = schedule.wanted.joins().is_some();
             let (workers, hooks) = (names.map(together).collect(), schedule.around.hooks.is_some());
-            return Self { workers, pools, replaces, clock_is_set, hooks, alarms, ..Self::default() };
+            return Self { workers, pools, hooks, alarms, replaces, clock_is_set, ..Self::default() };
         };
         let workers = names.zip(&pools.workers).map(|(name, standing)| {
             (name, Worker { pool: standing.pool, zone: standing.zone.map(str::to_owned) })

@@ -80,6 +80,7 @@ impl State {
 }
 
 impl ApiServer {
+    #[expect(clippy::disallowed_methods, reason = "a file for the tests")]
     pub(super) async fn start(objects: Vec<Value>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -108,7 +109,7 @@ impl ApiServer {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let (method, body) = request(&mut stream).await;
+                let (method, body) = Box::pin(request(&mut stream)).await;
                 let answer = shared.lock().unwrap().answer(&method, &body);
                 let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
