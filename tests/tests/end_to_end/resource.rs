@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use liftlock_proto::v1::RolloutPhase;
 use liftlock_tests::fleet::{Fleet, Terms};
-use liftlock_tests::standin::cluster::Shape;
+use liftlock_tests::standin::cluster::{Cluster, Shape};
 use liftlock_tests::standin::fault::{Action, Fault, Point};
 use liftlock_tests::standin::objects::Key;
 use serde_json::Value;
@@ -58,6 +58,13 @@ async fn until(fleet: &Fleet, name: &str, kind: &str, is: &str, reason: &str) ->
         Ok(()) => so(&object(fleet, name)).unwrap_or_default(),
         Err(error) => panic!("{error:#}\n{:#}\n{}", object(fleet, name), fleet.last_words()),
     }
+}
+
+/// The reasons of an object's events, by their names in the order in which they were made.
+fn reasons(fleet: &Fleet, name: &str) -> Vec<String> {
+    let events = fleet.cluster.objects.list("events", Some("default"));
+    let about = events.into_iter().filter(|event| event["involvedObject"]["name"] == name);
+    about.map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
 }
 
 async fn applied(fleet: &Fleet) -> Vec<String> {
@@ -134,6 +141,20 @@ async fn what_an_object_in_the_cluster_wants_is_done_once_and_told_in_its_condit
     until(&fleet, "same", "Succeeded", "True", "Raised").await;
     until(&fleet, "back", "Accepted", "False", "Downgrade").await;
     assert_eq!(applied(&fleet).await, ["upgradeplan:autumn"]);
+    let is_told = |_: &Cluster| {
+        let last = |name: &str| reasons(&fleet, name).pop();
+        let told = [last("autumn"), last("back"), last("same")];
+        told == ["Raised", "Downgrade", "Raised"].map(|reason| Some(reason.to_owned()))
+    };
+    fleet.cluster.wait_for("the last event of each object", LIMIT, is_told).await.unwrap();
+    for name in ["autumn", "back", "same", "misspelt"] {
+        let told = reasons(&fleet, name);
+        assert!(
+            told.windows(2).all(|two| two[0] != two[1]),
+            "an event says what the one before it said: {told:?}"
+        );
+    }
+    assert_eq!(reasons(&fleet, "misspelt").first().map(String::as_str), Some("Unreadable"));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! The two requests that the coordinator makes of the cluster's API: every `UpgradePlan`, and one's status.
+//! The three requests that the coordinator makes of the cluster's API: every `UpgradePlan`, one's status, and an event about one.
 //!
-//! A client of its own: kube's brings every way to log in that a kubeconfig may name, and two requests of one resource
+//! A client of its own: kube's brings every way to log in that a kubeconfig may name, and three requests
 //! need none of its types.
 
 use std::path::Path;
@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::definition::{API_VERSION, PLURAL};
+use super::event::NAMESPACE;
 use super::kubeconfig::{Credential, Kubeconfig, KubeconfigError};
 
 /// How long a connection may take.
@@ -164,6 +165,12 @@ impl Api {
     pub(super) async fn put_status(&self, name: &str, object: &Value) -> Result<(), ApiError> {
         let path = format!("/apis/{API_VERSION}/{PLURAL}/{name}/status");
         self.call(Method::PUT, &path, object.to_string()).await.map(drop)
+    }
+
+    /// Makes an event.
+    pub(super) async fn post_event(&self, event: &Value) -> Result<(), ApiError> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/events");
+        self.call(Method::POST, &path, event.to_string()).await.map(drop)
     }
 
     async fn call(&self, method: Method, path: &str, body: String) -> Result<String, ApiError> {

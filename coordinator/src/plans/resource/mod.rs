@@ -23,6 +23,7 @@ use crate::keeper::{Followed, Keeper};
 
 mod api;
 mod definition;
+mod event;
 mod kubeconfig;
 mod object;
 mod status;
@@ -238,6 +239,11 @@ impl ResourceFollower {
         }
         match api.put_status(&object.name, &whole).await {
             Ok(()) => {
+                if let Some(news) = status.news(&object.before) {
+                    let told = api.post_event(&event::event(object, &news, now_ms)).await;
+                    let _ =
+                        told.inspect_err(|error| tracing::debug!(%error, "there is no event of a change"));
+                }
                 self.written.insert(object.uid.clone(), Written { status, at: Instant::now() });
             }
             Err(error) if error.may_pass() || error.is_of_another_object() => {

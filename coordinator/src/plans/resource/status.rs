@@ -151,6 +151,17 @@ pub(super) struct Before {
     conditions: Vec<Condition>,
 }
 
+/// How an object stands since a moment ago.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct News<'a> {
+    /// In one word: a phase, or the rule that refuses the plan.
+    pub(super) reason: &'a str,
+    /// For people.
+    pub(super) message: &'a str,
+    /// It will not go on by itself.
+    pub(super) is_warning: bool,
+}
+
 /// Whether something is so, the reason and the message.
 type Verdict = (Is, String, String);
 
@@ -184,6 +195,15 @@ impl Before {
 }
 
 impl Status {
+    /// What is new of how the object stands, if something is.
+    pub(super) fn news(&self, before: &Before) -> Option<News<'_>> {
+        let condition = |kind| self.conditions.iter().find(|condition| condition.kind == kind);
+        let Condition { reason, message, .. } = condition(Kind::Ready)?;
+        let known = before.condition(Kind::Ready).is_some_and(|known| known.reason == *reason);
+        let is_warning = condition(Kind::Stalled)?.status == Is::True;
+        (!known).then_some(News { reason, message, is_warning })
+    }
+
     /// Whether it says the same, whatever it says of since when.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let timeless = |status: &Self| {

@@ -12,6 +12,7 @@ use crate::store::memory::MemoryStore;
 
 mod api_server;
 mod conflicts;
+mod events;
 
 /// 2026-01-01T12:00:00Z
 const NOW_MS: u64 = 1_767_268_800_000;
@@ -405,11 +406,14 @@ fn a_message_of_any_length_fits_into_a_condition() {
 }
 
 #[test]
-fn the_role_lets_the_coordinator_list_objects_and_write_their_status_and_nothing_else() {
+fn the_role_lets_the_coordinator_list_objects_write_their_status_and_tell_events_and_nothing_else() {
     let rbac = include_str!("../../../../deploy/kubernetes/rbac.yaml");
     let objects = serde_saphyr::from_str_multiple::<Value, Vec<Value>>(rbac).unwrap();
     let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
-    assert_eq!(kinds, ["ServiceAccount", "Secret", "ClusterRole", "ClusterRoleBinding"]);
+    assert_eq!(
+        kinds,
+        ["ServiceAccount", "Secret", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]
+    );
     assert_eq!(
         objects[2]["rules"],
         json!([
@@ -420,6 +424,11 @@ fn the_role_lets_the_coordinator_list_objects_and_write_their_status_and_nothing
     assert_eq!(objects[3]["roleRef"]["name"], objects[2]["metadata"]["name"]);
     let account = json!([{"kind": "ServiceAccount", "name": "liftlock-plans", "namespace": "kube-system"}]);
     assert_eq!(objects[3]["subjects"], account);
+    let events = json!([{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]);
+    assert_eq!((&objects[4]["rules"], &objects[4]["metadata"]["namespace"]), (&events, &json!("default")));
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": objects[4]["metadata"]["name"]});
+    assert_eq!((&objects[5]["roleRef"], &objects[5]["metadata"]["namespace"]), (&role, &json!("default")));
+    assert_eq!(objects[5]["subjects"], account);
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ pub(super) struct State {
     pub(super) faults: VecDeque<(&'static str, String)>,
     /// The method of each request.
     pub(super) asked: Vec<String>,
+    pub(super) events: Vec<Value>,
     version: u64,
 }
 
@@ -68,6 +69,10 @@ impl State {
             return answer("200 OK", "", &json!({"kind": "UpgradePlanList", "items": items}));
         }
         let written: Value = serde_json::from_str(body).unwrap();
+        if method == "POST" {
+            self.events.push(written);
+            return answer("201 Created", "", &json!({}));
+        }
         let name = written["metadata"]["name"].as_str().unwrap().to_owned();
         let known = self.objects.iter().find(|object| object["metadata"]["name"] == name.as_str());
         let Some(known) = known else { return refusal("404 Not Found", "", "it is not there") };

@@ -3,7 +3,7 @@
 use super::api_server::{ApiServer, refusal};
 use super::*;
 
-fn follower(server: &ApiServer) -> ResourceFollower {
+pub(super) fn follower(server: &ApiServer) -> ResourceFollower {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::open(&folder.path().join("ca"), &SystemClock).unwrap();
     let store = Box::new(Arc::new(MemoryStore::default()));
@@ -11,7 +11,7 @@ fn follower(server: &ApiServer) -> ResourceFollower {
     ResourceFollower::new(keeper, Box::new(SystemClock), server.kubeconfig.clone())
 }
 
-fn autumn() -> Value {
+pub(super) fn autumn() -> Value {
     listed(&json!({"toVersion": "v1.20.2"}))
 }
 
