@@ -363,9 +363,8 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
 
     let mut planner = operator.clone();
     let planning = tokio::spawn(async move { planner.make_plan(request).await });
-    answer_facts(&mut agent, true).await;
-    refuse_question(&mut agent).await;
-    let answer = planning.await.unwrap().unwrap().into_inner();
+    let (answer, _) = answered(&mut agent, planning).await;
+    let answer = answer.unwrap().into_inner();
     let plan = answer.plan.unwrap_or_else(|| panic!("{:?}", answer.refusals));
 
     let (mut applier, order) = (
@@ -373,13 +372,16 @@ async fn a_plan_is_made_applied_watched_and_leased_and_all_of_it_outlives_the_co
         v1::ApplyRequest { plan: Some(plan.clone()), onward: vec![], conduct: None, document: String::new() },
     );
     let applying = tokio::spawn(async move { applier.apply(order).await });
-    answer_facts(&mut agent, false).await;
-    let rollout = applying.await.unwrap().unwrap().into_inner();
+    let (rollout, mut told) = answered(&mut agent, applying).await;
+    let rollout = rollout.unwrap().into_inner();
     assert_eq!((rollout.phase(), rollout.started_by.as_str()), (v1::RolloutPhase::Preparing, "local"));
 
     let mut watch = operator.watch(v1::GetRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().phase(), v1::RolloutPhase::Preparing);
-    let Told::Prepare(prepare) = heard(&mut agent).await else { panic!("no Prepare came") };
+    if told.is_empty() {
+        told.push(heard(&mut agent).await);
+    }
+    let Some(Told::Prepare(prepare)) = told.pop() else { panic!("no Prepare came: {told:?}") };
     let report = v1::PrepareReport { plan_id: prepare.plan_id, failure: String::new() };
     agent.say("cp1", Said::PrepareReport(report)).await;
     let grant = granted(&mut agent).await;
@@ -432,25 +434,29 @@ async fn heard(agent: &mut Agent) -> Told {
     }
 }
 
-/// Answers the request for facts that asks for this; others came before it, unasked by an operator.
-async fn answer_facts(agent: &mut Agent, refresh_packages: bool) {
+/// What an operator's call brings, while the agent answers what it is asked (of what its cluster runs it says nothing), and what else
+/// the agent was told meanwhile.
+async fn answered<T>(agent: &mut Agent, mut call: tokio::task::JoinHandle<T>) -> (T, Vec<Told>) {
+    let mut rest = Vec::new();
     loop {
-        if let Told::FactsRequest(request) = heard(agent).await
-            && (request.refresh_packages || !refresh_packages)
-        {
-            return agent.say("cp1", Said::Facts(Box::new(facts()))).await;
+        let told = tokio::select! {
+            ended = &mut call => return (ended.unwrap(), rest),
+            told = heard(agent) => told,
+        };
+        match told {
+            Told::FactsRequest(request) => say_facts(agent, &request).await,
+            Told::Question(question) => {
+                let outcome = Some(v1::answer::Outcome::Failure("nobody looks".to_owned()));
+                agent.say("cp1", Said::Answer(v1::Answer { id: question.id, outcome })).await;
+            }
+            told => rest.push(told),
         }
     }
 }
 
-/// Of what its cluster runs it says nothing.
-async fn refuse_question(agent: &mut Agent) {
-    loop {
-        if let Told::Question(question) = heard(agent).await {
-            let outcome = Some(v1::answer::Outcome::Failure("nobody looks".to_owned()));
-            return agent.say("cp1", Said::Answer(v1::Answer { id: question.id, outcome })).await;
-        }
-    }
+async fn say_facts(agent: &Agent, request: &v1::FactsRequest) {
+    let facts = v1::NodeFacts { answers: request.number, ..facts() };
+    agent.say("cp1", Said::Facts(Box::new(facts))).await;
 }
 
 /// The grant, which comes once the gates have been asked from fresh facts and nodes are marked.
@@ -458,7 +464,7 @@ async fn granted(agent: &mut Agent) -> v1::Grant {
     loop {
         match heard(agent).await {
             Told::Grant(grant) => return grant,
-            Told::FactsRequest(_) => agent.say("cp1", Said::Facts(Box::new(facts()))).await,
+            Told::FactsRequest(request) => say_facts(agent, &request).await,
             _ => {}
         }
     }
