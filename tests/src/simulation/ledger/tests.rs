@@ -193,8 +193,16 @@ fn whoever_is_begun_on_outside_of_the_windows_is_seen_and_one_that_was_begun_is_
         let lease = Lease { token: FencingToken(token), granted_at_ms: minutes * 60_000 };
         NodeState::Leased { lease, progress: Progress::default(), purpose: Purpose::Raise }
     };
-    assert_eq!(forged.would(1, at(2, 89)), []);
-    assert_eq!(forged.would(1, at(2, 90)), [Law::InWindow]);
+    assert_eq!(forged.would(1, at(2, 59)), []);
+    assert_eq!(
+        forged.would(1, at(2, 60)),
+        [Law::InWindow],
+        "half an hour is reckoned with, and it may end outside"
+    );
+    let mut known = Forged { ledger: forged.ledger.clone(), now: forged.now };
+    assert_eq!(known.then(2, raised()), []);
+    assert_eq!(known.would(1, at(2, 89)), [], "it is known how long a worker takes");
+    assert_eq!(known.would(1, at(2, 90)), [Law::InWindow]);
     let retried = NodeState::ToRetry { lease: lease(1), progress: Progress::default() };
     assert_eq!(forged.then(1, retried), []);
     assert_eq!(forged.then(1, at(2, 90)), []);
