@@ -513,8 +513,9 @@ impl<'a> Simulation<'a> {
     fn outside(&mut self) -> bool {
         let Some(keeper) = &self.keeper else { return false };
         let moved = self.outside.go_on(keeper, self.now);
+        // Also a call that could not be recorded may have found the store full.
+        self.coordinator_lives_on();
         if moved {
-            self.coordinator_lives_on();
             self.watch_grants();
         }
         moved
