@@ -94,6 +94,7 @@ impl Agent {
         while let Some(finished) = self.duties.finished().now_or_never() {
             self.duties.take(finished).await?;
         }
+        self.duties.of_another_session();
         self.greet(&say).await;
         let mut heard = self.connect(said).await?;
 

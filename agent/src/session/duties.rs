@@ -222,6 +222,12 @@ impl Duties {
         }
     }
 
+    /// Another session begins: what was asked in the last one is answered to nobody.
+    pub(crate) fn of_another_session(&mut self) {
+        self.inquiry.of_another_session();
+        self.outbox.forget_what_facts_answer();
+    }
+
     /// Reads the node's facts, after a pause, and puts them in the outbox.
     pub(crate) fn inquire(&mut self, refresh: bool, pause: Duration, number: u64) {
         self.inquiry.ask(&self.place, Asked { refresh, pause, number });

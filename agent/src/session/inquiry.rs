@@ -58,6 +58,17 @@ impl Inquiry {
         }
     }
 
+    /// Another session begins, maybe with another run of the coordinator, whose numbers may be the same or lower: what answers
+    /// the questions of the last one answers none of this.
+    pub(crate) fn of_another_session(&mut self) {
+        if let Some((number, _)) = &mut self.under_way {
+            *number = 0;
+        }
+        if let Some(asked) = &mut self.again {
+            asked.number = 0;
+        }
+    }
+
     /// Waits for facts, for ever if nobody asked.
     pub(crate) async fn done(&mut self, place: &Workplace) -> NodeFacts {
         let Some((number, under_way)) = &mut self.under_way else {

@@ -46,6 +46,15 @@ impl Outbox {
         self.more.notify_one();
     }
 
+    /// What waits was asked for in a session that is over. The facts are told all the same.
+    pub(crate) fn forget_what_facts_answer(&self) {
+        for message in &mut self.lock().messages {
+            if let Message::Facts(facts) = message {
+                facts.answers = 0;
+            }
+        }
+    }
+
     /// Takes the oldest message, waiting for one. Dropped before it is ready, it takes none.
     pub(crate) async fn next(&self) -> Message {
         loop {

@@ -598,6 +598,33 @@ async fn what_is_being_read_when_the_coordinator_asks_answers_its_earlier_questi
 }
 
 #[tokio::test]
+async fn what_was_asked_in_a_session_that_is_over_is_no_answer_to_the_next_coordinator() {
+    let mut bench = Bench::new().await;
+    let agent = bench.start().await;
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    // The clock of the coordinator that asks next was set back: its numbers are lower.
+    let ask =
+        |number, pause_ms| Told::FactsRequest(v1::FactsRequest { refresh_packages: false, pause_ms, number });
+    stream.tell(ask(1_000_001, 1000)).await;
+    stream.tell(ask(1_000_002, 0)).await;
+    // The answer shows that both were heard.
+    stream.ask(1, None).await;
+    drop(stream);
+    let mut stream = bench.stream().await;
+    stream.hello().await;
+    stream.tell(ask(1, 0)).await;
+    let mut answered = Vec::new();
+    while answered.last() != Some(&1) {
+        let answers =
+            stream.hear(|said| if let Said::Facts(facts) = said { Some(facts.answers) } else { None });
+        answered.push(answers.await);
+    }
+    assert_eq!(answered, [0, 1]);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_preparation_that_fails_is_reported_with_its_step() {
     let mut bench = Bench::new().await;
     let agent = bench.start().await;

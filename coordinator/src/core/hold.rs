@@ -45,6 +45,8 @@ pub enum Hold {
     Replacement(String),
     /// A hook has not ended well.
     Hook(String),
+    /// No control plane has said how things are, or these that are connected have not, and that for long.
+    Silent(Vec<NodeName>),
 }
 
 impl Hold {
@@ -75,7 +77,8 @@ impl Hold {
             | Self::NodeGone(_)
             | Self::Budget(_)
             | Self::Replacement(_)
-            | Self::Hook(_) => None,
+            | Self::Hook(_)
+            | Self::Silent(_) => None,
         }
     }
 }
@@ -95,6 +98,20 @@ impl fmt::Display for Hold {
                  liftlock-agent`), and plan again"
             ),
             Self::Budget(found) | Self::Hook(found) => f.write_str(found),
+            Self::Silent(names) if names.is_empty() => f.write_str(
+                "nothing is begun before a control plane has said how things are, and the agent of none is connected: see \
+                 `systemctl status liftlock-agent` there",
+            ),
+            Self::Silent(names) => {
+                let names: Vec<&str> = names.iter().map(NodeName::as_str).collect();
+                write!(
+                    f,
+                    "nothing is begun before each control plane that is connected has said how things are, and for more than a minute \
+                     nothing came from {}: `journalctl -u liftlock-agent` there shows why, `systemctl restart liftlock-agent` has it \
+                     asked anew",
+                    names.join(", ")
+                )
+            }
             Self::Replacement(found) => write!(f, "nothing is begun while that is so: {found}"),
         }
     }

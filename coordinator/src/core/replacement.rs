@@ -370,11 +370,10 @@ pub fn closed_before(
     if let Some((name, _)) = unready {
         return Some(format!("{name} is not Ready"));
     }
-    if let Ok(etcd) = &cluster.findings.etcd
-        && let Some(member) =
-            unwell(etcd).find(|member| !membership.leaves.iter().any(|old| *member == old.as_str()))
+    if let Some(why) =
+        etcd_closed(cluster, plan, planned, membership).or_else(|| servers_closed(view, planned, membership))
     {
-        return Some(format!("etcd's member {member} is not healthy"));
+        return Some(why);
     }
     if let Some(why) = closed_again(view, planned, membership) {
         return Some(why);
@@ -389,6 +388,49 @@ pub fn closed_before(
     back.map(|old| format!("{old} is in the cluster and its agent answers, so it has not left"))
 }
 
+/// What etcd says before a member comes or goes. One that is to leave and is dead holds up nobody but who joins: until it is
+/// removed, both would count for the quorum.
+fn etcd_closed(
+    cluster: &ControlPlaneReport,
+    plan: &Plan,
+    planned: &PlannedNode,
+    membership: &Membership,
+) -> Option<String> {
+    let changes_members = plan
+        .nodes
+        .iter()
+        .any(|node| node.role.is_control_plane() && matches!(node.part(), Part::Join | Part::Leave));
+    let etcd = match &cluster.findings.etcd {
+        Ok(etcd) => etcd,
+        Err(why) => {
+            return changes_members.then(|| format!("nobody can tell how etcd's members are ({why})"));
+        }
+    };
+    let leaves = |member: &str| membership.leaves.iter().any(|old| member == old.as_str());
+    let may_be_dead = |member: &str| planned.part() != Part::Join && leaves(member);
+    if let Some(member) = unwell(etcd).find(|member| !may_be_dead(member)) {
+        return Some(format!("etcd's member {member} is not healthy"));
+    }
+    (changes_members && !etcd.alarms.is_empty())
+        .then(|| format!("etcd has raised an alarm ({})", etcd.alarms.join(", ")))
+}
+
+/// Why no control plane's API server is taken away now: one of those that stay does not answer for it.
+fn servers_closed(view: &ClusterView, planned: &PlannedNode, membership: &Membership) -> Option<String> {
+    if !planned.role.is_control_plane() || planned.part() != Part::Leave {
+        return None;
+    }
+    let stays = view.nodes.iter().filter(|(name, node)| !membership.goes(name) && node.object.is_some());
+    let mut servers = stays
+        .filter(|(_, node)| node.is_control_plane())
+        .filter_map(|(name, node)| Some((name, node.agent.as_ref()?)));
+    servers.find_map(|(name, agent)| match &agent.findings.api_server {
+        Ok(server) if server.unready.is_empty() => None,
+        Ok(server) => Some(format!("the API server of {name} is not ready: {}", server.unready)),
+        Err(why) => Some(format!("nobody can tell whether the API server of {name} is ready ({why})")),
+    })
+}
+
 /// What holds up a node that goes also where it was begun on before, unless it has begun to leave: nobody would take its pods. What else is
 /// not well may be the node itself.
 pub fn closed_again(view: &ClusterView, planned: &PlannedNode, membership: &Membership) -> Option<String> {
@@ -398,7 +440,7 @@ pub fn closed_again(view: &ClusterView, planned: &PlannedNode, membership: &Memb
 }
 
 /// Why pods of a node that goes would not come to a machine that has joined, if that is so.
-fn takes_no_pods(view: &ClusterView, with: &NodeName, old: &NodeName) -> Option<String> {
+pub fn takes_no_pods(view: &ClusterView, with: &NodeName, old: &NodeName) -> Option<String> {
     let object = |name: &NodeName| view.nodes.get(name).and_then(|node| node.object.as_ref());
     let Some(new) = object(with) else { return lost(view, with) };
     if !new.ready {
@@ -412,7 +454,12 @@ fn takes_no_pods(view: &ClusterView, with: &NodeName, old: &NodeName) -> Option<
     // For its first seconds a Node that is Ready has the taint of one that is not, and the drain would find nobody who takes
     // the pods.
     let keeps_away = new.tainted && object(old).is_some_and(|old| !old.tainted);
-    keeps_away.then(|| format!("{with} has a taint yet that keeps pods away"))
+    keeps_away.then(|| {
+        format!(
+            "{with} has a taint yet that keeps pods away, and {old} has none: where it stays, as that does which kubeadm gives every \
+             control plane that joins, `kubectl describe node {with}` shows it, and `kubectl taint` takes it away"
+        )
+    })
 }
 
 /// Why nobody counts on a machine that has joined: somebody has deleted its Node. A kubelet registers it at its start only

@@ -203,14 +203,17 @@ fn machines(view: &ClusterView, old: &[NodeName], workers: &Workers) -> Result<V
         return Ok(given);
     }
     let names: Vec<&str> = old.iter().map(NodeName::as_str).collect();
-    let are_needed =
-        if needed == 1 { "one machine is needed" } else { &format!("{needed} machines are needed") };
+    let are_needed = if needed == 1 {
+        "one machine is needed that has"
+    } else {
+        &format!("{needed} machines are needed that have")
+    };
     let fewer =
         if needed == 1 { "" } else { "; or say with workers.with which fewer have room for all pods" };
     Err(vec![refused(
         "no-fresh-node",
         format!(
-            "to take the places of {}, {are_needed} that have not joined, with kubeadm, kubelet and kubectl installed and an \
+            "to take the places of {}, {are_needed} not joined, with kubeadm, kubelet and kubectl installed and an \
              agent that is enrolled and connected (`liftlock token create --node NAME`); there are {}: {listed}{fewer}",
             names.join(", "),
             given.len()

@@ -59,7 +59,7 @@ impl State {
     pub(super) fn may_begin(&mut self, rollout: &Rollout, node: &NodeName, clock: &dyn Clock) -> bool {
         let Some((planned, state)) = rollout.node(node) else { return true };
         if rollout.goes_on_again(node) {
-            return match self.word_of_control_planes(rollout, planned) {
+            return match self.word_of_control_planes(rollout, planned, clock) {
                 Word::Awaited => false,
                 Word::Closed(hold) => self.held_by(hold),
                 Word::Open => {
@@ -88,7 +88,7 @@ impl State {
             }
             Some(Ok(())) => {}
         }
-        match self.word_of_control_planes(rollout, planned) {
+        match self.word_of_control_planes(rollout, planned, clock) {
             Word::Awaited => false,
             Word::Closed(hold) => self.held_by(hold),
             Word::Open => {

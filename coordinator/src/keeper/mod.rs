@@ -157,10 +157,7 @@ impl Keeper {
         clock: Box<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let saved = Saved::load(store.as_ref())?;
-        // Above every number of an earlier run: an agent may still have an answer to one of those.
-        let last_question = clock.unix_ms();
-        let state =
-            Mutex::new(State { saved, last_question, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
+        let state = Mutex::new(State { saved, lease_ttl_ms: LEASE_TTL_MS, ..State::default() });
         let revision = watch::Sender::new(0);
         Ok(Self { store, authority: authority.into(), clock, catalogue: None, state, revision })
     }

@@ -49,7 +49,8 @@ impl Keeper {
         if against {
             state.ask_everybody();
         }
-        if given_up || against || soaks || state.held.is_some() || state.hook.is_some() {
+        let waits = state.held.is_some() || state.hook.is_some() || state.waits_for_control_planes();
+        if given_up || against || soaks || waits {
             self.advance(&mut state);
         }
         // How long it soaks is told anew.

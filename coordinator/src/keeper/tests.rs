@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use liftlock_proto::enrollment::CertificateRequest;
-use liftlock_proto::plan::{OnFailure, Policy};
+use liftlock_proto::packages::PackageSource;
+use liftlock_proto::plan::{OnFailure, Plan, PlannedNode, Policy, Role};
 use liftlock_proto::step::STEP_LIST_VERSION;
 use liftlock_proto::v1;
 use liftlock_proto::v1::agent_message::Message as Said;
@@ -13,7 +14,10 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::*;
+use crate::core::leg::{Leg, Next};
 use crate::core::path::Path;
+use crate::core::rollout::{NodeState, Timings};
+use crate::core::sequence::{empty, end_memberships, join, leave};
 use crate::identity::subject::{Peer, Subject};
 use crate::store::memory::MemoryStore;
 
@@ -1120,6 +1124,97 @@ fn what_was_read_before_a_question_is_no_answer_to_it() {
     assert!(agents[1].grants().is_empty(), "nobody has said how things are since");
     report_ready(&coordinator, &agents, None);
     assert_eq!(agents[1].grants().len(), 1);
+}
+
+#[test]
+fn who_never_says_how_things_are_is_named_once_he_is_late() {
+    let coordinator = Coordinator::new();
+    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let mut agents = coordinator.connect_all();
+    coordinator.apply();
+    prepare_all(&coordinator, &agents);
+    assert_eq!(coordinator.rollout().reason, "", "they may take a while");
+    for agent in [&agents[0], &agents[2]] {
+        agent.says(&coordinator, Said::Facts(Box::new(facts(agent.node.as_str(), "v1.30.4")))).unwrap();
+    }
+    // Each look at the clock is a second later.
+    for _ in 0..60 {
+        coordinator.keeper.look_again();
+    }
+    let reason = coordinator.rollout().reason;
+    assert!(reason.contains("nothing came from cp2: `journalctl -u liftlock-agent`"), "{reason}");
+    report_ready(&coordinator, &agents, None);
+    assert_eq!((agents[0].grants().len(), coordinator.rollout().reason.as_str()), (1, ""));
+
+    agents[0].ends(&coordinator, 1, "");
+    report_ready(&coordinator, &agents, None);
+    agents[1].ends(&coordinator, 2, "");
+    report_ready(&coordinator, &agents, None);
+    agents[2].ends(&coordinator, 3, "");
+    for agent in agents.drain(..3) {
+        agent.leaves(&coordinator);
+    }
+    for _ in 0..60 {
+        coordinator.keeper.look_again();
+    }
+    let reason = coordinator.rollout().reason;
+    assert!(reason.contains("the agent of none is connected"), "{reason}");
+}
+
+#[test]
+fn no_worker_leaves_while_a_machine_that_the_plan_before_had_join_has_lost_its_node() {
+    let coordinator = Coordinator::new();
+    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let mut agents = coordinator.connect_all();
+    let (policy, version) = (Policy::default(), "v1.30.4".parse().unwrap());
+    let planned = |name: &str, role, steps| PlannedNode {
+        name: name.parse().unwrap(),
+        role,
+        place: None,
+        prepare: Vec::new(),
+        steps,
+        packages: PackageSource::default(),
+    };
+    let rollout = |nodes: Vec<PlannedNode>, state: NodeState, leg: Leg| {
+        let plan = Plan {
+            id: "p-0123456789ab".parse().unwrap(),
+            hash: "0123456789ab".to_owned(),
+            from_version: version,
+            to_version: version,
+            nodes,
+            policy: policy.clone(),
+            pools: Vec::new(),
+        };
+        let nodes = plan.nodes.iter().map(|_| state.clone()).collect();
+        Rollout { nodes, leg, ..Rollout::start(plan, "alice".to_owned(), 0) }
+    };
+    let lease = Lease { token: FencingToken(1), granted_at_ms: 0 };
+    let joined = vec![
+        planned("n1", Role::Worker, join(Role::Worker, version, &policy)),
+        planned("w1", Role::Worker, empty(&policy)),
+    ];
+    let leaves = vec![
+        planned("w1", Role::Worker, leave(Role::Worker, &policy)),
+        planned("cp1", Role::ControlPlane, end_memberships(&["w1".parse().unwrap()], Role::Worker, true)),
+    ];
+    let raised = NodeState::Raised { lease, ended_at_ms: 1, timings: Timings::default() };
+    let first = rollout(joined, raised, Leg { next: Next::Begun, ..Leg::default() });
+    let second = rollout(leaves, NodeState::Prepared, Leg::default());
+    let rollouts = [(1, first), (2, second)].into();
+    let change = Change { rollouts, ..Change::default() };
+    coordinator.keeper.commit(&mut coordinator.keeper.lock(), change).unwrap();
+    report_ready(&coordinator, &agents, None);
+    report_ready(&coordinator, &agents, None);
+    assert_eq!(agents[3].grants(), []);
+    let reason = coordinator.rollout().reason;
+    assert!(reason.contains("n1 has joined and its Node is gone"), "{reason}");
+    for agent in &agents[..3] {
+        let mut facts = facts(agent.node.as_str(), "v1.30.4");
+        let nodes = &mut facts.cluster.as_mut().unwrap().nodes;
+        nodes.push(v1::ClusterNode { name: "n1".to_owned(), ..nodes[3].clone() });
+        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
+    }
+    assert_eq!(agents[3].grants().len(), 1);
 }
 
 #[test]

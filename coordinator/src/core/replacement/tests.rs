@@ -190,6 +190,67 @@ fn a_node_of_a_replacement_is_held_while_another_is_not_well() {
     assert_eq!(closed(&view, 0).as_deref(), Some("w1 is not Ready"));
 }
 
+/// A plan by which n1 takes cp3's place, and the cluster once it has joined.
+fn control_plane_replaced() -> (Plan, ClusterView) {
+    let plan = planned(&view(), &policy("cp3", &[])).unwrap();
+    let mut joined = view();
+    let cp1 = joined.nodes[&name("cp1")].clone();
+    joined.nodes.insert(name("n1"), cp1);
+    (plan, joined)
+}
+
+#[test]
+fn no_control_plane_joins_while_the_member_that_is_to_leave_is_dead_and_counts_for_the_quorum() {
+    let (plan, mut view) = control_plane_replaced();
+    let membership = Membership::of(&plan).unwrap();
+    assert_eq!(closed_before(&view, &plan, &plan.nodes[0], &membership), None);
+    let cluster = view.cluster.as_mut().unwrap();
+    cluster.etcd_healthy_members = 2;
+    cluster.findings.etcd.as_mut().unwrap().members[2].version.clear();
+    let joins = closed_before(&view, &plan, &plan.nodes[0], &membership);
+    assert_eq!(joins.as_deref(), Some("etcd's member cp3 is not healthy"));
+    assert_eq!(closed_before(&view, &plan, &plan.nodes[1], &membership), None, "it is what leaves");
+}
+
+#[test]
+fn while_nobody_can_tell_how_etcd_is_or_it_has_raised_an_alarm_no_control_plane_comes_or_goes() {
+    let (plan, mut view) = control_plane_replaced();
+    let closed = |view: &ClusterView, plan: &Plan| {
+        let membership = Membership::of(plan).unwrap();
+        let of_node = |node| closed_before(view, plan, node, &membership);
+        plan.nodes.iter().map(of_node).map(Option::unwrap_or_default).collect::<Vec<_>>()
+    };
+    let worker = planned(&self::view(), &policy("w1", &[])).unwrap();
+    let etcd = &mut view.cluster.as_mut().unwrap().findings.etcd;
+    etcd.as_mut().unwrap().alarms = vec!["NOSPACE on cp2".to_owned()];
+    assert!(closed(&view, &plan).iter().all(|why| why.contains("alarm (NOSPACE on cp2)")));
+    assert_eq!(closed(&view, &worker)[0], "");
+    view.cluster.as_mut().unwrap().findings.etcd = Err("no member answers".to_owned());
+    assert!(closed(&view, &plan).iter().all(|why| why.contains("(no member answers)")));
+    assert_eq!(closed(&view, &worker)[0], "");
+}
+
+#[test]
+fn no_control_plane_leaves_while_the_api_server_of_one_that_stays_is_not_ready() {
+    let (plan, mut view) = control_plane_replaced();
+    let membership = Membership::of(&plan).unwrap();
+    let server = |view: &mut ClusterView, node: &str, ready: bool| {
+        let server =
+            &mut view.nodes.get_mut(&name(node)).unwrap().agent.as_mut().unwrap().findings.api_server;
+        server.as_mut().unwrap().unready = if ready { String::new() } else { "[-]etcd failed".to_owned() };
+    };
+    let closed = |view: &ClusterView, at: usize| closed_before(view, &plan, &plan.nodes[at], &membership);
+    for stays in ["cp1", "n1"] {
+        server(&mut view, stays, false);
+        let why = format!("the API server of {stays} is not ready: [-]etcd failed");
+        assert_eq!(closed(&view, 1), Some(why));
+        assert_eq!(closed(&view, 0), None, "who joins takes none away");
+        server(&mut view, stays, true);
+    }
+    server(&mut view, "cp3", false);
+    assert_eq!(closed(&view, 1), None, "it is the one that leaves");
+}
+
 #[test]
 fn no_worker_is_drained_before_the_new_node_takes_pods() {
     let (mut view, policy) = (view(), policy("w1", &[]));

@@ -140,7 +140,10 @@ fn blue_green_moves_all_pods_by_one_plan_and_has_the_old_nodes_leave_by_the_next
     let order: Vec<&str> = path.onward[0].nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(order, ["cp1", "n1", "n2", "w1", "w2"]);
     let few = refusals(&view(&["n1"]), blue_green());
-    assert!(few.contains("2 machines are needed") && few.contains("there are 1: n1"), "{few}");
+    assert!(
+        few.contains("2 machines are needed that have not joined") && few.contains("there are 1: n1"),
+        "{few}"
+    );
     let named = Workers { with: vec!["n1".to_owned()], ..blue_green() };
     assert!(self::path(&view(&["n1"]), 31, named).is_ok(), "an operator knows what has room");
 }
@@ -149,7 +152,9 @@ fn blue_green_moves_all_pods_by_one_plan_and_has_the_old_nodes_leave_by_the_next
 fn what_speaks_against_replacing_workers_is_named_with_what_would_be_allowed() {
     let none = refusals(&view(&[]), surge());
     assert!(
-        none.contains("w1, w2") && none.contains("one machine is needed") && none.contains("none"),
+        none.contains("w1, w2")
+            && none.contains("one machine is needed that has not joined")
+            && none.contains("none"),
         "{none}"
     );
     let unknown = refusals(&view(&["n1"]), Workers { with: vec!["w9".to_owned()], ..surge() });
