@@ -113,5 +113,5 @@ pub(super) async fn put_back_files(cx: &Context, backup: &Backup) -> Result<(), 
             cx.reporter.line(cx.step, &format!("{path} is put back as it was"));
         }
     }
-    kubelet::put_back_files(cx, backup).await.map(drop)
+    kubelet::put_back_files(cx, backup).await
 }

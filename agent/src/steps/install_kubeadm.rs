@@ -28,7 +28,7 @@ impl StepRunner for InstallKubeadm {
     }
 
     async fn undo(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
-        KUBEADM.put_back(cx, pre).await.map(drop)
+        KUBEADM.put_back(cx, pre).await
     }
     fn policy(&self) -> StepPolicy {
         package_versions::policy()

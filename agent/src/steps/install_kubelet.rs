@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use liftlock_proto::version::KubernetesVersion;
 
-use super::api::patiently;
 use super::kubelet;
 use super::package_versions::{self, Packages};
 use crate::backup::Backup;
@@ -39,16 +38,15 @@ impl StepRunner for InstallKubelet {
             return Ok(());
         };
         let before: PackageState = serde_json::from_value(pre.clone())?;
-        let changed = KUBELET.put_back(cx, pre).await?;
-        let changed = kubelet::put_back_files(cx, &backup).await? || changed;
+        KUBELET.put_back(cx, pre).await?;
+        kubelet::put_back_files(cx, &backup).await?;
         let Some(earlier) =
             before.installed.get("kubelet").and_then(|version| package_versions::kubernetes_version(version))
         else {
             return Ok(());
         };
-        if changed || patiently(cx, || cx.host.kube.node()).await?.kubelet_version != earlier.to_string() {
-            kubelet::restart(cx).await?;
-        }
+        // Also where it runs already: a restart that an agent which is gone left under way is joined, and its unit forgotten.
+        kubelet::restart(cx).await?;
         Ok(kubelet::wait_until_ready(cx, Some(earlier)).await?)
     }
     fn policy(&self) -> StepPolicy {

@@ -161,7 +161,7 @@ impl StepRunner for Worker {
         };
         self.0.command().settle(cx).await?;
         Mark::remove(cx).await?;
-        kubelet::put_back_files(cx, &backup).await.map(drop)
+        kubelet::put_back_files(cx, &backup).await
     }
 
     fn policy(&self) -> StepPolicy {

@@ -56,19 +56,17 @@ pub(super) async fn wait_until_ready(cx: &Context, version: Option<KubernetesVer
     cx.timed(TimeSpent::Wait, ready).await.map(drop)
 }
 
-/// Puts the kubelet's files back as they were; whether any had changed.
-pub(super) async fn put_back_files(cx: &Context, backup: &Backup) -> Result<bool, StepFailure> {
-    let mut changed = false;
+/// Puts the kubelet's files back as they were.
+pub(super) async fn put_back_files(cx: &Context, backup: &Backup) -> Result<(), StepFailure> {
     for path in KUBELET_FILES {
         if let Some((_, entry)) = backup.files(path).find(|(found, _)| found == path) {
-            changed |= backup.put_back(cx, path, entry).await?;
+            backup.put_back(cx, path, entry).await?;
             continue;
         }
         let path = cx.host.layout.at(path);
         if cx.host.files.exists(&path).await? {
             cx.host.files.remove_file(&cx.permit()?, &path).await?;
-            changed = true;
         }
     }
-    Ok(changed)
+    Ok(())
 }

@@ -91,8 +91,8 @@ impl Packages {
         Ok(())
     }
 
-    /// Puts versions and holds back; whether anything had changed.
-    pub(super) async fn put_back(&self, cx: &Context, pre: &PreState) -> Result<bool, StepFailure> {
+    /// Puts versions and holds back.
+    pub(super) async fn put_back(&self, cx: &Context, pre: &PreState) -> Result<(), StepFailure> {
         let before: PackageState = serde_json::from_value(pre.clone())?;
         put_back(cx, &before, self.names).await
     }
@@ -112,14 +112,9 @@ impl Packages {
     }
 }
 
-/// Puts packages back to what they were; whether anything had changed. Installs even where nothing seems to have: a
+/// Puts packages back to what they were. Installs even where nothing seems to have: a
 /// package manager that an agent which is gone left running may be about to, and only the next one waits for its lock.
-pub(super) async fn put_back(
-    cx: &Context,
-    before: &PackageState,
-    names: &[&str],
-) -> Result<bool, StepFailure> {
-    let now = cx.timed(TimeSpent::Child, PackageState::now(&cx.host)).await?;
+pub(super) async fn put_back(cx: &Context, before: &PackageState, names: &[&str]) -> Result<(), StepFailure> {
     let (installed, held) = (before.installed_of(names), before.held_of(names));
     if let Some(version) = installed.iter().find_map(|(_, version)| kubernetes_version(version)) {
         switch_repository::lead_to(cx, version).await?;
@@ -130,7 +125,7 @@ pub(super) async fn put_back(
         packages.reinstall(&cx.permit()?, &installed, &held, cx).await
     })
     .await?;
-    Ok(now.installed_of(names) != installed)
+    Ok(())
 }
 
 /// dpkg's lock may be held by a package manager that an agent which is gone left running, or by somebody else's.
