@@ -91,10 +91,11 @@ check_cluster_version() { # VERSION
   ((faults == 0))
 }
 
-# check_backups: on every control plane a snapshot that etcd itself can restore, and the manifests of before
+# check_backups: on every control plane that was there before a snapshot that etcd itself can restore, and the manifests of before
 check_backups() {
   local faults=0 node folder
   for node in $(control_planes); do
+    [ "$node" != "${FRESH:-}" ] || continue
     folder=$(on "$node" sh -c 'ls -d /etc/kubernetes/tmp/liftlock-*/ 2>/dev/null | tail -n 1')
     [ -n "$folder" ] || { wrong "$node: no backup under /etc/kubernetes/tmp"; continue; }
     on "$node" bash -euc '

@@ -53,6 +53,9 @@ proof() {
     echo "autumn's status is not that of plan $plan"
   [ "$(jq --raw-output '[.[] | select(.kind == "plan-applied") | .operator] | join(" ")' "$LOGS/history.json")" = upgradeplan:autumn ] ||
     echo "not one plan was applied, or not by autumn"
+  kubectl_ get events --field-selector involvedObject.kind=UpgradePlan,involvedObject.name=autumn -o json > "$LOGS/events.json"
+  jq --exit-status '[.items[] | "\(.type) \(.reason)"] | contains(["Normal Running", "Normal Raised"])' "$LOGS/events.json" > /dev/null ||
+    echo "no events tell how autumn went on and ended"
 }
 
 # wanted NAME VERSION [FIELD]: an object; FIELD is what it calls its consents
