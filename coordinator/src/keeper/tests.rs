@@ -1122,6 +1122,11 @@ fn what_was_read_before_a_question_is_no_answer_to_it() {
         agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
     }
     assert!(agents[1].grants().is_empty(), "nobody has said how things are since");
+    for agent in &agents[..3] {
+        let facts = v1::NodeFacts { answers: u64::MAX, ..facts(agent.node.as_str(), "v1.30.4") };
+        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
+    }
+    assert!(agents[1].grants().is_empty(), "nobody was asked that");
     report_ready(&coordinator, &agents, None);
     assert_eq!(agents[1].grants().len(), 1);
 }
