@@ -91,7 +91,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Its name for hooks.
+    /// Its name, for hooks and in what programs read.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raise => "raise",

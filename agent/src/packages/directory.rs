@@ -264,7 +264,7 @@ impl Directory {
         let file = path.strip_prefix(&self.path).unwrap_or(path).as_str();
         let sum = listed.get(file).ok_or_else(|| HostError::Malformed {
             what: format!("the file {path}"),
-            why: format!("{LIST} lists it no more: list it, and apply the plan again"),
+            why: format!("{LIST} lists it no more: list it, then retry the node (`liftlock retry`)"),
         })?;
         self.take(file, sum).await
     }

@@ -18,10 +18,11 @@ impl FetchPackages {
             return Ok(());
         }
         Err(StepFailure::Refused(format!(
-            "{} has too little room to fetch the packages of {}: {}; nothing was installed: free some and apply the plan again",
+            "{} has too little room to fetch the packages of {}: {}; nothing was installed: free some, then `liftlock retry {}`",
             cx.node,
             self.version,
-            findings.join("; ")
+            findings.join("; "),
+            cx.node
         )))
     }
 }

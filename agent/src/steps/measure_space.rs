@@ -117,9 +117,10 @@ impl Preparation for MeasureSpace {
         let findings = too_full(cx, self.needs(cx).await?).await?;
         if !findings.is_empty() {
             return Err(StepFailure::Refused(format!(
-                "{} has too little room: {}; free some and apply the plan again",
+                "{} has too little room: {}; free some, then `liftlock retry {}`",
                 cx.node,
-                findings.join("; ")
+                findings.join("; "),
+                cx.node
             )));
         }
         if self.role.is_control_plane() {
@@ -127,7 +128,8 @@ impl Preparation for MeasureSpace {
             if cx.host.files.space(&backups).await?.device != cx.host.files.space(&manifests).await?.device {
                 return Err(StepFailure::Refused(format!(
                     "{backups} and {manifests} are on different file systems, between which kubeadm cannot rename \
-                     manifests (EXDEV, kubernetes/kubeadm issue 3023): put both on one and apply the plan again"
+                     manifests (EXDEV, kubernetes/kubeadm issue 3023): put both on one, then `liftlock retry {}`",
+                    cx.node
                 )));
             }
         }

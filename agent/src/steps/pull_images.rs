@@ -81,12 +81,13 @@ impl PullImages {
         let archives: Vec<&str> = archives.iter().map(|archive| archive.as_str()).collect();
         Err(StepFailure::Refused(format!(
             "{} has not got {}, and no archive of {} that SHA256SUMS lists brings it (there are: {}): put one there whose name \
-             ends in {}.tar, list it, and apply the plan again",
+             ends in {}.tar, list it, then `liftlock retry {}`",
             cx.node,
             missing.join(", "),
             self.version,
             if archives.is_empty() { "none".to_owned() } else { archives.join(", ") },
             self.version,
+            cx.node
         )))
     }
 }
@@ -102,9 +103,10 @@ async fn has_room_to_import(cx: &PrepareContext, archive: &Utf8Path) -> Result<(
         return Ok(());
     }
     Err(StepFailure::Refused(format!(
-        "{} has too little room to import {archive}: {}; free some and apply the plan again",
+        "{} has too little room to import {archive}: {}; free some, then `liftlock retry {}`",
         cx.node,
-        findings.join("; ")
+        findings.join("; "),
+        cx.node
     )))
 }
 
@@ -123,10 +125,11 @@ async fn has_room_to_pull(cx: &PrepareContext, images: &[String]) -> Result<(), 
         return Ok(());
     }
     Err(StepFailure::Refused(format!(
-        "{} has too little room to pull {}: {} (reckoned by the images that are there); free some and apply the plan again",
+        "{} has too little room to pull {}: {} (reckoned by the images that are there); free some, then `liftlock retry {}`",
         cx.node,
         images.join(", "),
-        findings.join("; ")
+        findings.join("; "),
+        cx.node
     )))
 }
 
@@ -170,11 +173,12 @@ impl Preparation for PullImages {
         failures.sort();
         Err(StepFailure::Unproven(format!(
             "{} images of {} could not be pulled to {}, so the upgrade would fail later: {}; make the registry \
-             reachable or import them, then apply the plan again",
+             reachable or import them, then `liftlock retry {}`",
             failures.len(),
             self.version,
             cx.node,
-            failures.join("; ")
+            failures.join("; "),
+            cx.node
         )))
     }
 }

@@ -122,7 +122,7 @@ pub enum OperatorVerb {
     Versions(versions::VersionsArgs),
     /// Start no further node; the one under its lease finishes.
     Pause(pause::PauseArgs),
-    /// Go on after a pause.
+    /// Go on after a pause, past a node whose certificate was taken back, or with a path that halted before its next stop.
     Resume(resume::ResumeArgs),
     /// End the roll-out; the node under its lease finishes.
     Abort(abort::AbortArgs),

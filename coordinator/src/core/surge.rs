@@ -166,11 +166,16 @@ fn to_replace(view: &ClusterView, version: KubernetesVersion, workers: &Workers)
     old.into_iter().map(|node| node.name.clone()).collect()
 }
 
+/// Those that would be allowed, for a refusal.
+fn listed(names: &[&NodeName]) -> String {
+    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
 /// The machines that take their places, in order: as they were given, or as many as there are workers, by name.
 fn machines(view: &ClusterView, old: &[NodeName], workers: &Workers) -> Result<Vec<NodeName>, Vec<Refusal>> {
     let there: Vec<&NodeName> = fresh(view).map(|(name, _)| name).collect();
-    let listed: Vec<&str> = there.iter().map(|name| name.as_str()).collect();
-    let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+    let listed = listed(&there);
     let strategy = workers.strategy;
     let unknown = |name: &&String| !there.iter().any(|fresh| fresh.as_str() == name.as_str());
     let refusals: Vec<Refusal> = workers

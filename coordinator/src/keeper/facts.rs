@@ -64,9 +64,9 @@ impl Keeper {
 
 impl State {
     pub(super) fn report_facts(&mut self, node: &NodeName, facts: v1::NodeFacts, at_ms: u64) {
-        // A higher number is one of an earlier run's, before the clock was set back: no question of this one.
-        let of_this_run = Some(facts.answers).filter(|number| *number <= self.last_question);
-        let answered = of_this_run.unwrap_or_default().max(self.facts_answer(node));
+        // A number that was never given is no question's.
+        let asked = Some(facts.answers).filter(|number| *number <= self.last_question);
+        let answered = asked.unwrap_or_default().max(self.facts_answer(node));
         self.facts.insert(node.clone(), Reported { facts, at_ms, answered });
     }
 

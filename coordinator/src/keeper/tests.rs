@@ -56,6 +56,12 @@ impl Coordinator {
         Self::on(Arc::default(), tempfile::tempdir().unwrap())
     }
 
+    /// One that has control planes asked again before each node.
+    fn asking_between_nodes() -> Self {
+        let Self { keeper, store, state_dir } = Self::new();
+        Self { keeper: keeper.asking_between_nodes(), store, state_dir }
+    }
+
     fn on(store: Arc<MemoryStore>, state_dir: tempfile::TempDir) -> Self {
         let keeper = open(&store, state_dir.path());
         Self { keeper, store, state_dir }
@@ -1078,8 +1084,7 @@ fn report_ready(coordinator: &Coordinator, agents: &[Agent], unready: Option<&st
 
 #[test]
 fn a_gate_that_closes_between_nodes_holds_the_next_one_and_opens_by_itself() {
-    let coordinator = Coordinator::new();
-    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let coordinator = Coordinator::asking_between_nodes();
     let mut agents = coordinator.connect_all();
     coordinator.apply();
     prepare_all(&coordinator, &agents);
@@ -1108,8 +1113,7 @@ fn a_gate_that_closes_between_nodes_holds_the_next_one_and_opens_by_itself() {
 
 #[test]
 fn what_was_read_before_a_question_is_no_answer_to_it() {
-    let coordinator = Coordinator::new();
-    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let coordinator = Coordinator::asking_between_nodes();
     let mut agents = coordinator.connect_all();
     coordinator.apply();
     prepare_all(&coordinator, &agents);
@@ -1224,8 +1228,7 @@ fn no_worker_leaves_while_a_machine_that_the_plan_before_had_join_has_lost_its_n
 
 #[test]
 fn a_node_that_the_cluster_has_no_more_is_not_begun_on_and_is_once_it_is_back() {
-    let coordinator = Coordinator::new();
-    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let coordinator = Coordinator::asking_between_nodes();
     let mut agents = coordinator.connect_all();
     coordinator.apply();
     prepare_all(&coordinator, &agents);
@@ -1249,8 +1252,7 @@ fn a_node_that_the_cluster_has_no_more_is_not_begun_on_and_is_once_it_is_back() 
 
 #[test]
 fn a_node_that_failed_is_leased_again_though_it_is_what_keeps_a_gate_closed() {
-    let coordinator = Coordinator::new();
-    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let coordinator = Coordinator::asking_between_nodes();
     let mut agents = coordinator.connect_all();
     coordinator.apply();
     prepare_all(&coordinator, &agents);

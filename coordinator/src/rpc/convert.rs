@@ -236,7 +236,7 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
         role: v1::Role::from(known.role).into(),
         lease_ms: known.lease_ms,
         leases: known.leases,
-        part: part_name(known.part).to_owned(),
+        part: if known.part.is_raise() { String::new() } else { known.part.name().to_owned() },
     };
     v1::Forecast {
         unknown,
@@ -253,21 +253,10 @@ pub fn forecast(met: Result<Forecast, String>, durations: Durations) -> v1::Fore
 fn unmeasured(machines: &[NodeName]) -> String {
     let names: Vec<&str> = machines.iter().map(NodeName::as_str).collect();
     format!(
-        "what room {} will have nobody knows: its agent did not say how many CPUs and how much memory there are (see \
+        "nobody knows what room {} will have: the agent there did not say how many CPUs and how much memory there are (see \
          `liftlock-agent facts` there, and install the same version of Liftlock everywhere)",
         names.join(", ")
     )
-}
-
-/// Empty where nodes are raised where they are.
-fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::Raise => "",
-        Part::Join => "join",
-        Part::Empty => "empty",
-        Part::Leave => "leave",
-        Part::End => "end",
-    }
 }
 
 fn forecast_finding(finding: Finding) -> v1::ForecastFinding {

@@ -14,7 +14,7 @@ use liftlock_proto::plan::{Plan, Policy};
 use liftlock_proto::strategy::Strategy;
 use liftlock_proto::version::KubernetesVersion;
 
-use super::{RULE, plan, replaces_workers, take_places};
+use super::{RULE, listed, plan, replaces_workers, take_places};
 use crate::core::membership::Membership;
 use crate::core::planning::Refusal;
 use crate::core::replacement::{fresh, refused};
@@ -111,10 +111,6 @@ fn turns(view: &ClusterView, wanted: &[String]) -> Result<Vec<Membership>, Vec<R
         .map(|(name, _)| name)
         .collect();
     let machines: Vec<&NodeName> = fresh(view).map(|(name, _)| name).collect();
-    let listed = |names: &[&NodeName]| match names {
-        [] => "none".to_owned(),
-        names => names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "),
-    };
     let find =
         |among: &[&NodeName], name: &str| among.iter().find(|one| one.as_str() == name).copied().cloned();
     let unknown = |name: &&String| find(&there, name).is_none() && find(&machines, name).is_none();

@@ -50,8 +50,7 @@ pub(super) fn two_at_a_time() -> Workers {
 
 #[test]
 fn no_more_is_begun_than_the_budget_allows_with_what_somebody_else_took_away() {
-    let coordinator = Coordinator::new();
-    let coordinator = Coordinator { keeper: coordinator.keeper.asking_between_nodes(), ..coordinator };
+    let coordinator = Coordinator::asking_between_nodes();
     let mut agents = workers_are_due(&coordinator, two_at_a_time());
     report(&agents, &coordinator, |_| {});
     assert_eq!(agents[3].grants().len(), 1);
