@@ -10,7 +10,7 @@ use crate::v1;
 use crate::version::{KubernetesVersion, VersionError};
 
 /// Raised whenever a step's meaning changes; an agent refuses a journal or a lease of another version.
-pub const STEP_LIST_VERSION: u32 = 4;
+pub const STEP_LIST_VERSION: u32 = 5;
 
 /// One typed step. There is none that runs an arbitrary command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
