@@ -85,7 +85,7 @@ impl Drain {
             return Ok(evicted);
         }
         Err(StepFailure::Refused(format!(
-            "{} is not drained, and no pod was evicted, because of {}; move these pods or apply the plan with that \
+            "{} is not drained, and no pod was evicted, because of {}; move these pods and retry, or abort and apply the plan with that \
              policy",
             cx.node,
             some_of(&refused)

@@ -140,17 +140,29 @@ pub(super) fn legs(
         return Ok(Vec::new());
     }
     let turns = turns(&old, machines(view, &old, &policy.workers)?, &policy.workers);
+    plans(&mut view.clone(), version, turns, policy)
+}
+
+/// The plans by which these come and go, one turn after the other; the view is afterwards as it will be then.
+///
+/// # Errors
+/// Each rule that is broken, once.
+fn plans(
+    view: &mut ClusterView,
+    version: KubernetesVersion,
+    turns: Vec<Membership>,
+    policy: &Policy,
+) -> Result<Vec<Plan>, Vec<Refusal>> {
     let (mut plans, mut refusals) = (Vec::new(), Vec::<Refusal>::new());
-    let mut view = view.clone();
     for turn in turns {
-        match plan(&view, version, &turn, policy) {
+        match plan(view, version, &turn, policy) {
             Ok(plan) => plans.push(plan),
             Err(found) => {
                 let news: Vec<Refusal> = found.into_iter().filter(|one| !refusals.contains(one)).collect();
                 refusals.extend(news);
             }
         }
-        take_places(&mut view, version, &turn);
+        take_places(view, version, &turn);
     }
     if refusals.is_empty() { Ok(plans) } else { Err(refusals) }
 }

@@ -1071,15 +1071,22 @@ async fn the_number_of_a_question_is_never_used_again_also_after_a_restart() {
     assert!(coordinator.keeper.clock.unix_ms() > first_run);
 }
 
-/// The control planes report that every Node is Ready, or that one is not.
-fn report_ready(coordinator: &Coordinator, agents: &[Agent], unready: Option<&str>) {
+/// The control planes report the Nodes that there are, changed like this.
+fn report_nodes(coordinator: &Coordinator, agents: &[Agent], change: impl Fn(&mut Vec<v1::ClusterNode>)) {
     for agent in &agents[..3] {
         let mut facts = facts(agent.node.as_str(), "v1.30.4");
-        for node in facts.cluster.iter_mut().flat_map(|cluster| &mut cluster.nodes) {
-            node.ready = unready != Some(node.name.as_str());
-        }
+        change(&mut facts.cluster.as_mut().unwrap().nodes);
         agent.says(coordinator, Said::Facts(Box::new(facts))).unwrap();
     }
+}
+
+/// The control planes report that every Node is Ready, or that one is not.
+fn report_ready(coordinator: &Coordinator, agents: &[Agent], unready: Option<&str>) {
+    report_nodes(coordinator, agents, |nodes| {
+        for node in nodes {
+            node.ready = unready != Some(node.name.as_str());
+        }
+    });
 }
 
 #[test]
@@ -1217,12 +1224,9 @@ fn no_worker_leaves_while_a_machine_that_the_plan_before_had_join_has_lost_its_n
     assert_eq!(agents[3].grants(), []);
     let reason = coordinator.rollout().reason;
     assert!(reason.contains("n1 has joined and its Node is gone"), "{reason}");
-    for agent in &agents[..3] {
-        let mut facts = facts(agent.node.as_str(), "v1.30.4");
-        let nodes = &mut facts.cluster.as_mut().unwrap().nodes;
+    report_nodes(&coordinator, &agents, |nodes| {
         nodes.push(v1::ClusterNode { name: "n1".to_owned(), ..nodes[3].clone() });
-        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
-    }
+    });
     assert_eq!(agents[3].grants().len(), 1);
 }
 
@@ -1236,11 +1240,7 @@ fn a_node_that_the_cluster_has_no_more_is_not_begun_on_and_is_once_it_is_back() 
         report_ready(&coordinator, &agents, None);
         agents[token - 1].ends(&coordinator, token as u64, "");
     }
-    for agent in &agents[..3] {
-        let mut facts = facts(agent.node.as_str(), "v1.30.4");
-        facts.cluster.as_mut().unwrap().nodes.retain(|node| node.name != "w1");
-        agent.says(&coordinator, Said::Facts(Box::new(facts))).unwrap();
-    }
+    report_nodes(&coordinator, &agents, |nodes| nodes.retain(|node| node.name != "w1"));
     assert_eq!(agents[3].grants(), []);
     let reason = coordinator.rollout().reason;
     for part in ["w1 is not begun on", "no Node of that name", "restart the kubelet", "liftlock abort"] {

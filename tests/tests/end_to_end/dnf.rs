@@ -70,18 +70,27 @@ async fn nodes_of_dnf_are_raised_also_where_a_transaction_was_cut_off_between_th
     has(&fleet, TO);
 }
 
+/// Raises whatever comes before w2, which refuses its drain.
+async fn raised_up_to_w2(fleet: &Fleet) {
+    fleet.cluster.add_unmanaged_pod("debug", "w2");
+    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
+    let rollout = end_of(fleet).await;
+    assert_eq!(node(&rollout, "w2").step, "drain", "{}\n{}", rollout.reason, fleet.last_words());
+}
+
+async fn put_back(fleet: &Fleet) {
+    fleet.cli(&["rollback", "--cluster"]).await.unwrap().success().unwrap();
+    let rollout = end_of(fleet).await;
+    assert_eq!(rollout.phase(), RolloutPhase::RolledBack, "{}\n{}", rollout.reason, fleet.last_words());
+    proofs::everything_runs(fleet, FROM).unwrap();
+    has(fleet, FROM);
+}
+
 #[tokio::test]
 async fn nodes_of_dnf_get_their_packages_and_their_repositorys_file_back_on_rollback() {
     let fleet = fleet_of_dnf().await;
-    fleet.cluster.add_unmanaged_pod("debug", "w2");
-    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
-    let rollout = end_of(&fleet).await;
-    assert_eq!(node(&rollout, "w2").step, "drain", "{}\n{}", rollout.reason, fleet.last_words());
-    fleet.cli(&["rollback", "--cluster"]).await.unwrap().success().unwrap();
-    let rollout = end_of(&fleet).await;
-    assert_eq!(rollout.phase(), RolloutPhase::RolledBack, "{}\n{}", rollout.reason, fleet.last_words());
-    proofs::everything_runs(&fleet, FROM).unwrap();
-    has(&fleet, FROM);
+    raised_up_to_w2(&fleet).await;
+    put_back(&fleet).await;
 }
 
 #[tokio::test]
@@ -94,20 +103,13 @@ async fn without_a_network_nodes_of_dnf_are_raised_and_put_back_out_of_a_folder(
         machine.runtime.refuse_image(Some(":"));
     }
     start_agents(&mut fleet, "dnf in /var/lib/offline").await;
-    fleet.cluster.add_unmanaged_pod("debug", "w2");
-    fleet.operator().await.unwrap().apply(&TO.to_string(), policy()).await.unwrap();
-    let rollout = end_of(&fleet).await;
-    assert_eq!(node(&rollout, "w2").step, "drain", "{}\n{}", rollout.reason, fleet.last_words());
+    raised_up_to_w2(&fleet).await;
     let kubelet = |node: &str| {
         let database = RpmDatabase::read(&fleet.cluster.machine(node).unwrap().tree).unwrap();
         database.of("kubelet").into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(kubelet("w1"), [Release(TO).package_version()]);
-    fleet.cli(&["rollback", "--cluster"]).await.unwrap().success().unwrap();
-    let rollout = end_of(&fleet).await;
-    assert_eq!(rollout.phase(), RolloutPhase::RolledBack, "{}\n{}", rollout.reason, fleet.last_words());
-    proofs::everything_runs(&fleet, FROM).unwrap();
-    has(&fleet, FROM);
+    put_back(&fleet).await;
 }
 
 #[tokio::test]

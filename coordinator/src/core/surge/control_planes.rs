@@ -14,7 +14,7 @@ use liftlock_proto::plan::{Plan, Policy};
 use liftlock_proto::strategy::Strategy;
 use liftlock_proto::version::KubernetesVersion;
 
-use super::{RULE, listed, plan, replaces_workers, take_places};
+use super::{RULE, listed, plans, replaces_workers};
 use crate::core::membership::Membership;
 use crate::core::planning::Refusal;
 use crate::core::replacement::{fresh, refused};
@@ -88,18 +88,8 @@ pub(in crate::core) fn legs(
     if !replaces(policy) {
         return Ok(Vec::new());
     }
-    let (mut plans, mut refusals) = (Vec::new(), Vec::<Refusal>::new());
-    for turn in turns(view, &policy.control_planes.nodes)? {
-        match plan(view, version, &turn, policy) {
-            Ok(plan) => plans.push(plan),
-            Err(found) => {
-                let news: Vec<Refusal> = found.into_iter().filter(|one| !refusals.contains(one)).collect();
-                refusals.extend(news);
-            }
-        }
-        take_places(view, version, &turn);
-    }
-    if refusals.is_empty() { Ok(plans) } else { Err(refusals) }
+    let turns = turns(view, &policy.control_planes.nodes)?;
+    plans(view, version, turns, policy)
 }
 
 /// Who takes whose place, one at a time.

@@ -8,7 +8,7 @@ use crate::core::catalogue::Catalogue;
 use crate::core::gates::tests::version;
 use crate::core::leg::Stop;
 use crate::core::path::{Path, make_path};
-use crate::core::surge::plan;
+use crate::core::surge::{plan, take_places};
 
 fn policy(nodes: &[&str]) -> Policy {
     let nodes = nodes.iter().map(|name| (*name).to_owned()).collect();
